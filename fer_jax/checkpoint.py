@@ -1,0 +1,136 @@
+"""Checkpoints: the latest states, to go on from, and the best variables, to use. Orbax writes both."""
+
+import errno
+import logging
+import pathlib
+import re
+import shutil
+
+import orbax.checkpoint as ocp
+
+from fer_jax.errors import InputError
+
+# Two, so that a damaged one can be deleted and the run goes on from the one before.
+KEPT_LATEST = 2
+logger = logging.getLogger("fer_jax")
+
+
+class Checkpoints:
+    """The checkpoints of a run, `<workdir>/checkpoints/{latest,best}/<step>`.
+
+    `latest` holds whole training states, `best` the variables of the best epoch so far. Saving goes on in the
+    background; a save that was cut off leaves nothing that is taken for a checkpoint.
+    """
+
+    def __init__(self, workdir):
+        self._root = pathlib.Path(workdir).absolute() / "checkpoints"
+        self._managers = {}
+
+    def _manager(self, kind):
+        if kind not in self._managers:
+            kept = KEPT_LATEST if kind == "latest" else 1
+            self._managers[kind] = ocp.CheckpointManager(
+                self._root / kind, options=ocp.CheckpointManagerOptions(max_to_keep=kept)
+            )
+        return self._managers[kind]
+
+    def step(self, kind: str) -> int | None:
+        """Returns the newest step of 'latest' or 'best', None where there is none."""
+        if not (self._root / kind).is_dir():
+            return None
+        return self._manager(kind).latest_step()
+
+    def save(self, kind: str, step: int, tree, meta: dict) -> None:
+        """Saves a tree of arrays and a dict of JSON values under a step.
+
+        Raises:
+          InputError: the disk is full or cannot be written; what was saved before is intact.
+        """
+        args = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        with _SaveErrors(self._root / kind, step):
+            self._manager(kind).wait_until_finished()
+            self._manager(kind).save(step, args=args)
+
+    def wait(self) -> None:
+        """Waits until all that was given to `save` is on the disk. Raises as `save` does."""
+        for kind, manager in self._managers.items():
+            with _SaveErrors(self._root / kind, manager.latest_step()):
+                manager.wait_until_finished()
+
+    def meta(self, kind: str) -> dict:
+        """Returns the dict that was saved with the newest checkpoint of a kind. Raises as `restore` does."""
+        return self._restore(kind, meta=ocp.args.JsonRestore())["meta"]
+
+    def restore(self, kind: str, like):
+        """Returns (tree, meta) of the newest checkpoint of a kind.
+
+        Args:
+          kind: 'latest' or 'best'.
+          like: the tree as `jax.ShapeDtypeStruct`s with shardings.
+
+        Raises:
+          InputError: there is none, or it is damaged; the message names the folder to delete.
+        """
+        restored = self._restore(kind, tree=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+        return restored["tree"], restored["meta"]
+
+    def _restore(self, kind, **args):
+        step = self.step(kind)
+        if step is None:
+            raise InputError(
+                f"no checkpoint in {self._root / kind}: train first, or give the workdir of a run that has one"
+            )
+        folder = self._root / kind / str(step)
+        try:
+            return self._manager(kind).restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:200]
+            others = sorted(s for s in self._manager(kind).all_steps() if s != step)
+            mend = f"the run goes on from step {others[-1]}" if others else "then train again"
+            raise InputError(
+                f"the checkpoint {folder} is damaged or not of this model ({reason}): delete that folder, {mend}"
+            ) from error
+
+    def close(self) -> None:
+        """Waits for what is being saved and lets go of the files."""
+        self.wait()
+        for manager in self._managers.values():
+            manager.close()
+        self._managers = {}
+
+
+class _SaveErrors:
+    """Turns what a failed save raises into one message."""
+
+    def __init__(self, folder, step):
+        self._folder, self._step = folder, step
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if error is None or not isinstance(error, Exception):
+            return
+        text = str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or re.search(
+            r"No space left|File too large|RESOURCE_EXHAUSTED|Disk quota", text
+        )
+        mend = "make room" if full else "mend that"
+        reason = "no space left on the disk" if full else text.strip().split("\n")[0][:200]
+        raise InputError(
+            f"could not save checkpoint {self._step} in {self._folder}: {reason}; {mend} and run the same command "
+            "again: earlier checkpoints are intact and the run goes on from the last of them"
+        ) from error
+
+
+def check_space(workdir, needed_bytes: int) -> None:
+    """Raises InputError before work starts if the checkpoints of a run cannot fit on the disk of its workdir."""
+    folder = pathlib.Path(workdir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise InputError(
+            f"{workdir}: the checkpoints need {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free: "
+            "make room, or give a --workdir on another disk"
+        )

@@ -1,0 +1,180 @@
+"""Every field of a run with its unit and its reason: the only place of a default.
+
+A file in `configs/` starts from `get_default()` and changes what its system changes; `--config.section.field=value`
+on the command line changes it again. A name that is not here is refused.
+"""
+
+import hashlib
+import json
+
+from ml_collections import config_dict
+
+from fer_jax.errors import InputError
+
+# Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
+# with other values.
+WHERE_NOT_WHAT = ("data.path", "data.votes_path", "data.cache_dir", "log")
+
+
+def get_default() -> config_dict.ConfigDict:
+    """Returns the default run: R1's model 2 on the drawn faces, or on `data.path` where it is given."""
+    config = config_dict.ConfigDict()
+    config.seed = 0  # of the initial weights, the order of the faces, augmentation and dropout
+    config.data = _data()
+    config.augment = _augment()
+    config.model = _model()
+    config.loss = _loss()
+    config.optim = _optim()
+    config.train = _train()
+    config.log = _log()
+    config.lock()
+    return config
+
+
+def _data():
+    data = config_dict.ConfigDict()
+    data.name = "auto"  # auto (fer2013 where a path is given, else drawn_faces) | drawn_faces | fer2013 | class_folders
+    data.path = ""  # a file or folder that holds the faces; its layout is found by its content
+    data.votes_path = ""  # FER+ votes (fer2013new.csv), joined row for row; empty: none
+    data.drawn_size = "full"  # full (10,000 faces) | tiny (980, to try things out): of drawn_faces
+    data.cache_dir = "~/.cache/fer_jax"  # where prepared data sets are kept
+    data.on_bad_row = "stop"  # stop | skip: what to do after listing rows that cannot be read
+    data.split = "official"  # official | random (stratified 80/10/10: R3, R5)
+    data.split_seed = 0  # of the random split; apart from `seed`, so that seeds compare on the same test faces
+    data.classes = ()  # a subset of classes by name (R4: happy, sad, neutral, surprise); empty: all
+    data.feeder = "tfdata"  # tfdata (host, tf.data) | resident (the whole set on the accelerator, no TensorFlow)
+    data.min_class_share = 0.0  # oversampling: every class fills at least this share of an epoch; 1/classes at most
+    data.max_class_share = 1.0  # undersampling (R2): no class fills more than this share of an epoch
+    return data
+
+
+def _augment():
+    augment = config_dict.ConfigDict()
+    augment.flip_horizontal = 0.0  # probability
+    augment.flip_vertical = 0.0  # probability; R3 uses it, though faces do not stand on their heads
+    augment.rotate_degrees = 0.0  # uniform in +-this
+    augment.shift = 0.0  # uniform in +-this, as a share of the side, each axis by itself
+    augment.zoom = 0.0  # scale uniform in 1 +-this; over 1 enlarges the face
+    augment.shear_degrees = 0.0  # uniform in +-this
+    augment.crop_px = 0  # a random crop of this side, resized back to the full face; 0: none
+    augment.brightness = 0.0  # added, uniform in +-this share of the full range
+    augment.contrast = 0.0  # factor about the mean grey of the face, uniform in 1 +-this
+    augment.erase = 0.0  # probability of one erased rectangle (Zhong et al. 2020, random erasing)
+    augment.erase_max_share = 0.33  # largest erased area as a share of the face
+    augment.fill = "edge"  # edge | zero: grey of what the transform uncovers
+    return augment
+
+
+def _model():
+    model = config_dict.ConfigDict()
+    model.name = "cnn"
+    model.layers = ""  # of the family `cnn`: its layers in text, see fer_jax/models/cnn.py
+    model.scaling = "unit"  # raw (0..255, R1) | unit (0..1) | symmetric (-1..1): done inside the model
+    model.dtype = "float32"  # float32 | bfloat16: of the computation; parameters stay float32
+    return model
+
+
+def _loss():
+    loss = config_dict.ConfigDict()
+    loss.label_smoothing = 0.0  # 0..1, share of the target given to all classes evenly
+    loss.class_weights = "none"  # none | balanced (scikit-learn's meaning, R1)
+    loss.l2 = 0.0  # Keras's kernel_regularizer=L2(this) on every kernel
+    return loss
+
+
+def _optim():
+    optim = config_dict.ConfigDict()
+    optim.name = "adam"  # adam | sgd (with Nesterov momentum)
+    optim.learning_rate = 1e-3  # peak, per step
+    optim.momentum = 0.9  # of sgd
+    optim.nesterov = True  # of sgd
+    optim.weight_decay = 0.0  # decoupled, on kernels only
+    optim.clip_norm = 0.0  # largest global gradient norm; 0: none
+    optim.schedule = "constant"  # constant | exponential (staircase) | cosine
+    optim.decay_rate = 0.98  # of exponential: factor every decay_steps
+    optim.decay_steps = 1000  # of exponential
+    optim.warmup_epochs = 0.0  # of cosine: linear from 0 to the peak
+    optim.plateau = config_dict.ConfigDict()  # Keras's ReduceLROnPlateau
+    optim.plateau.patience_epochs = 0  # 0: off
+    optim.plateau.monitor = "validation_loss"
+    optim.plateau.factor = 0.1
+    optim.plateau.min_delta = 1e-4
+    optim.plateau.cooldown_epochs = 0
+    optim.plateau.min_learning_rate = 0.0
+    return optim
+
+
+def _train():
+    train = config_dict.ConfigDict()
+    train.batch_size = 128  # faces, over all devices
+    train.epochs = 50
+    train.steps_per_dispatch = 0  # of the resident feeder: steps that run as one program; 0: 25, or 1 on a CPU
+    train.monitor = "validation_accuracy"  # chooses the best checkpoint: validation_{accuracy,macro_f1,loss}
+    train.early_stopping = config_dict.ConfigDict()  # Keras's EarlyStopping on `monitor`
+    train.early_stopping.patience_epochs = 0  # 0: off
+    train.early_stopping.min_delta = 0.0
+    train.early_stopping.restore_best = True
+    train.checkpoint_every_epochs = 1
+    return train
+
+
+def _log():
+    log = config_dict.ConfigDict()
+    log.every_steps = 25  # a line in metrics.jsonl and a step of the progress bar
+    log.tensorboard = False  # needs the extra `tensorboard`
+    return log
+
+
+def to_dict(config) -> dict:
+    """Returns the config as nested dicts of JSON values (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def from_dict(saved: dict) -> config_dict.ConfigDict:
+    """Returns the config that `to_dict` came from.
+
+    Raises:
+      InputError: a field that this version does not know.
+    """
+    config = get_default()
+    known, given = _flat(to_dict(config)), _flat(saved)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InputError(
+            f"the saved config has fields that this version of fer_jax does not know: {', '.join(unknown)}"
+        )
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        )
+    return config
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """Returns a line for each field that can change a result and differs: 'optim.learning_rate: 0.001, now 0.01'."""
+    old, new = _flat(old), _flat(new)
+    return [
+        f"{name}: {old.get(name, 'absent')!r}, now {new.get(name, 'absent')!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(WHERE_NOT_WHAT)
+    ]
+
+
+def digest(config) -> str:
+    """Returns 8 hex digits that change with every field that can change a result."""
+    fields = {name: value for name, value in _flat(to_dict(config)).items() if not name.startswith(WHERE_NOT_WHAT)}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def variant(name: str, known: dict):
+    """Returns known[name]. Raises InputError that lists the variants of a config file if the name is not one."""
+    if name not in known:
+        raise InputError(f"unknown variant '{name}' of this config; known are {', '.join(known)}")
+    return known[name]

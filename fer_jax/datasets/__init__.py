@@ -1,0 +1,110 @@
+"""The data sets: FER-2013 and class folders that users bring, and faces that are drawn.
+
+`load(config.data)` gives the whole set as arrays. TensorFlow is never imported.
+"""
+
+import logging
+import pathlib
+
+from fer_jax.datasets import facts
+from fer_jax.datasets.faces import FaceData, Faces
+from fer_jax.errors import InputError
+
+__all__ = ["FaceData", "Faces", "load", "resolve_name"]
+
+NAMES = ("drawn_faces", "fer2013", "class_folders")
+
+_LOG = logging.getLogger("fer_jax")
+
+
+def load(data) -> FaceData:
+    """Loads the set that `data` describes, the config's section of that name; prepares it where it is new.
+
+    `data.split` 'random' draws the splits from all faces before `data.classes` selects, so that every
+    selection is tested on the same faces. Raises InputError on any input that cannot be used.
+    """
+    from fer_jax.datasets import readings, splits
+
+    name, source = _resolve(data)
+    faces, classes, fingerprint, notes = _load_prepared(name, source, data)
+    notes = [*(readings.source_notes(source) if source else ()), *notes]
+    if name == "fer2013":
+        notes += splits.unofficial_counts(faces)
+    if data.split == "random":
+        faces = splits.draw(faces, classes, seed=data.split_seed)
+        notes.append(f"The splits are drawn at random, stratified 80/10/10, by data.split_seed {data.split_seed}.")
+    elif name == "class_folders":
+        faces, more = splits.complete(faces, classes, seed=data.split_seed)
+        notes += more
+    _check_not_empty(faces, "; --config.data.split=random draws all three from what there is")
+    if data.classes:
+        faces, classes = splits.select(faces, classes, data.classes)
+        _check_not_empty(faces, " of data.classes")
+    notes += splits.shared_pictures(faces)
+    for note in notes:
+        _LOG.info("%s: %s", name, note)
+    return FaceData(
+        name=name,
+        classes=classes,
+        **faces,
+        fingerprint=fingerprint,
+        notes=tuple(notes),
+        synthetic=name == "drawn_faces",
+    )
+
+
+def resolve_name(data) -> str:
+    """Returns the data set's name: for 'auto' 'drawn_faces' without a path, else what `data.path` holds.
+
+    Raises InputError on unknown values, and where nothing at the path fits.
+    """
+    return _resolve(data)[0]
+
+
+def _resolve(data):
+    """Checks the options against each other; returns (name, source), the source None for drawn faces."""
+    for field, values in (
+        ("name", ("auto", *NAMES)),
+        ("split", ("official", "random")),
+        ("on_bad_row", ("stop", "skip")),
+        ("drawn_size", ("full", "tiny")),
+    ):
+        if data[field] not in values:
+            raise InputError(f"data.{field} is {data[field]!r}; it should be one of {', '.join(values)}.")
+    if data.name == "drawn_faces" and data.path:
+        raise InputError(f"data.name drawn_faces reads no files, but data.path is {data.path!r}: drop one.")
+    if data.name in ("fer2013", "class_folders") and not data.path:
+        raise InputError(f"data.name {data.name} needs data.path, the file or folder that holds the faces.")
+    source = None
+    if data.path:
+        from fer_jax.datasets import sources
+
+        source = sources.find(data.path, name=data.name)
+    name = source.name if source else "drawn_faces"
+    if data.votes_path and name != "fer2013":
+        raise InputError(f"data.votes_path: FER+ votes belong to FER-2013, and the faces are {name}.")
+    if data.votes_path and not pathlib.Path(data.votes_path).expanduser().is_file():
+        raise InputError(f"data.votes_path: there is no file {data.votes_path}.")
+    return name, source
+
+
+def _load_prepared(name, source, data):
+    from fer_jax.datasets import prepared
+
+    if name == "drawn_faces":
+        from fer_jax.datasets import drawn_faces
+
+        builder_class = drawn_faces.DrawnFaces
+        return prepared.load(builder_class, data.cache_dir, config=builder_class.builder_configs[data.drawn_size])
+    from fer_jax.datasets import fer2013
+
+    votes_path = str(pathlib.Path(data.votes_path).expanduser()) if data.votes_path else ""
+    config = fer2013.make_config(source, votes_path=votes_path, on_bad_row=data.on_bad_row)
+    builder_class = {"fer2013": fer2013.Fer2013, "class_folders": fer2013.ClassFolders}[name]
+    return prepared.load(builder_class, data.cache_dir, config=config)
+
+
+def _check_not_empty(faces, mend):
+    for split in facts.SPLITS:
+        if split not in faces or not len(faces[split]):
+            raise InputError(f"The split {split} holds no faces{mend}.")

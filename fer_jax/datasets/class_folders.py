@@ -1,0 +1,210 @@
+"""Class folders: finding them in a folder or archive, and reading their pictures as 48x48 grey faces."""
+
+import collections
+import dataclasses
+import functools
+import posixpath
+import re
+import sys
+
+import numpy as np
+import tqdm
+from PIL import Image, ImageOps
+
+from fer_jax.datasets import facts, stores, tables
+from fer_jax.errors import InputError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")
+SPLIT_FOLDERS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_USAGE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_(\d+)\.\w+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """Class folders: splits[split][class] are the picture files, sorted; `folder` is where they begin.
+
+    Without folders for splits everything stands in 'train'.
+    """
+
+    folder: str
+    splits: dict
+
+    def files(self):
+        """Returns [(split, class, file)] of every picture."""
+        splits = self.splits.items()
+        return [(split, name, f) for split, classes in splits for name, files in classes.items() for f in files]
+
+    @property
+    def classes(self):
+        """The names of the folders, sorted."""
+        return tuple(sorted(set().union(*self.splits.values())))
+
+    @property
+    def has_fer_classes(self):
+        """Whether the folders are FER-2013's seven classes, in any case of letters."""
+        return {name.casefold() for name in self.classes} == set(facts.CLASSES)
+
+    @functools.cached_property
+    def unnamed(self):
+        """The number of pictures whose file name does not tell FER-2013's Usage."""
+        return sum(usage_and_number(file) is None for _, _, file in self.files())
+
+    def is_fer2013(self):
+        """Tells whether classes and file names are FER-2013's, so that its official split can be restored."""
+        return self.has_fer_classes and self.unnamed == 0
+
+    def why_not_fer2013(self):
+        """Returns what keeps these folders from being FER-2013."""
+        if not self.has_fer_classes:
+            return f"class folders {', '.join(self.classes)}, not FER-2013's {', '.join(facts.CLASSES)}."
+        return (
+            f"{self.unnamed:,} of {len(self.files()):,} file names are not Training_, PublicTest_ or "
+            "PrivateTest_ and a number, so that the official split cannot be restored; "
+            "--config.data.name=class_folders takes the folders as they are."
+        )
+
+    def check(self, label):
+        """Raises InputError on empty class folders, classes that differ over splits, and no split train."""
+        for split, classes in self.splits.items():
+            empty = sorted(name for name, files in classes.items() if not files)
+            if empty:
+                raise InputError(
+                    f"{label}: class folder {empty[0]!r} of split {split} holds no pictures: fill or "
+                    f"delete it. Pictures are files that end in {', '.join(PICTURE_SUFFIXES)}."
+                )
+            missing = sorted(set(self.classes) - set(classes))
+            if missing:
+                raise InputError(
+                    f"{label}: split {split} has no class folder {', '.join(missing)}, other splits have; "
+                    "every split needs the same classes."
+                )
+        if "train" not in self.splits:
+            raise InputError(f"{label}: there is no folder `train` beside {', '.join(self.splits)}.")
+        if len(self.classes) < 2:
+            raise InputError(f"{label} holds one class, {self.classes[0]!r}; training needs two at least.")
+
+
+def usage_and_number(file):
+    """Returns (Usage, number) that a FER-2013 picture's file name tells, else None."""
+    match = _USAGE_NAME.fullmatch(posixpath.basename(file))
+    return match and (match[1], int(match[2]))
+
+
+def find(store: stores.Store):
+    """Returns the Trees at the top of `store`, or where there is none, those one level of folders down."""
+    top = _tree(store, "")
+    if top is not None:
+        return [top]
+    trees = (_tree(store, folder) for folder in store.list()[0])
+    return [tree for tree in trees if tree is not None]
+
+
+def _tree(store, folder):
+    folders = store.list(folder)[0]
+    splits = {}
+    for name in folders:
+        split = SPLIT_FOLDERS.get(name.casefold())
+        classes = _classes(store, posixpath.join(folder, name)) if split else {}
+        if any(classes.values()):
+            if split in splits:
+                place = f"{store.label}: {folder}" if folder else store.label
+                raise InputError(f"{place}: two folders are for the split {split}; keep one.")
+            splits[split] = classes
+    if splits:
+        return Tree(folder, {split: splits[split] for split in facts.SPLITS if split in splits})
+    classes = _classes(store, folder)
+    classes = {name: files for name, files in classes.items() if name.casefold() not in SPLIT_FOLDERS}
+    if sum(map(bool, classes.values())) < 2:
+        return None
+    return Tree(folder, {"train": classes})
+
+
+def _classes(store, folder):
+    """Returns {class: its pictures}, empty lists included."""
+    classes = {}
+    for name in store.list(folder)[0]:
+        place = posixpath.join(folder, name)
+        files = [file for file in store.list(place)[1] if file.lower().endswith(PICTURE_SUFFIXES)]
+        classes[name] = tuple(posixpath.join(place, file) for file in files)
+    return classes
+
+
+def read(store: stores.Store, tree: Tree, *, fer2013):
+    """Reads every picture; returns (tables.Rows, the files of its rows, notes).
+
+    With `fer2013` labels are positions in facts.CLASSES, and split and order come from the file names; else
+    labels are positions in `tree.classes`, and the order is split, class, file. Rows.positions count in
+    that order, unreadable pictures included. Pictures of other sizes and modes become 48x48 grey (Pillow,
+    antialiased).
+    """
+    entries = _fer2013_entries(tree) if fer2013 else _plain_entries(tree)
+    place = {file: position for position, (_, _, file) in enumerate(entries)}
+    images = np.zeros((len(entries), *facts.IMAGE_SHAPE), np.uint8)
+    good = np.zeros(len(entries), bool)
+    bad, sizes = {}, collections.Counter()
+    files = store.in_storage_order(list(place))
+    bar = {"file": sys.stderr, "disable": None, "leave": False, "unit": " pictures"}
+    for file in tqdm.tqdm(files, "Reading faces", **bar):
+        try:
+            images[place[file], :, :, 0], size = _face(store, file)
+        except Exception as error:  # Pillow's decoders raise nearly everything
+            bad[place[file]] = f"{store.label}: {file}: not a readable picture ({type(error).__name__})"
+        else:
+            good[place[file]] = True
+            sizes[size] += 1
+    labels = np.array([label for _, label, _ in entries])
+    splits = np.array([split for split, _, _ in entries])
+    usages = {split: usage for usage, split in facts.USAGES.items()}
+    rows = tables.Rows(
+        images[good],
+        labels[good],
+        splits[good],
+        np.flatnonzero(good),
+        [usages[split] for split in splits],
+        [bad[position] for position in sorted(bad)],
+    )
+    return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], _size_notes(sizes)
+
+
+def _plain_entries(tree):
+    return [(split, tree.classes.index(name), file) for split, name, file in tree.files()]
+
+
+def _fer2013_entries(tree):
+    usages = list(facts.USAGES)
+    keyed = []
+    for _, name, file in tree.files():
+        usage, number = usage_and_number(file)
+        entry = (facts.USAGES[usage], facts.CLASSES.index(name.casefold()), file)
+        keyed.append(((usages.index(usage), number, file), entry))
+    return [entry for _, entry in sorted(keyed)]
+
+
+def _face(store, file):
+    """Returns (face uint8 [48, 48], its size before)."""
+    with store.open(file) as stream, Image.open(stream) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):
+            # Pillow's conversion to 8 bits clips 16-bit greys and does not scale them.
+            picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().astype(np.uint8))
+        picture, size = picture.convert("L"), picture.size
+        if size != (facts.IMAGE_SIZE_PX,) * 2:
+            picture = picture.resize((facts.IMAGE_SIZE_PX,) * 2, Image.Resampling.BICUBIC)
+        return np.asarray(picture), size
+
+
+def _size_notes(sizes):
+    resized = {size: count for size, count in sizes.items() if size != (facts.IMAGE_SIZE_PX,) * 2}
+    if not resized:
+        return []
+    stretched = sum(count for (width, height), count in resized.items() if width != height)
+    return [
+        f"{sum(resized.values()):,} of {sum(sizes.values()):,} pictures were resized to 48x48"
+        + (f"; {stretched:,} of them are not square and were stretched." if stretched else ".")
+    ]

@@ -1,0 +1,106 @@
+"""Splitting, completing and checking sets of faces by split."""
+
+import itertools
+
+import numpy as np
+from sklearn import model_selection
+
+from fer_jax.datasets import facts
+from fer_jax.datasets.faces import Faces, concatenate
+from fer_jax.errors import InputError
+
+_SHARE = 0.1  # of the faces, for a split that is carved out
+
+
+def draw(faces, classes, *, seed) -> dict:
+    """Returns {split: Faces} drawn anew from all faces, stratified 80/10/10: test first, then validation.
+
+    The sizes on FER-2013 are 29,068, 3,230 and 3,589. Faces keep their order. InputError where a class has
+    too few.
+    """
+    everything = concatenate(faces[split] for split in facts.SPLITS if split in faces)
+    return complete({"train": everything}, classes, seed=seed)[0]
+
+
+def complete(faces, classes, *, seed):
+    """Carves test and validation out of train where they are missing; returns ({split: Faces}, notes).
+
+    A missing split takes a stratified tenth of what train then holds, test before validation.
+    """
+    faces, notes = dict(faces), []
+    for split in ("test", "validation"):
+        if split not in faces:
+            faces["train"], faces[split] = _carve(faces["train"], classes, split, seed)
+            notes.append(
+                f"There is no {split} split: {len(faces[split]):,} faces were taken out of train for it, "
+                f"stratified, with data.split_seed {seed}."
+            )
+    return faces, notes
+
+
+def _carve(train, classes, split, seed):
+    counts = np.bincount(train.labels, minlength=len(classes))
+    try:
+        rest, carved = model_selection.train_test_split(
+            np.arange(len(train)), test_size=_SHARE, stratify=train.labels, random_state=seed
+        )
+    except ValueError as error:
+        held = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+        raise InputError(
+            f"The faces are too few to take a stratified tenth for {split} out of them ({held}): {error} "
+            "Add faces, or give the split a folder of its own."
+        ) from error
+    return train.take(np.sort(rest)), train.take(np.sort(carved))
+
+
+def select(faces, classes, wanted):
+    """Keeps the classes `wanted` and renumbers the labels in that order; returns ({split: Faces}, names)."""
+    wanted = tuple(wanted)
+    unknown = [name for name in wanted if name not in classes]
+    if unknown:
+        raise InputError(
+            f"data.classes: no class {', '.join(map(repr, unknown))}; the classes are {', '.join(classes)}."
+        )
+    if len(wanted) < 2 or len(set(wanted)) < len(wanted):
+        raise InputError(f"data.classes: {', '.join(wanted)}; give two classes at least, and each once.")
+    renumber = np.full(len(classes), -1, np.int32)
+    renumber[[classes.index(name) for name in wanted]] = np.arange(len(wanted))
+    selected = {}
+    for split, part in faces.items():
+        labels = renumber[part.labels]
+        kept = part.take(labels >= 0)
+        selected[split] = Faces(kept.images, labels[labels >= 0], kept.votes)
+    return selected, wanted
+
+
+def unofficial_counts(faces):
+    """Returns a list of one note on where FER-2013's splits differ from the official counts, or of none."""
+    differences = []
+    for split in facts.SPLITS:
+        labels = faces[split].labels if split in faces else np.zeros(0, np.int32)
+        counts = np.bincount(labels, minlength=len(facts.CLASSES))
+        official = facts.OFFICIAL_COUNTS[split]
+        for name, count, wanted in zip(facts.CLASSES, counts, official, strict=True):
+            if count != wanted:
+                differences.append(f"{split} {name} {count:,} instead of {wanted:,}")
+    if not differences:
+        return []
+    return [
+        "This is not the official FER-2013, and results on it do not compare with published ones: "
+        f"{', '.join(differences)}."
+    ]
+
+
+def shared_pictures(faces):
+    """Returns a note per pair of splits that share pictures (the same 2,304 bytes)."""
+    pictures = {split: [image.tobytes() for image in faces[split].images] for split in facts.SPLITS}
+    notes = []
+    for first, second in itertools.combinations(facts.SPLITS, 2):
+        shared = set(pictures[first]) & set(pictures[second])
+        if shared:
+            held = sum(picture in shared for picture in pictures[second])
+            notes.append(
+                f"{len(shared):,} pictures stand in {first} and in {second} too: {held:,} of the "
+                f"{len(pictures[second]):,} {second} faces."
+            )
+    return notes

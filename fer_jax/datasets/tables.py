@@ -1,0 +1,172 @@
+"""Reading FER-2013's table, in the challenge's two forms, and the table of FER+ votes.
+
+Goodfellow et al. 2013 (fer2013.csv, icml_face_data.csv); Barsoum et al. 2016 (fer2013new.csv).
+"""
+
+import csv
+import dataclasses
+import io
+import sys
+import warnings
+
+import numpy as np
+import tqdm
+
+from fer_jax.datasets import facts, stores
+from fer_jax.errors import InputError
+
+ACCEPTED_HEADERS = "'emotion,pixels,Usage' (fer2013.csv) or 'emotion, Usage, pixels' (icml_face_data.csv)"
+_COLUMNS = ("emotion", "pixels", "usage")
+_PIXELS = facts.IMAGE_SIZE_PX**2
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The good rows of a source, and what became of the others.
+
+    images uint8 [N, 48, 48, 1]; labels int64 [N]; splits [N], names; positions int64 [N] in the source,
+    from 0; usages: the Usage of every row, bad ones included, None where it cannot be read; bad: one line
+    of text each.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    positions: np.ndarray
+    usages: list
+    bad: list
+
+
+def columns(head: bytes, wanted=_COLUMNS):
+    """Returns {column: position} of a header line that has the `wanted` columns, else None."""
+    line = "".join(head.decode("utf-8-sig", "replace").splitlines()[:1])
+    cells = [_clean(cell).casefold() for cell in line.split(",")]
+    return {name: cells.index(name) for name in wanted} if set(wanted) <= set(cells) else None
+
+
+def wrong_header(head: bytes) -> str:
+    """Returns what to say about a header that lacks a column."""
+    found = "".join(head.decode("utf-8-sig", "replace").splitlines()[:1])
+    found = found if len(found) <= 80 else found[:80] + "..."
+    hint = ""
+    if _clean(found).casefold() in ("emotion,pixels", "pixels"):
+        hint = " This is the challenge's train.csv or test.csv, which lacks the split or the labels."
+    return f"the header {found!r} is not FER-2013's; accepted are {ACCEPTED_HEADERS}.{hint}"
+
+
+def _clean(cell):
+    return cell.strip().strip('"').strip()
+
+
+class _BadRowError(ValueError):
+    """Why a row cannot be used."""
+
+
+def read(stream, *, label, size=None) -> Rows:
+    """Reads a FER-2013 table from a binary stream; `label` names it, `size` is its bytes if known.
+
+    Broken rows are collected in `Rows.bad` ("<label>, row 7: reason", rows as a text editor counts them).
+    Raises InputError on a wrong header, a damaged archive, and a table without rows.
+    """
+    images, labels, splits, positions, usages, bad = [], [], [], [], [], []
+    # QUOTE_NONE: a stray quote spoils its own row and not those after it.
+    with stores.reading(label), warnings.catch_warnings(), _progress(size) as bar:
+        warnings.simplefilter("error", DeprecationWarning)  # older NumPy warns where newer raises
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
+        header = text.readline()
+        where = columns(header.encode())
+        if where is None:
+            raise InputError(f"{label}: {wrong_header(header.encode())}")
+        lines = csv.reader(text, quoting=csv.QUOTE_NONE)
+        for cells in lines:
+            if not cells:
+                continue
+            bar.update(sum(map(len, cells)) + len(cells))
+            usages.append(None)
+            try:
+                usages[-1] = _usage(cells, where["usage"])
+                label_, image = _label(cells, where["emotion"]), _image(cells, where["pixels"])
+            except _BadRowError as error:
+                bad.append(f"{label}, row {lines.line_num + 1}: {error}")
+                continue
+            images.append(image)
+            labels.append(label_)
+            splits.append(facts.USAGES[usages[-1]])
+            positions.append(len(usages) - 1)
+        text.detach()
+    if not usages:
+        raise InputError(f"{label} has a header and no rows.")
+    images = np.stack(images) if images else np.zeros((0, *facts.IMAGE_SHAPE), np.uint8)
+    return Rows(images, np.array(labels, np.int64), np.array(splits, str), np.array(positions), usages, bad)
+
+
+def _progress(size):
+    units = {"unit": "B", "unit_scale": True}
+    return tqdm.tqdm(desc="Reading faces", total=size, file=sys.stderr, disable=None, leave=False, **units)
+
+
+def _cell(cells, position):
+    if position >= len(cells):
+        raise _BadRowError(f"only {len(cells)} cells; it should have {len(_COLUMNS)}")
+    return _clean(cells[position])
+
+
+def _usage(cells, position):
+    usage = _cell(cells, position)
+    if usage not in facts.USAGES:
+        raise _BadRowError(f"unknown Usage {usage[:40]!r}; it should be one of {', '.join(facts.USAGES)}")
+    return usage
+
+
+def _label(cells, position):
+    emotion = _cell(cells, position)
+    if emotion not in map(str, range(len(facts.CLASSES))):
+        raise _BadRowError(f"unknown emotion {emotion[:40]!r}; it should be 0 to {len(facts.CLASSES) - 1}")
+    return int(emotion)
+
+
+def _image(cells, position):
+    try:
+        pixels = np.fromstring(_cell(cells, position), dtype=np.int64, sep=" ")
+    except (ValueError, DeprecationWarning) as error:
+        if isinstance(error, _BadRowError):
+            raise
+        raise _BadRowError("a pixel is not a whole number") from error
+    if len(pixels) != _PIXELS:
+        raise _BadRowError(f"{len(pixels)} pixels; it should have {_PIXELS} (48 x 48)")
+    if pixels.min() < 0 or pixels.max() > 255:
+        wrong = pixels[(pixels < 0) | (pixels > 255)][0]
+        raise _BadRowError(f"pixel value {wrong}; it should be 0 to 255")
+    return pixels.astype(np.uint8).reshape(facts.IMAGE_SHAPE)
+
+
+def read_votes(path):
+    """Reads FER+'s fer2013new.csv; returns (Usage of every row, votes uint8 [N, 10] in facts.VOTES's order).
+
+    Raises InputError, naming file and row, where it is not such a table.
+    """
+    wanted = ("usage", *(name.casefold() for name in facts.VOTES))
+    usages, votes = [], []
+    with stores.reading(str(path)), open(path, encoding="utf-8", errors="replace", newline="") as text:
+        header = text.readline()
+        where = columns(header.encode(), wanted)
+        if where is None:
+            raise InputError(
+                f"{path}: the header {header.strip()[:80]!r} is not that of FER+'s fer2013new.csv: "
+                f"'Usage,Image name,{','.join(facts.VOTES)}'."
+            )
+        lines = csv.reader(text, quoting=csv.QUOTE_NONE)
+        for cells in lines:
+            if not cells:
+                continue
+            try:
+                row = [int(_clean(cells[where[name]])) for name in wanted[1:]]
+                votes.append(np.array(row, dtype=np.uint8))
+            except (ValueError, IndexError, OverflowError) as error:
+                raise InputError(
+                    f"{path}, row {lines.line_num + 1}: it should hold 10 counts of votes, each 0 to 255."
+                ) from error
+            usages.append(_clean(cells[where["usage"]]))
+    if not votes:
+        raise InputError(f"{path} has a header and no rows.")
+    return usages, np.stack(votes)

@@ -1,0 +1,65 @@
+"""Two feeders of the same batches `{image uint8 [B, 48, 48, 1], label int32 [B], mask float32 [B]}`.
+
+`tfdata` prepares batches on the host; `resident` keeps the whole split on the accelerator. Both follow one sampling
+plan (`order`) and one augmentation policy with the same draws, so a run may change feeders and see the same faces.
+"""
+
+import importlib
+
+import jax
+import numpy as np
+
+from fer_jax.errors import InputError
+
+FEEDERS = ("tfdata", "resident")
+
+
+def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch: int):
+    """Builds a feeder of a training split.
+
+    Args:
+      name: one of FEEDERS.
+      faces: `images` uint8 [N, H, W, 1] and `labels` int32 [N].
+      order: the sampling plan, `order.Order`.
+      policy: the augmentation, `augment.Policy`.
+      key: draws the augmentation, together with the step.
+      shardings: (batch, replicated) shardings of the mesh.
+      steps_per_dispatch: steps that run as one program (resident); 0 chooses by the device.
+
+    Returns:
+      A feeder with `connect(train_step) -> advance(state, step, steps) -> (state, sums)` and `wait_seconds`, the
+      time that steps have waited for data so far.
+
+    Raises:
+      InputError: an unknown name.
+    """
+    if name not in FEEDERS:
+        raise InputError(f"data.feeder is '{name}'; known are {', '.join(FEEDERS)}")
+    module = importlib.import_module(f"fer_jax.input.{name}")
+    return module.Feeder(
+        faces=faces,
+        order=order,
+        policy=policy,
+        key=key,
+        shardings=shardings,
+        steps_per_dispatch=steps_per_dispatch,
+    )
+
+
+def padded_batches(faces, batch_size: int, sharding):
+    """Yields a split once, in order, in equal batches on the devices; `mask` is 0 where the last one is padded."""
+    count = len(faces.labels)
+    for start in range(0, count, batch_size):
+        picked = np.arange(start, min(start + batch_size, count))
+        padding = (0, batch_size - len(picked))
+        batch = {
+            "image": np.pad(faces.images[picked], (padding, (0, 0), (0, 0), (0, 0))),
+            "label": np.pad(faces.labels[picked], padding),
+            "mask": np.pad(np.ones(len(picked), np.float32), padding),
+        }
+        yield jax.tree.map(lambda host: put(host, sharding), batch)
+
+
+def put(host, sharding):
+    """Puts an array that every process holds whole onto the devices of all processes."""
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

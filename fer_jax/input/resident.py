@@ -1,0 +1,81 @@
+"""The feeder that keeps the split on the accelerator: sampling and augmentation run inside the step.
+
+TensorFlow is never imported on this path.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from fer_jax import augment
+from fer_jax import input as input_lib
+
+ACCELERATOR_STEPS = 25
+
+
+class Feeder:
+    """See `fer_jax.input.make`."""
+
+    wait_seconds = 0.0  # nothing is waited for: the faces are where the step runs
+
+    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch):
+        self._order, self._policy, self._key = order, policy, key
+        self._sharding, replicated = shardings
+        self._images = input_lib.put(faces.images, replicated)
+        self._labels = input_lib.put(faces.labels, replicated)
+        # XLA:CPU runs convolutions inside a loop tens of times slower, so there a dispatch is one step.
+        by_device = 1 if jax.default_backend() == "cpu" else ACCELERATOR_STEPS
+        self._steps_per_dispatch = steps_per_dispatch or by_device
+
+    def _batch(self, images, labels, picked, step):
+        picked = jax.lax.with_sharding_constraint(picked, self._sharding)
+        chosen = images[picked]
+        if self._policy.active:
+            uniform = jax.random.uniform(jax.random.fold_in(self._key, step), (picked.shape[0], augment.DRAWS))
+            size_px = images.shape[1]
+            chosen = augment.apply(self._policy, chosen, augment.parameters(self._policy, uniform, size_px))
+        batch = {"image": chosen, "label": labels[picked], "mask": jnp.ones(picked.shape, jnp.float32)}
+        return jax.lax.with_sharding_constraint(batch, self._sharding)
+
+    def batches(self, step: int, steps: int):
+        """Returns the batches of some steps, on the devices: for tests and for looking at."""
+        make = jax.jit(self._batch)
+        picked = self._order.faces(step, steps)
+        return [make(self._images, self._labels, picked[i], step + i) for i in range(steps)]
+
+    def close(self) -> None:
+        """Nothing to let go of but the arrays."""
+
+    def connect(self, train_step):
+        """Returns advance(state, step, steps) -> (state, sums over the steps)."""
+
+        def one(carry, given, images, labels):
+            state, total = carry
+            state, sums = train_step(state, self._batch(images, labels, *given))
+            return state, jax.tree.map(jnp.add, total, sums)
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def single(state, total, images, labels, picked, step):
+            return one((state, total), (picked, step), images, labels)
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def many(state, total, images, labels, picked, steps):
+            def body(carry, given):
+                return one(carry, given, images, labels), None
+
+            return jax.lax.scan(body, (state, total), (picked, steps))[0]
+
+        def advance(state, step, steps):
+            total = {name: jnp.zeros([]) for name in ("loss", "count", "correct")}
+            picked = self._order.faces(step, steps)
+            for start in range(0, steps, self._steps_per_dispatch):
+                end = min(start + self._steps_per_dispatch, steps)
+                held = (self._images, self._labels)
+                if end - start == 1:
+                    state, total = single(state, total, *held, picked[start], step + start)
+                else:
+                    state, total = many(state, total, *held, picked[start:end], step + jnp.arange(start, end))
+            return state, total
+
+        return advance

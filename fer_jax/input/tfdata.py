@@ -1,0 +1,148 @@
+"""The feeder on the host: tf.data gathers, augments and prefetches whole batches.
+
+The only module that imports TensorFlow, and it hides the GPU from it.
+"""
+
+import collections
+import functools
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import augment
+
+PLANNED_STEPS = 32  # steps whose faces and draws are planned in one call
+AHEAD = 2  # batches that are on their way to the devices while a step runs
+
+
+class Feeder:
+    """See `fer_jax.input.make`."""
+
+    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch):
+        del steps_per_dispatch  # a step of this feeder is a dispatch: its batch comes from the host
+        self._faces, self._order, self._policy, self._key = faces, order, policy, key
+        self._sharding = shardings[0]
+        self._size_px = faces.images.shape[1]
+        self._uniform = jax.jit(self._draw, static_argnums=1)
+        self.wait_seconds, self._stream = 0.0, None
+
+    def _draw(self, step, steps):
+        keys = jax.vmap(lambda s: jax.random.fold_in(self._key, s))(step + jnp.arange(steps))
+        shape = (self._order.batch_size, augment.DRAWS)
+        return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+
+    def _plan(self, step):
+        """Yields the faces and parameters of the steps from `step` on, a block at a time; this process's rows only."""
+        share = self._order.batch_size // jax.process_count()
+        rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            while True:
+                picked = np.asarray(self._order.faces(step, PLANNED_STEPS))[:, rows]
+                block = {"picked": picked}
+                if self._policy.active:
+                    uniform = np.asarray(self._uniform(step, PLANNED_STEPS))[:, rows]
+                    flat = augment.parameters(self._policy, uniform.reshape(-1, augment.DRAWS), self._size_px)
+                    block |= {name: value.reshape(*picked.shape, -1) for name, value in flat.items()}
+                yield block
+                step += PLANNED_STEPS
+
+    def dataset(self, step: int = 0):
+        """Returns the endless tf.data.Dataset of batches from a step on."""
+        tf = _tensorflow()
+        images, labels = tf.constant(self._faces.images), tf.constant(self._faces.labels)
+        signature = {"picked": tf.TensorSpec([PLANNED_STEPS, None], tf.int32)}
+        if self._policy.active:
+            for name, size in (("affine", 6), ("tone", 2), ("box", 5)):
+                signature[name] = tf.TensorSpec([PLANNED_STEPS, None, size], tf.float32)
+
+        def batch(plan):
+            image = _apply(tf, self._policy, tf.gather(images, plan["picked"]), plan)
+            label = tf.gather(labels, plan["picked"])
+            return {"image": image, "label": label, "mask": tf.ones(tf.shape(label))}
+
+        plans = tf.data.Dataset.from_generator(functools.partial(self._plan, step), output_signature=signature)
+        batches = plans.prefetch(1).unbatch().map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def stream(self, step: int = 0):
+        """Yields the batches from a step on, on the devices, a few ahead; counts `wait_seconds`."""
+        source, waiting = self.dataset(step).as_numpy_iterator(), collections.deque()
+        while True:
+            while len(waiting) < AHEAD:
+                started = time.perf_counter()
+                batch = next(source)
+                self.wait_seconds += time.perf_counter() - started
+                waiting.append(
+                    jax.tree.map(lambda rows: jax.make_array_from_process_local_data(self._sharding, rows), batch)
+                )
+            yield waiting.popleft()
+
+    def close(self) -> None:
+        """Lets go of the pipeline and its threads."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def connect(self, train_step):
+        """Returns advance(state, step, steps) -> (state, sums over the steps)."""
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def single(state, total, batch):
+            state, sums = train_step(state, batch)
+            return state, jax.tree.map(jnp.add, total, sums)
+
+        position = None
+
+        def advance(state, step, steps):
+            nonlocal position
+            if position != step:
+                self.close()
+                self._stream = self.stream(step)
+            total = {name: jnp.zeros([]) for name in ("loss", "count", "correct")}
+            for _ in range(steps):
+                batch, previous = next(self._stream), total
+                state, total = single(state, total, batch)
+                jax.block_until_ready(previous)  # one step ahead of the device, so that waiting is seen as waiting
+            position = step + steps
+            return state, total
+
+        return advance
+
+
+@functools.cache
+def _tensorflow():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no convolution runs here, and it announces itself twice
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+def _apply(tf, policy, images, chosen):
+    """`augment.apply` in TensorFlow: the same parameters, one fused projective transform a batch."""
+    if not policy.active:
+        return images
+    x = tf.cast(images, tf.float32)
+    if policy.moves:
+        x = tf.raw_ops.ImageProjectiveTransformV3(
+            images=x,
+            transforms=tf.pad(chosen["affine"], [[0, 0], [0, 2]]),
+            output_shape=tf.shape(x)[1:3],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="NEAREST" if policy.fill == "edge" else "CONSTANT",
+        )
+    if policy.tones:
+        mean = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        tone = chosen["tone"][:, None, None, :]
+        x = (x - mean) * tone[..., :1] + mean + tone[..., 1:]
+    if policy.erase:
+        top, left, bottom, right, grey = (chosen["box"][:, i, None, None, None] for i in range(5))
+        row = tf.range(tf.shape(x)[1], dtype=tf.float32)[None, :, None, None]
+        column = tf.range(tf.shape(x)[2], dtype=tf.float32)[None, None, :, None]
+        x = tf.where((row >= top) & (row < bottom) & (column >= left) & (column < right), grey, x)
+    return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)

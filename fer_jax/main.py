@@ -1,0 +1,88 @@
+"""Trains a run: python -m fer_jax.main --config configs/cnn.py:model_2 [--config.section.field=value ...]."""
+
+import logging
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from fer_jax import config as config_lib
+from fer_jax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE or FILE:VARIANT.", lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder of the run; by default runs/<config>-<digest of its fields>."
+)
+_MULTI_PROCESS = flags.DEFINE_bool(
+    "multi_process",
+    False,
+    "Join the other processes of a cluster (jax.distributed finds them by the environment).",
+)
+
+
+def _parse(argv):
+    """Parses flags; whatever is wrong with them or with the config becomes one message."""
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.lock()  # a config file that could not be read raises here
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = str(error.args[0] if error.args else error)
+        # ml_collections puts a whole traceback into the message of a config file that raises; its last line says why.
+        lines = [line.strip() for line in text.replace("Attempted [", "not found [").split("\n") if line.strip()]
+        reason = " ".join(lines if "Traceback" not in text else lines[-1:]).removeprefix("fer_jax.errors.InputError: ")
+        raise InputError(f"{reason}\nevery field, with its unit and default, stands in fer_jax/config.py") from error
+
+
+def _workdir(config) -> str:
+    """Names the run by its config file, its variant and its fields, so that the same command finds it again."""
+    stem, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    parts = (pathlib.Path(stem).stem, variant, config_lib.digest(config))
+    return os.path.join("runs", "-".join(part for part in parts if part))
+
+
+def _main(argv):
+    if len(argv) > 1:
+        raise InputError(f"cannot read {' '.join(argv[1:])!r}: flags look like --config.train.epochs=12")
+    start_logging()
+    if _CONFIG.value is None:
+        raise InputError("give a config, for instance --config configs/cnn.py:model_2")
+    import jax
+
+    if _MULTI_PROCESS.value:
+        jax.distributed.initialize()
+    from fer_jax import datasets, train
+
+    config = _CONFIG.value
+    config.data.name = datasets.resolve_name(config.data)
+    train.train(config, _WORKDIR.value or _workdir(config))
+
+
+def start_logging() -> None:
+    """Shows the project's messages as they are, on stderr, and of its libraries only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("fer_jax").setLevel(logging.INFO)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+def run_command(main) -> None:
+    """Runs an entry; bad input ends it with one message and exit code 2, an interrupt with 130."""
+    try:
+        main()
+    except InputError as error:
+        sys.exit(_say(f"error: {error}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
+
+
+def _say(text, code):
+    print(text, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    run_command(lambda: app.run(_main, flags_parser=_parse))

@@ -1,0 +1,176 @@
+"""The family of plain convolutional networks, each given by its layers in text.
+
+A specification is a list of layers, separated by commas or line ends:
+
+    conv 64 3x3 same relu    convolution: filters, kernel, padding (same | valid), activation
+    batch_norm               Keras's: epsilon 1e-3, momentum 0.99
+    max_pool, avg_pool       2x2, stride 2, what is left over at the edge is dropped
+    leaky_relu 0.1, relu     an activation by itself
+    dropout 0.25
+    flatten, global_avg_pool
+    dense 256 relu           fully connected: units, activation
+
+The classifier (a dense layer with one unit a class) follows by itself. Words after the first number may be left out:
+`conv 64` is `conv 64 3x3 same linear`. Layers carry Keras's automatic names (`conv2d`, `conv2d_1`, `dense`, ...).
+"""
+
+import dataclasses
+import re
+from collections import Counter
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fer_jax.errors import InputError
+
+KERAS_NAMES = {"conv": "conv2d", "batch_norm": "batch_normalization", "dense": "dense"}
+ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu}
+MATRIX_INIT = nn.initializers.glorot_uniform()
+SCALINGS = {
+    "raw": lambda x: x,
+    "unit": lambda x: x / 255.0,
+    "symmetric": lambda x: x / 127.5 - 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer of a specification; which fields count depends on `kind`."""
+
+    kind: str
+    size: int = 0
+    kernel: tuple[int, int] = (3, 3)
+    padding: str = "SAME"
+    activation: str = "linear"
+    rate: float = 0.0
+
+
+def parse(text: str) -> tuple[Layer, ...]:
+    """Reads a specification.
+
+    Raises:
+      InputError: the text is empty, or a layer is unknown or incomplete; the message names it.
+    """
+    parts = [part.split() for part in re.split(r"[,\n]", text) if part.strip()]
+    if not parts:
+        raise InputError("model.layers is empty: give the layers of the network, for instance 'conv 32 relu, flatten'")
+    layers = tuple(_parse_layer(words) for words in parts)
+    kinds = [layer.kind for layer in layers]
+    if "flatten" not in kinds and "global_avg_pool" not in kinds:
+        raise InputError("model.layers has neither 'flatten' nor 'global_avg_pool': the classifier needs one before it")
+    return layers
+
+
+def _parse_layer(words):
+    kind, *rest = words
+    text = " ".join(words)
+    if kind in ("conv", "dense"):
+        if not rest or not rest[0].isdigit() or int(rest[0]) < 1:
+            raise InputError(f"model.layers: '{text}' needs a number of filters or units, as in '{kind} 64'")
+        return _parse_weighted(kind, int(rest[0]), rest[1:], text)
+    if kind in ("dropout", "leaky_relu"):
+        try:
+            (rate,) = map(float, rest)
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate < 1:
+            raise InputError(f"model.layers: '{text}' needs one number from 0 to under 1, as in '{kind} 0.25'")
+        return Layer(kind, rate=rate)
+    if kind not in ("batch_norm", "max_pool", "avg_pool", "relu", "flatten", "global_avg_pool"):
+        raise InputError(
+            f"model.layers: unknown layer '{text}'; known are conv, dense, batch_norm, max_pool, avg_pool, relu, "
+            "leaky_relu, dropout, flatten, global_avg_pool"
+        )
+    if rest:
+        raise InputError(f"model.layers: '{text}': {kind} takes no further words")
+    return Layer(kind)
+
+
+def _parse_weighted(kind, size, words, text):
+    options = {}
+    for word in words:
+        if word in ACTIVATIONS:
+            options["activation"] = word
+        elif kind == "conv" and word in ("same", "valid"):
+            options["padding"] = word.upper()
+        elif kind == "conv" and re.fullmatch(r"\d+x\d+", word):
+            options["kernel"] = tuple(map(int, word.split("x")))
+        else:
+            raise InputError(f"model.layers: '{text}': cannot read '{word}'")
+    return Layer(kind, size, **options)
+
+
+class CNN(nn.Module):
+    """A network of `layers` and a classifier.
+
+    Called with uint8 faces [B, H, W, 1], it returns float32 logits [B, classes]. With `train=True` it needs the rng
+    `dropout` and a mutable `batch_stats`.
+    """
+
+    layers: tuple[Layer, ...]
+    classes: int
+    scaling: str = "unit"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        x = SCALINGS[self.scaling](image.astype(jnp.float32)).astype(self.dtype)
+        seen = Counter()
+        for layer in self.layers:
+            x = self._apply(layer, x, train, seen)
+        x = nn.Dense(self.classes, dtype=self.dtype, kernel_init=MATRIX_INIT, name=_keras_name("dense", seen))(x)
+        return x.astype(jnp.float32)
+
+    def _apply(self, layer, x, train, seen):
+        if layer.kind == "conv":
+            name = _keras_name("conv", seen)
+            x = nn.Conv(
+                layer.size,
+                layer.kernel,
+                padding=layer.padding,
+                dtype=self.dtype,
+                kernel_init=MATRIX_INIT,
+                name=name,
+            )(x)
+        elif layer.kind == "dense":
+            x = nn.Dense(layer.size, dtype=self.dtype, kernel_init=MATRIX_INIT, name=_keras_name("dense", seen))(x)
+        elif layer.kind == "batch_norm":
+            return nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.99,
+                epsilon=1e-3,
+                dtype=self.dtype,
+                name=_keras_name("batch_norm", seen),
+            )(x)
+        elif layer.kind in ("max_pool", "avg_pool"):
+            if min(x.shape[1:3]) < 2:
+                raise InputError(
+                    f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
+                )
+            pool = nn.max_pool if layer.kind == "max_pool" else nn.avg_pool
+            return pool(x, (2, 2), strides=(2, 2))
+        elif layer.kind == "dropout":
+            return nn.Dropout(layer.rate, deterministic=not train)(x)
+        elif layer.kind == "flatten":
+            return x.reshape(x.shape[0], -1)
+        elif layer.kind == "global_avg_pool":
+            return x.mean(axis=(1, 2))
+        elif layer.kind == "leaky_relu":
+            return nn.leaky_relu(x, layer.rate)
+        elif layer.kind == "relu":
+            return nn.relu(x)
+        return ACTIVATIONS[layer.activation](x)
+
+
+def _keras_name(kind, seen):
+    stem = KERAS_NAMES[kind]
+    number = seen[stem]
+    seen[stem] += 1
+    return f"{stem}_{number}" if number else stem
+
+
+def make(model, classes: int) -> CNN:
+    """Builds the network of the config section `model` for a number of classes."""
+    if model.scaling not in SCALINGS:
+        raise InputError(f"model.scaling is '{model.scaling}'; known are {', '.join(SCALINGS)}")
+    return CNN(parse(model.layers), classes, model.scaling, jnp.dtype(model.dtype))

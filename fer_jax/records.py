@@ -1,0 +1,160 @@
+"""What a run writes beside its checkpoints: its config, its facts and its metrics.
+
+config.json    the config, whole
+run.json       commit, versions, device, command, data fingerprint, class names
+metrics.jsonl  a line every few steps and a line an epoch
+history.csv    a row an epoch
+"""
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+from fer_jax.errors import InputError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+def write_json(path, value) -> None:
+    """Writes JSON to a temporary name first, so that a cut-off write loses nothing."""
+    path = pathlib.Path(path)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(beside, path)
+
+
+def read_json(path, *, what: str, mend: str):
+    """Reads a JSON file. Raises InputError, which says what it is and how to mend it, if that fails."""
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no {what} here; {mend}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: the {what} cannot be read ({error}); {mend}") from error
+
+
+def read_history(workdir) -> list[dict]:
+    """Returns the epochs of a run, a dict each, from `metrics.jsonl`."""
+    return [record for record in _read_jsonl(pathlib.Path(workdir) / "metrics.jsonl") if record["kind"] == "epoch"]
+
+
+def facts() -> dict:
+    """Returns where and with what the program runs: time, command, commit, device, versions."""
+    import jax
+
+    device = jax.devices()[0]
+    name = device.device_kind if device.platform != "cpu" else f"{_cpu_name()}, {os.cpu_count()} cores"
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "-m", _module_name(), *sys.argv[1:]]),
+        "commit": commit(),
+        "device": f"{jax.device_count()} x {name}" if jax.device_count() > 1 else name,
+        "platform": device.platform,
+        "processes": jax.process_count(),
+        "python": platform.python_version(),
+        "packages": {package: _version(package) for package in PACKAGES},
+    }
+
+
+def commit() -> str:
+    """Returns the commit of the code that runs, with '-modified' where files differ from it, or 'unknown'."""
+    here = pathlib.Path(__file__).resolve().parent
+    try:
+        run = lambda *args: subprocess.run(  # noqa: E731
+            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        modified = run("status", "--porcelain", "--untracked-files=no")
+        return run("rev-parse", "--short=12", "HEAD") + ("-modified" if modified else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _module_name():
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else pathlib.Path(sys.argv[0]).name
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _read_jsonl(path):
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break  # the line that was being written when the program was killed
+    return records
+
+
+class Metrics:
+    """The writer of a run's metrics; `resume_step` drops what was written after the checkpoint it resumes from.
+
+    With `writes=False` (all processes but the first) it keeps the history and touches no file.
+    """
+
+    def __init__(self, workdir, *, resume_step: int, tensorboard: bool, writes: bool = True):
+        self._folder, self._writes = pathlib.Path(workdir), writes
+        self._path = self._folder / "metrics.jsonl"
+        kept = [record for record in _read_jsonl(self._path) if record["step"] <= resume_step]
+        self.history = [record for record in kept if record["kind"] == "epoch"]
+        self._board = None
+        if not writes:
+            return
+        beside = self._path.with_name("metrics.jsonl.tmp")
+        beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(beside, self._path)
+        if tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError as error:
+                raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'") from error
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, kind: str, step: int, values: dict) -> None:
+        """Appends a record of kind 'step' or 'epoch'."""
+        record = {"kind": kind, "step": step, **values}
+        if kind == "epoch":
+            self.history.append(record)
+        if not self._writes:
+            return
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if kind == "epoch":
+            self._write_csv()
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def _write_csv(self):
+        beside = self._folder / "history.csv.tmp"
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [name for name in self.history[0] if name != "kind"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.history)
+        os.replace(beside, self._folder / "history.csv")
+
+    def close(self) -> None:
+        """Closes TensorBoard's file."""
+        if self._board:
+            self._board.close()

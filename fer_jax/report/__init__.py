@@ -1,0 +1,12 @@
+"""From recorded metrics and predictions to tables, curves, a confusion matrix and pictures.
+
+Takes data and returns text; `write` alone touches the disk. The pages are single files without any outside
+resource: they can be mailed, archived and printed.
+"""
+
+from fer_jax.report.comparison import comparison_html
+from fer_jax.report.pages import html
+from fer_jax.report.records import Evaluation
+from fer_jax.report.text import markdown, write
+
+__all__ = ["Evaluation", "comparison_html", "html", "markdown", "write"]

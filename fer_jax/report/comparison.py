@@ -1,0 +1,94 @@
+"""The page of several runs side by side."""
+
+from fer_jax.report import elements, figures, records, text
+from fer_jax.report.elements import element
+
+
+def comparison_html(runs) -> str:
+    """Returns several runs as one self-contained HTML page: scores, curves, differences of the configs.
+
+    runs: a list of dicts: name; scores (as in `Evaluation`, or None where the run was not evaluated); history
+    (as in `html`); config (nested dict).
+
+    Raises:
+      ValueError: there are no runs, or two share a name.
+    """
+    names = [run["name"] for run in runs]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"a comparison needs one or more runs with different names; it got {names}")
+    scored = [run["scores"] for run in runs if run["scores"]]
+    comparable = len({tuple(scores.get(key) for key in ("data_fingerprint", "split", "n")) for scores in scored}) < 2
+    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else f"Run {names[0]}"
+    head = [element("h1", title)]
+    if any(scores.get("synthetic") for scores in scored):
+        head.append(element("p", records.SYNTHETIC, class_="synthetic"))
+    if not comparable:
+        told = "These runs were scored on different faces (data or split): their scores do not compare."
+        head.append(element("p", told, class_="warning"))
+    content = [
+        *head,
+        elements.section("Scores", _runs_table(runs, mark_best=comparable and len(scored) > 1)),
+        elements.section("Curves", _curves_of_all(runs)),
+        elements.section("What the configs differ in", _differences(runs)),
+    ]
+    return elements.page(title, content)
+
+
+def _runs_table(runs, *, mark_best):
+    goals = {"accuracy": max, "macro_f1": max, "loss": min}
+    scored = [run["scores"] for run in runs if run["scores"]]
+    best = {key: goal(scores[key] for scores in scored) for key, goal in goals.items()} if mark_best else {}
+    monitors = {records.monitor(run["config"]) for run in runs} - {None}
+    rows = []
+    for position, run in enumerate(runs):
+        scores, seconds = run["scores"] or {}, records.series(run["history"], "seconds")[1]
+        chosen = records.best_epoch(run["history"], run["config"])
+        shown = {key: f"{scores[key]:.4f}" if scores else "\u2013" for key in goals}
+        if scores:
+            shown["accuracy"] = text.percent(scores["accuracy"])
+        marked = {
+            key: element("b", value) if scores and scores[key] == best.get(key) else value
+            for key, value in shown.items()
+        }
+        where = f"{scores.get('data_name') or 'unrecorded'}, {scores.get('split') or 'unrecorded'}"
+        rows.append(
+            (
+                element("div", elements.swatch(position), element("span", run["name"]), class_="run"),
+                where if scores else "not evaluated",
+                marked["accuracy"],
+                text.interval(scores) if scores else "\u2013",
+                marked["macro_f1"],
+                marked["loss"],
+                f"{scores['parameters']:,}" if scores.get("parameters") is not None else "\u2013",
+                len(run["history"]),
+                chosen[0] if chosen else "\u2013",
+                _best_value(chosen, run["config"], monitors),
+                text.duration(seconds.sum()) if len(seconds) else "\u2013",
+            )
+        )
+    header = ("run", "scored on", "accuracy", "95% interval", "macro F1", "loss", "parameters", "epochs")
+    best_value = f"best {monitors.pop()}" if len(monitors) == 1 else "best value of the monitor"
+    header += ("best epoch", best_value.replace("_", " "), "training time")
+    return elements.table(header, rows, numbers=range(2, 11), class_="rows", min_width="1000px")
+
+
+def _best_value(chosen, config, monitors):
+    if chosen is None:
+        return "\u2013"
+    return f"{chosen[1]:.4f}" if len(monitors) == 1 else f"{chosen[1]:.4f} {records.monitor(config)}"
+
+
+def _curves_of_all(runs):
+    wide, narrow = (figures.all_curves(runs, stacked=stacked) for stacked in (False, True))
+    image = element("img", src=wide, alt="accuracy and loss of all runs over epochs")
+    choice = element("picture", element("source", media="(max-width: 700px)", srcset=narrow), image)
+    return element("figure", choice, class_="plot")
+
+
+def _differences(runs):
+    found = records.differences([run["config"] for run in runs])
+    if not found:
+        return element("p", "Nothing: the configs are equal.", class_="remark")
+    rows = [(field, *(elements.value(value) for value in values)) for field, values in found.items()]
+    header = ("field", *(run["name"] for run in runs))
+    return elements.table(header, rows, class_="rows fields", min_width=f"{15 + 8 * len(runs)}em")

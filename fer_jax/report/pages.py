@@ -1,0 +1,184 @@
+"""The page of one evaluation."""
+
+import numpy as np
+
+from fer_jax.report import elements, figures, records, text
+from fer_jax.report.elements import element
+
+MISTAKES = 24
+SAMPLES_PER_CLASS = 5
+
+
+def html(evaluation, history, train_counts) -> str:
+    """Returns one evaluation as a self-contained HTML page.
+
+    evaluation: an `Evaluation`; history: a list of dicts, one an epoch, with epoch, step, train_loss,
+    train_accuracy, validation_loss, validation_accuracy, validation_macro_f1, learning_rate, seconds,
+    images_per_second and data_wait_share (what is missing, None or NaN is left out); train_counts: faces per
+    class of each split, {split: [K]}.
+
+    Raises:
+      ValueError: a list in train_counts does not have one count a class.
+    """
+    scores = evaluation.scores
+    title = _title(scores)
+    head = [element("h1", title), element("p", records.choice(scores), class_="lead")]
+    if scores.get("synthetic"):
+        head.append(element("p", records.SYNTHETIC, class_="synthetic"))
+    head += [element("p", line, class_="warning") for line in records.warnings(scores)]
+    cards = [
+        element("div", element("span", name), element("b", value), element("small", remark))
+        for name, value, remark in text.headlines(scores)
+    ]
+    content = [
+        *head,
+        element("div", *cards, class_="headlines"),
+        _protocol(scores),
+        *_notes(scores),
+        _training(scores, history),
+        _confusion(scores),
+        _classes(scores, train_counts),
+        _calibration(evaluation),
+        _samples(evaluation),
+        _mistakes(evaluation),
+        _config(scores.get("config")),
+    ]
+    return elements.page(title, content)
+
+
+def _title(scores):
+    model = ((scores.get("config") or {}).get("model") or {}).get("name")
+    data = scores.get("data_name") or "unrecorded data"
+    return f"{model or 'Evaluation'} on {data}, {scores.get('split') or 'unrecorded'} split"
+
+
+def _protocol(scores):
+    code = ("data fingerprint", "commit", "working directory", "command")
+    rows = []
+    for name, value in text.protocol(scores):
+        rows += [element("dt", name), element("dd", value, class_="code" if name in code else None)]
+    return elements.section("Protocol", element("dl", *rows))
+
+
+def _notes(scores):
+    notes = [element("li", note) for note in scores.get("notes") or []]
+    return [elements.section("Notes", element("ul", *notes))] if notes else []
+
+
+def _training(scores, history):
+    best = records.best_epoch(history, scores.get("config"))
+    epoch = best[0] if best else None
+    if scores.get("checkpoint") == "best" and scores.get("epoch") is not None:
+        epoch = scores["epoch"]
+    plots = [
+        elements.picture(figures.curve(panel, history, epoch), f"{panel[0]} over epochs")
+        for panel in (figures.ACCURACY, figures.LOSS)
+    ]
+    seconds, speed, wait = (
+        records.series(history, key)[1] for key in ("seconds", "images_per_second", "data_wait_share")
+    )
+    rates = records.series(history, "learning_rate")[1]
+    facts = [f"{len(history)} epochs" if len(history) != 1 else "1 epoch"]
+    if len(rates):
+        facts.append(f"learning rate {rates.max():.3g} at most, {rates[-1]:.3g} at the end")
+    if len(seconds):
+        facts.append(text.duration(seconds.sum()))
+    if len(speed):
+        facts.append(f"median {np.median(speed):,.0f} faces per second")
+    if len(wait):
+        facts.append(f"median {text.percent(np.median(wait))} of the time spent waiting for data")
+    told = ", ".join(facts) if history else "No epochs were recorded."
+    return elements.section("Training", elements.side_by_side(*plots), element("p", told, class_="remark"))
+
+
+def _confusion(scores):
+    matrices = [
+        elements.confusion(scores["classes"], scores["confusion"], normalized=normalized)
+        for normalized in (False, True)
+    ]
+    if len(scores["classes"]) > elements.MANY_CLASSES:
+        return elements.section("Confusion matrix", *matrices)
+    return elements.section("Confusion matrix", elements.side_by_side(*matrices))
+
+
+def _classes(scores, train_counts):
+    classes = scores["classes"]
+    wrong = [split for split, counts in train_counts.items() if len(counts) != len(classes)]
+    if wrong:
+        raise ValueError(f"train_counts needs {len(classes)} counts a split, one a class; it does not for {wrong}")
+    report = elements.table(
+        ("class", "precision", "recall", "F1", "faces"),
+        text.table_rows(scores),
+        numbers=range(1, 5),
+        class_="averages",
+        caption=f"scores, {scores.get('split') or 'unrecorded'} split",
+    )
+    totals = {split: sum(counts) or 1 for split, counts in train_counts.items()}
+    largest = max((max(counts) / totals[split] for split, counts in train_counts.items()), default=0) or 1
+    rows = []
+    for label, name in enumerate(classes):
+        row = [name]
+        for split, counts in train_counts.items():
+            share = counts[label] / totals[split]
+            row.append(elements.bar(share / largest, f"{counts[label]:,} ({100 * share:.1f}%)"))
+        rows.append(row)
+    header = ("class", *(f"{split}: {sum(counts):,}" for split, counts in train_counts.items()))
+    distribution = elements.table(header, rows, caption="faces per split", class_="distribution")
+    pieces = [report, distribution] if train_counts else [report]
+    return elements.section("Classes", elements.side_by_side(*pieces))
+
+
+def _calibration(evaluation):
+    error = evaluation.scores["calibration_error"]
+    told = (
+        "Faces are sorted into 15 bins by the probability of their predicted class. Bars below the dashed "
+        f"line: the model is surer than it is right. The expected calibration error, {error:.4f}, is the "
+        "mean distance between accuracy and confidence, weighted by faces."
+    )
+    plot = elements.picture(figures.reliability(evaluation.labels, evaluation.probs), "reliability diagram")
+    return elements.section("Calibration", elements.side_by_side(plot, element("p", told, class_="remark")))
+
+
+def _samples(evaluation):
+    classes = evaluation.scores["classes"]
+    groups = []
+    for label, name in enumerate(classes):
+        tiles = []
+        for row in records.samples(evaluation, label, SAMPLES_PER_CLASS):
+            predicted = int(evaluation.probs[row].argmax())
+            kind = "right" if predicted == label else "wrong"
+            said = f"{classes[predicted]} {evaluation.probs[row, predicted]:.0%}"
+            tiles.append(elements.face(evaluation.images[row], "sample", (said, kind)))
+        shown = element("div", *tiles, class_="faces samples") if tiles else element("p", "no faces")
+        groups.append(element("div", element("h3", name), shown))
+    told = "Spread evenly over the split; below each face the predicted class and its probability."
+    grid = elements.side_by_side(*groups)
+    return elements.section("Sample faces", element("p", told, class_="remark"), grid)
+
+
+def _mistakes(evaluation):
+    classes, scores = evaluation.scores["classes"], evaluation.scores
+    rows = records.most_confident_mistakes(evaluation, MISTAKES)
+    tiles = []
+    for row in rows:
+        predicted = int(evaluation.probs[row].argmax())
+        captions = (
+            (f"true: {classes[evaluation.labels[row]]}", None),
+            (f"predicted: {classes[predicted]}", "wrong"),
+            (f"{evaluation.probs[row, predicted]:.1%}", None),
+        )
+        tiles.append(elements.face(evaluation.images[row], "mistake", *captions))
+    total = scores["n"] - int(np.trace(np.array(scores["confusion"])))
+    told = f"{len(rows)} of {total:,}, by the probability of the predicted class." if total else "No mistakes."
+    faces = element("div", *tiles, class_="faces")
+    return elements.section("Most confident mistakes", element("p", told, class_="remark"), faces)
+
+
+def _config(config):
+    rows = [(field, elements.value(leaf)) for field, leaf in records.flatten(config).items()]
+    shown = (
+        elements.table(("field", "value"), rows, class_="rows fields")
+        if rows
+        else element("p", "not recorded", class_="remark")
+    )
+    return element("details", element("summary", "Config"), shown)

@@ -1,0 +1,111 @@
+"""How numbers read, the report in Markdown, and the one place that writes files."""
+
+import html
+import os
+import pathlib
+import re
+
+from fer_jax.report import records
+
+# An underscore inside a word means nothing in Markdown, and paths read better without the backslash.
+MARKDOWN_SIGNS = re.compile(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def percent(share):
+    """Returns a share with two decimals: 0.66123 is '66.12%'."""
+    return f"{100 * share:.2f}%"
+
+
+def interval(scores):
+    """Returns the 95% interval of the accuracy: '64.55 to 67.65%'."""
+    low, high = scores["accuracy_interval_95"]
+    return f"{100 * low:.2f} to {100 * high:.2f}%"
+
+
+def duration(seconds):
+    """Returns seconds in the two units that matter: '1 h 05 min', '3 min 20 s', '12.3 s'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def headlines(scores):
+    """Returns (name, value, remark) of each headline figure, in the order of reading."""
+    return [
+        ("accuracy", percent(scores["accuracy"]), f"95% interval {interval(scores)} (Wilson)"),
+        ("macro F1", f"{scores['macro_f1']:.4f}", "mean over classes"),
+        ("loss", f"{scores['loss']:.4f}", "cross-entropy, nats"),
+        ("mean squared error", f"{scores['mean_squared_error']:.4f}", "of the probabilities"),
+        ("calibration error", f"{scores['calibration_error']:.4f}", "expected, 15 bins"),
+        ("faces", f"{scores['n']:,}", f"{scores.get('split') or 'unrecorded'} split"),
+    ]
+
+
+def protocol(scores):
+    """Returns (name, value) of what is needed to judge and to repeat the evaluation."""
+    rows = [("split", str(scores.get("split") or "unrecorded")), ("checkpoint", records.choice(scores))]
+    counts = [f"{scores[key]:,} {key}" for key in ("parameters", "trainable") if scores.get(key) is not None]
+    if counts:
+        rows.append(("size", ", ".join(counts)))
+    facts = records.FACTS.items()
+    return rows + [(name, str(scores[key])) for key, name in facts if scores.get(key) not in (None, "")]
+
+
+def table_rows(scores):
+    """Returns rows (name, precision, recall, F1, support) of the classification table, the averages last."""
+    rows = [(row["class"], row) for row in scores["per_class"]]
+    rows += [("macro average", scores["macro_avg"]), ("weighted average", scores["weighted_avg"])]
+    return [
+        (name, *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")), f"{row['support']:,}")
+        for name, row in rows
+    ]
+
+
+def markdown(scores) -> str:
+    """Returns the evaluation as Markdown: headline figures, classification table, confusion matrix, protocol.
+
+    scores: as in `Evaluation`.
+    """
+    name = scores.get("data_name") or "unrecorded data"
+    lines = [f"# Evaluation on {_cell(name)}, {_cell(scores.get('split') or 'unrecorded')} split", ""]
+    alerts = [records.SYNTHETIC] if scores.get("synthetic") else []
+    for line in alerts + records.warnings(scores) + list(scores.get("notes") or []):
+        lines += [f"> {_cell(line)}", ""]
+    lines += _table(("figure", "value", ""), headlines(scores), numbers=(1,))
+    lines += ["## Classes", ""]
+    lines += _table(("class", "precision", "recall", "F1", "faces"), table_rows(scores), numbers=range(1, 5))
+    lines += ["## Confusion matrix", "", "Rows: true class; columns: predicted class.", ""]
+    classes = scores["classes"]
+    counts = [(row, *map(str, cells)) for row, cells in zip(classes, scores["confusion"], strict=True)]
+    lines += _table(("true", *classes), counts, numbers=range(1, len(classes) + 1))
+    lines += ["## Protocol", ""]
+    facts = [row for row in protocol(scores) if row[0] != "command"]
+    lines += _table(("fact", "value"), facts, numbers=())
+    if scores.get("command"):
+        lines += ["```sh", " ".join(str(scores["command"]).split()), "```"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write(text, path) -> None:
+    """Puts a text in place as UTF-8, whole or not at all; makes the folder, replaces an older file."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Names of files may hold bytes that are no UTF-8; one odd name must not cost the report.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _table(header, rows, *, numbers):
+    rule = ["---:" if column in numbers else "---" for column in range(len(header))]
+    body = [header, rule, *rows]
+    return ["| " + " | ".join(map(_cell, row)) + " |" for row in body] + [""]
+
+
+def _cell(value):
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return MARKDOWN_SIGNS.sub(r"\\\g<0>", text)

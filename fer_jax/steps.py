@@ -1,0 +1,94 @@
+"""What is pure: the training state and the steps that move or judge it."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from fer_jax import losses, metrics
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes; arrays only, so that it is donated, sharded and saved as it is."""
+
+    step: jax.Array  # [] int32, steps taken
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+    lr_scale: jax.Array  # [] float32, what the plateau rule has left of the schedule's learning rate
+
+    @property
+    def variables(self) -> dict:
+        """The variables that the model is applied with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def init_state(model, tx, key, image_shape) -> TrainState:
+    """Draws the initial state; image_shape is that of one face, (H, W, 1)."""
+    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
+        lr_scale=jnp.ones([], jnp.float32),
+    )
+
+
+def make_train_step(model, tx, *, classes, key, label_smoothing=0.0, class_weights=None, l2=0.0):
+    """Returns train_step(state, batch) -> (state, sums).
+
+    batch: `image` uint8 [B, H, W, 1], `label` int [B], `mask` [B]. sums: `loss` (of what is minimised, over the real
+    faces), `count`, `correct`. Dropout is drawn from (key, step). class_weights [K] multiply a face's loss, and the
+    batch still divides by its number of faces: Keras's `class_weight`.
+    """
+
+    def loss_fn(params, state, batch):
+        logits, changed = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(key, state.step)},
+        )
+        mask = batch["mask"]
+        weights = mask if class_weights is None else mask * class_weights[batch["label"]]
+        targets = losses.smooth(batch["label"], classes, label_smoothing)
+        total, _ = losses.cross_entropy(logits, targets, weights)
+        count = jnp.sum(mask)
+        mean = total / jnp.maximum(count, 1)
+        if l2:
+            mean = mean + l2 * losses.l2(params)
+        correct = jnp.sum((jnp.argmax(logits, -1) == batch["label"]) * mask)
+        sums = {"loss": mean * count, "count": count, "correct": correct}
+        return mean, (changed.get("batch_stats", {}), sums)
+
+    def train_step(state, batch):
+        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: update * state.lr_scale, updates)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, sums
+
+    return train_step
+
+
+def make_eval_step(model, *, classes):
+    """Returns eval_step(variables, batch) -> (sums, probs [B, K] float32); see metrics.batch_sums for the sums.
+
+    The loss is the plain cross-entropy, whatever training minimises, so that runs compare.
+    """
+
+    def eval_step(variables, batch):
+        logits = model.apply(variables, batch["image"], train=False)
+        total, _ = losses.cross_entropy(logits, losses.smooth(batch["label"], classes), batch["mask"])
+        return metrics.batch_sums(logits, batch["label"], batch["mask"], total), jax.nn.softmax(logits)
+
+    return eval_step

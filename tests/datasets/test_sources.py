@@ -1,0 +1,141 @@
+"""Finding what users have: by content, in a fixed order, with one clear message where nothing fits."""
+
+import os
+
+import pytest
+
+from fer_jax.datasets import sources
+from fer_jax.errors import InputError
+
+
+@pytest.fixture
+def challenge(files, rows):
+    """The members of the challenge's zip, with the two tables that lack a column."""
+    cells = rows.cells()[:7]
+    return {
+        "icml_face_data.csv": files.to_icml(cells),
+        "test.csv": "pixels\n" + "".join(f"{pixels}\n" for _, pixels, _ in cells),
+        "train.csv": "emotion,pixels\n" + "".join(f"{label},{pixels}\n" for label, pixels, _ in cells),
+        "example_submission.csv": "Id,emotion\n1,0\n",
+    }
+
+
+def test_finds_tables_by_content(files, rows, tmp_path):
+    text = files.to_csv(rows.cells()[:7])
+    for name in ("fer2013.csv", "downloaded", "faces.txt"):
+        folder = tmp_path / name.split(".")[0]
+        table = files.write(folder / "inner" / name, text)
+        assert sources.find(table).path == table
+        assert sources.find(folder) == sources.Source("fer2013", table)
+
+
+def test_prefers_by_kind_then_depth_then_name(files, rows, tmp_path):
+    text = files.to_csv(rows.cells()[:7])
+    files.write_zip(tmp_path / "a.zip", {"fer2013.csv": text})
+    assert sources.find(tmp_path).label == f"{tmp_path / 'a.zip'} > fer2013.csv"
+    files.write_pictures(tmp_path / "a", rows)
+    assert sources.find(tmp_path).tree.folder == "a"
+    for name in ("a/z.csv", "c.csv", "b.csv"):
+        files.write(tmp_path / name, text)
+    source = sources.find(tmp_path)
+    assert source.path == tmp_path / "b.csv"
+    assert source.others == ("c.csv", "a/z.csv", "a", "a.zip")
+
+
+def test_looks_into_the_challenge_zip(files, challenge, tmp_path):
+    source = sources.find(files.write_zip(tmp_path / "challenge.zip", challenge))
+    assert (source.name, source.table) == ("fer2013", "icml_face_data.csv")
+
+
+def test_looks_into_a_tar_inside_a_zip(files, rows, challenge, tmp_path):
+    table = files.to_csv(rows.cells()[:7])
+    inner = {"fer2013/README": "text", "fer2013/fer2013.bib": "@a", "fer2013/fer2013.csv": table}
+    tar = files.write_tar(tmp_path / "fer2013.tar.gz", inner)
+    assert sources.find(tar).label == f"{tar} > fer2013/fer2013.csv"
+    del challenge["icml_face_data.csv"]
+    path = files.write_zip(tmp_path / "c.zip", challenge | {"fer2013.tar.gz": tar.read_bytes()})
+    assert sources.find(path).label == f"{path} > fer2013.tar.gz > fer2013/fer2013.csv"
+    deeper = files.write_zip(tmp_path / "deeper.zip", {"c.zip": path.read_bytes()})
+    with pytest.raises(InputError, match="holds no FER-2013"):
+        sources.find(deeper)
+
+
+def test_file_names_decide_between_fer2013_and_class_folders(files, rows, tmp_path):
+    named = files.write_pictures(tmp_path / "named", rows)
+    unnamed = files.write_pictures(tmp_path / "unnamed", rows, named=False)
+    assert sources.find(named).name == "fer2013"
+    assert sources.find(named, name="class_folders").name == "class_folders"
+    assert sources.find(unnamed).name == "class_folders"
+    with pytest.raises(InputError, match="112 of 112 file names are not Training_"):
+        sources.find(unnamed, name="fer2013")
+    (named / "train" / "happy").rename(named / "train" / "joy")
+    (named / "test" / "happy").rename(named / "test" / "joy")
+    assert sources.find(named).name == "class_folders"
+
+
+def test_what_systems_leave_behind_is_not_seen(files, rows, tmp_path):
+    text = files.to_csv(rows.cells()[:7])
+    members = {"__MACOSX/fer2013.csv": text, ".hidden.csv": text, "fer2013.csv": text}
+    assert sources.find(files.write_zip(tmp_path / "a.zip", members)).others == ()
+
+
+def test_signature_follows_every_file(files, rows, tmp_path):
+    root = files.write_pictures(tmp_path / "faces", rows)
+    votes = str(files.write_votes(tmp_path / "votes.csv", rows))
+    first = sources.find(root).signature(votes)
+    assert sources.find(root).signature(votes) == first
+    os.utime(root / "test" / "sad" / "PublicTest_74.png", (1, 1))
+    second = sources.find(root).signature(votes)
+    os.utime(votes, (1, 1))
+    third = sources.find(root).signature(votes)
+    assert len({first, second, third, sources.find(root).signature()}) == 4
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.98])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_truncated_archives_are_named(files, rows, tmp_path, kind, cut):
+    members = {"README": "text", "no.csv": files.to_csv(rows.cells()[:20]).replace("emotion", "mood")}
+    path = getattr(files, f"write_{kind}")(tmp_path / "faces.bin", members)
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    with pytest.raises(InputError, match=r"faces\.bin.* damaged or incomplete"):
+        sources.find(path)
+
+
+def test_missing_path(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        sources.find(tmp_path / "nowhere")
+
+
+def test_wrong_header_shows_what_was_found_and_what_is_accepted(files, challenge, tmp_path):
+    path = files.write(tmp_path / "train.csv", challenge["train.csv"])
+    for place in (path, tmp_path):
+        with pytest.raises(InputError, match=r"train\.csv.*'emotion,pixels'.*emotion,pixels,Usage.*lacks"):
+            sources.find(place)
+
+
+def test_nothing_to_find(files, rows, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no FER-2013"):
+        sources.find(tmp_path / "empty")
+    table = files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()[:7]))
+    for place in (table, tmp_path):
+        with pytest.raises(InputError, match=r"a FER-2013 table, not class folders|is a FER-2013 table"):
+            sources.find(place, name="class_folders")
+
+
+def test_class_folders_must_be_filled_equal_and_with_train(files, rows, tmp_path):
+    root = files.write_pictures(tmp_path / "faces", rows, named=False)
+    (root / "train" / "bored").mkdir()
+    with pytest.raises(InputError, match="class folder 'bored' of split train holds no pictures"):
+        sources.find(root)
+    (root / "train" / "bored").rmdir()
+    (root / "test" / "sad").rename(tmp_path / "sad")
+    with pytest.raises(InputError, match="split test has no class folder sad"):
+        sources.find(root)
+    (tmp_path / "sad").rename(root / "test" / "sad")
+    (root / "train").rename(root / "val")
+    with pytest.raises(InputError, match="no folder `train`"):
+        sources.find(root)
+    (root / "test").rename(root / "valid")
+    with pytest.raises(InputError, match="two folders are for the split validation"):
+        sources.find(root)
