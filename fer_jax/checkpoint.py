@@ -84,7 +84,7 @@ class Checkpoints:
         try:
             return self._manager(kind).restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            reason = str(error).strip().split("\n")[0][:200]
+            reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
             others = sorted(s for s in self._manager(kind).all_steps() if s != step)
             mend = f"the run goes on from step {others[-1]}" if others else "then train again"
             raise InputError(

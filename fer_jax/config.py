@@ -150,19 +150,28 @@ def from_dict(saved: dict) -> config_dict.ConfigDict:
     return config
 
 
+def result_fields(saved: dict, prefix: str = "") -> dict:
+    """Returns a saved config without the fields that cannot change a result."""
+    kept = {}
+    for name, value in saved.items():
+        if not (prefix + name).startswith(WHERE_NOT_WHAT):
+            kept[name] = result_fields(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+    return kept
+
+
 def differences(old: dict, new: dict) -> list[str]:
     """Returns a line for each field that can change a result and differs: 'optim.learning_rate: 0.001, now 0.01'."""
-    old, new = _flat(old), _flat(new)
+    old, new = _flat(result_fields(old)), _flat(result_fields(new))
     return [
         f"{name}: {old.get(name, 'absent')!r}, now {new.get(name, 'absent')!r}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(WHERE_NOT_WHAT)
+        if old.get(name) != new.get(name)
     ]
 
 
 def digest(config) -> str:
     """Returns 8 hex digits that change with every field that can change a result."""
-    fields = {name: value for name, value in _flat(to_dict(config)).items() if not name.startswith(WHERE_NOT_WHAT)}
+    fields = result_fields(to_dict(config))
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 

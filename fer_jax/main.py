@@ -1,13 +1,12 @@
 """Trains a run: python -m fer_jax.main --config configs/cnn.py:model_2 [--config.section.field=value ...]."""
 
-import logging
 import os
 import pathlib
-import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
+from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -47,7 +46,7 @@ def _workdir(config) -> str:
 def _main(argv):
     if len(argv) > 1:
         raise InputError(f"cannot read {' '.join(argv[1:])!r}: flags look like --config.train.epochs=12")
-    start_logging()
+    command.start_logging()
     if _CONFIG.value is None:
         raise InputError("give a config, for instance --config configs/cnn.py:model_2")
     import jax
@@ -61,28 +60,5 @@ def _main(argv):
     train.train(config, _WORKDIR.value or _workdir(config))
 
 
-def start_logging() -> None:
-    """Shows the project's messages as they are, on stderr, and of its libraries only warnings."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("fer_jax").setLevel(logging.INFO)
-    logging.getLogger("jax").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.WARNING)
-
-
-def run_command(main) -> None:
-    """Runs an entry; bad input ends it with one message and exit code 2, an interrupt with 130."""
-    try:
-        main()
-    except InputError as error:
-        sys.exit(_say(f"error: {error}", 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
-
-
-def _say(text, code):
-    print(text, file=sys.stderr)
-    return code
-
-
 if __name__ == "__main__":
-    run_command(lambda: app.run(_main, flags_parser=_parse))
+    command.run(lambda: app.run(_main, flags_parser=_parse))

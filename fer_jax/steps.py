@@ -3,9 +3,16 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fer_jax import losses, metrics
+
+
+def make_shardings():
+    """Returns (batch, replicated) shardings over all devices of all processes."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    return tuple(jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P("data"), jax.P()))
 
 
 @flax.struct.dataclass
@@ -92,3 +99,24 @@ def make_eval_step(model, *, classes):
         return metrics.batch_sums(logits, batch["label"], batch["mask"], total), jax.nn.softmax(logits)
 
     return eval_step
+
+
+def make_evaluate(model, *, classes, replicated):
+    """Returns evaluate(variables, batches) -> (sums, probs [N, K] float32) over all real faces, on the host.
+
+    batches: an iterable of batches on the devices; every face whose mask is not 0 counts once. replicated: the
+    sharding that gives every process the whole array.
+    """
+    eval_step = jax.jit(make_eval_step(model, classes=classes))
+    gather = jax.jit(lambda probs, mask: (probs, mask), out_shardings=replicated)
+
+    def evaluate(variables, batches):
+        total, probs = None, []
+        for batch in batches:
+            sums, some = eval_step(variables, batch)
+            total = sums if total is None else metrics.add(total, sums)
+            some, mask = gather(some, batch["mask"])
+            probs.append(np.asarray(some)[np.asarray(mask) != 0])
+        return jax.device_get(total), np.concatenate(probs)
+
+    return evaluate

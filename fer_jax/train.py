@@ -38,12 +38,6 @@ class Parts:
     abstract: steps.TrainState
 
 
-def make_shardings():
-    """Returns (batch, replicated) shardings over all devices of all processes."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    return tuple(jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P("data"), jax.P()))
-
-
 def wire(config) -> Parts:
     """Builds the parts of a run from its config, without computing anything.
 
@@ -52,7 +46,7 @@ def wire(config) -> Parts:
     """
     train = config.train
     _check(config)
-    shardings = make_shardings()
+    shardings = steps.make_shardings()
     policy = augment.make(config.augment, facts.IMAGE_SIZE_PX)
     data = datasets.load(config.data)
     model = models.make(config.model, len(data.classes))
@@ -223,15 +217,15 @@ class _Training:
             tensorboard=config.log.tensorboard,
             writes=jax.process_index() == 0,
         )
-        advance, evaluate = (
-            feeder.connect(self._train_step()),
-            make_evaluation(parts.model, parts.data, parts.shardings),
-        )
+        advance = feeder.connect(self._train_step())
+        evaluate = steps.make_evaluate(parts.model, classes=len(parts.data.classes), replicated=parts.shardings[1])
         try:
             while self._epoch < config.train.epochs and not self._stopping.stop:
                 self._epoch += 1
                 trained = self._train_epoch(feeder, advance)
-                sums, _ = evaluate(self._state.variables, parts.data.validation, config.train.batch_size)
+                faces = parts.data.validation
+                batches = input_lib.padded_batches(faces, config.train.batch_size, parts.shardings[0])
+                sums, _ = evaluate(self._state.variables, batches)
                 self._end_epoch(trained, {f"validation_{k}": v for k, v in metrics.summarize(sums).items()})
         finally:
             feeder.close()
@@ -311,6 +305,8 @@ class _Training:
         )
         if not improved and self._epoch % config.train.checkpoint_every_epochs and not self._ends():
             return
+        if self._stopping.stop and config.train.early_stopping.restore_best:
+            self._restore_best()
         meta = {
             "epoch": self._epoch,
             "classes": list(self._parts.data.classes),
@@ -321,6 +317,12 @@ class _Training:
         if improved:
             self._checkpoints.save("best", step, self._state.variables, meta)
         self._checkpoints.save("latest", step, self._state, meta)
+
+    def _restore_best(self):
+        self._checkpoints.wait()
+        best, meta = self._checkpoints.restore("best", self._parts.abstract.variables)
+        self._state = self._state.replace(**best)
+        logger.info("the best variables, of epoch %d, are put back", meta["epoch"])
 
     def _ends(self):
         return self._epoch == self._config.train.epochs or self._stopping.stop
@@ -340,20 +342,3 @@ class _Training:
             )
         logger.info("evaluate it: python -m fer_jax.evaluate --workdir %s --split test", self._workdir)
         return best
-
-
-def make_evaluation(model, data, shardings):
-    """Returns evaluate(variables, faces, batch_size) -> (sums, probs [N, K] float32): every face counts once."""
-    eval_step = jax.jit(steps.make_eval_step(model, classes=len(data.classes)))
-    batch_sharding, replicated = shardings
-    gather = jax.jit(lambda probs: probs, out_shardings=replicated)
-
-    def evaluate(variables, faces, batch_size):
-        total, probs = None, []
-        for batch in input_lib.padded_batches(faces, batch_size, batch_sharding):
-            sums, some = eval_step(variables, batch)
-            total = sums if total is None else metrics.add(total, sums)
-            probs.append(np.asarray(gather(some)))
-        return jax.device_get(total), np.concatenate(probs)[: len(faces.labels)]
-
-    return evaluate

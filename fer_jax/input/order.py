@@ -26,7 +26,7 @@ def rebalanced_counts(counts, *, min_class_share: float, max_class_share: float)
       max_class_share: 1 / K to 1 (no undersampling).
 
     Raises:
-      InputError: a share out of its range.
+      InputError: a share out of its range, or a class without a face to show.
     """
     counts, classes = np.asarray(counts, float), len(counts)
     if not 0 <= min_class_share <= 1 / classes + 1e-9:
@@ -36,6 +36,11 @@ def rebalanced_counts(counts, *, min_class_share: float, max_class_share: float)
     if not 1 / classes - 1e-9 <= max_class_share <= 1:
         raise InputError(
             f"data.max_class_share is {max_class_share}: with {classes} classes give {1 / classes:.4f} to 1"
+        )
+    if not counts.all():
+        raise InputError(
+            "data.min_class_share and data.max_class_share need faces of every class, but "
+            f"class {int(np.argmin(counts))} has none in the training split: leave it out with data.classes"
         )
     counts = _bound(counts, max_class_share, -1)
     return np.rint(_bound(counts, min_class_share, 1)).astype(int)
@@ -71,7 +76,7 @@ class Order:
         self.batch_size = batch_size
         self._faces, self._key = len(labels), key
         self._slots = None
-        if min_class_share > 0 or max_class_share < 1:
+        if (min_class_share, max_class_share) != (0, 1):
             wanted = rebalanced_counts(counts, min_class_share=min_class_share, max_class_share=max_class_share)
             starts = np.cumsum(counts) - counts
             # A class that is shown more often than it has faces goes round; one shown less often gives its first ones.

@@ -55,16 +55,11 @@ class Feeder:
             state, sums = train_step(state, self._batch(images, labels, *given))
             return state, jax.tree.map(jnp.add, total, sums)
 
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
-        def single(state, total, images, labels, picked, step):
-            return one((state, total), (picked, step), images, labels)
+        single = jax.jit(one, donate_argnums=0)
 
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
-        def many(state, total, images, labels, picked, steps):
-            def body(carry, given):
-                return one(carry, given, images, labels), None
-
-            return jax.lax.scan(body, (state, total), (picked, steps))[0]
+        @functools.partial(jax.jit, donate_argnums=0)
+        def many(carry, given, images, labels):
+            return jax.lax.scan(lambda carry, now: (one(carry, now, images, labels), None), carry, given)[0]
 
         def advance(state, step, steps):
             total = {name: jnp.zeros([]) for name in ("loss", "count", "correct")}
@@ -73,9 +68,10 @@ class Feeder:
                 end = min(start + self._steps_per_dispatch, steps)
                 held = (self._images, self._labels)
                 if end - start == 1:
-                    state, total = single(state, total, *held, picked[start], step + start)
+                    state, total = single((state, total), (picked[start], step + start), *held)
                 else:
-                    state, total = many(state, total, *held, picked[start:end], step + jnp.arange(start, end))
+                    given = (picked[start:end], step + jnp.arange(start, end))
+                    state, total = many((state, total), given, *held)
             return state, total
 
         return advance

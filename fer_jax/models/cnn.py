@@ -25,6 +25,7 @@ from fer_jax.errors import InputError
 
 KERAS_NAMES = {"conv": "conv2d", "batch_norm": "batch_normalization", "dense": "dense"}
 ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu}
+POOLS = {"max_pool": nn.max_pool, "avg_pool": nn.avg_pool}
 MATRIX_INIT = nn.initializers.glorot_uniform()
 SCALINGS = {
     "raw": lambda x: x,
@@ -76,7 +77,7 @@ def _parse_layer(words):
         if not 0 <= rate < 1:
             raise InputError(f"model.layers: '{text}' needs one number from 0 to under 1, as in '{kind} 0.25'")
         return Layer(kind, rate=rate)
-    if kind not in ("batch_norm", "max_pool", "avg_pool", "relu", "flatten", "global_avg_pool"):
+    if kind not in ("batch_norm", *POOLS, "relu", "flatten", "global_avg_pool"):
         raise InputError(
             f"model.layers: unknown layer '{text}'; known are conv, dense, batch_norm, max_pool, avg_pool, relu, "
             "leaky_relu, dropout, flatten, global_avg_pool"
@@ -122,44 +123,32 @@ class CNN(nn.Module):
         return x.astype(jnp.float32)
 
     def _apply(self, layer, x, train, seen):
-        if layer.kind == "conv":
-            name = _keras_name("conv", seen)
-            x = nn.Conv(
-                layer.size,
-                layer.kernel,
-                padding=layer.padding,
-                dtype=self.dtype,
-                kernel_init=MATRIX_INIT,
-                name=name,
-            )(x)
-        elif layer.kind == "dense":
-            x = nn.Dense(layer.size, dtype=self.dtype, kernel_init=MATRIX_INIT, name=_keras_name("dense", seen))(x)
-        elif layer.kind == "batch_norm":
-            return nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.99,
-                epsilon=1e-3,
-                dtype=self.dtype,
-                name=_keras_name("batch_norm", seen),
-            )(x)
-        elif layer.kind in ("max_pool", "avg_pool"):
+        if layer.kind in KERAS_NAMES:
+            return self._weighted(layer, _keras_name(layer.kind, seen), train)(x)
+        if layer.kind in POOLS:
             if min(x.shape[1:3]) < 2:
                 raise InputError(
                     f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
                 )
-            pool = nn.max_pool if layer.kind == "max_pool" else nn.avg_pool
-            return pool(x, (2, 2), strides=(2, 2))
-        elif layer.kind == "dropout":
-            return nn.Dropout(layer.rate, deterministic=not train)(x)
-        elif layer.kind == "flatten":
-            return x.reshape(x.shape[0], -1)
-        elif layer.kind == "global_avg_pool":
-            return x.mean(axis=(1, 2))
-        elif layer.kind == "leaky_relu":
-            return nn.leaky_relu(x, layer.rate)
-        elif layer.kind == "relu":
-            return nn.relu(x)
-        return ACTIVATIONS[layer.activation](x)
+            return POOLS[layer.kind](x, (2, 2), strides=(2, 2))
+        plain = {
+            "dropout": nn.Dropout(layer.rate, deterministic=not train),
+            "flatten": lambda x: x.reshape(x.shape[0], -1),
+            "global_avg_pool": lambda x: x.mean(axis=(1, 2)),
+            "leaky_relu": lambda x: nn.leaky_relu(x, layer.rate),
+            "relu": nn.relu,
+        }
+        return plain[layer.kind](x)
+
+    def _weighted(self, layer, name, train):
+        if layer.kind == "batch_norm":
+            return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, name=name)
+        common = {"dtype": self.dtype, "kernel_init": MATRIX_INIT, "name": name}
+        if layer.kind == "dense":
+            weighted = nn.Dense(layer.size, **common)
+        else:
+            weighted = nn.Conv(layer.size, layer.kernel, padding=layer.padding, **common)
+        return lambda x: ACTIVATIONS[layer.activation](weighted(x))
 
 
 def _keras_name(kind, seen):

@@ -1,0 +1,19 @@
+"""R1's model 2 on the drawn faces, short: what `make demo` runs.
+
+python -m fer_jax.main --config configs/demo.py
+
+Adam at 1e-3, cosine over 6 epochs of 8,000 synthetic faces, batch 128.
+"""
+
+from configs import cnn
+
+
+def get_config():
+    """Returns the config."""
+    config = cnn.get_config("model_2")
+    config.data.name = "drawn_faces"
+    config.model.scaling = "unit"
+    config.optim.schedule = "cosine"
+    config.optim.warmup_epochs = 0.5
+    config.train.epochs = 6
+    return config

@@ -1,0 +1,87 @@
+"""Measures how many augmented images a second the host's feeder delivers, by itself.
+
+python experiments/input_speed/run.py
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+from fer_jax import augment, datasets, records, steps
+from fer_jax import config as config_lib
+from fer_jax import input as input_lib
+from fer_jax.input import order
+
+HERE = pathlib.Path(__file__).resolve().parent
+SECONDS, WARM_UP_BATCHES, TRIALS = 5.0, 20, 5
+POLICIES = {
+    "none": {},
+    "flip, rotate, shift, zoom": {"flip_horizontal": 0.5, "rotate_degrees": 15, "shift": 0.1, "zoom": 0.2},
+    "everything": {
+        "flip_horizontal": 0.5,
+        "flip_vertical": 0.1,
+        "rotate_degrees": 15,
+        "shift": 0.1,
+        "zoom": 0.2,
+        "shear_degrees": 10,
+        "crop_px": 44,
+        "brightness": 0.1,
+        "contrast": 0.2,
+        "erase": 0.5,
+    },
+}
+
+
+def measure(faces, classes, policy, batch_size):
+    """Returns images/s [TRIALS] of the tf.data pipeline with nothing behind it."""
+    plan = order.Order(faces.labels, classes=classes, batch_size=batch_size, key=jax.random.key(0))
+    feeder = input_lib.make(
+        "tfdata",
+        faces=faces,
+        order=plan,
+        policy=policy,
+        key=jax.random.key(1),
+        shardings=steps.make_shardings(),
+        steps_per_dispatch=0,
+    )
+    batches = iter(feeder.dataset())
+    for _ in range(WARM_UP_BATCHES):
+        next(batches)
+    rates = []
+    for _ in range(TRIALS):
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < SECONDS:
+            next(batches)
+            count += batch_size
+        rates.append(count / (time.perf_counter() - started))
+    return rates
+
+
+def main():
+    """Measures every policy and writes results.json and the table."""
+    config = config_lib.get_default()
+    data = datasets.load(config.data)
+    rows = []
+    for name, fields in POLICIES.items():
+        config.augment.update(config_lib.get_default().augment | fields if fields else {})
+        policy = augment.make(config.augment, data.train.images.shape[1])
+        rates = measure(data.train, len(data.classes), policy, config.train.batch_size)
+        rows.append({"augmentation": name, "images_per_second": rates, "median": float(np.median(rates))})
+        print(f"{name:<28}{np.median(rates):>10,.0f} images/s ({min(rates):,.0f} to {max(rates):,.0f})", flush=True)
+    result = {
+        **records.facts(),
+        "load_average": os.getloadavg()[0],
+        "batch_size": config.train.batch_size,
+        "rows": rows,
+    }
+    records.write_json(HERE / "results.json", result)
+    print(json.dumps({key: result[key] for key in ("commit", "device", "time")}), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+import functools
+import itertools
+import subprocess
+import sys
+import textwrap
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fer_jax import augment
+from fer_jax import input as input_lib
+from fer_jax.errors import InputError
+from fer_jax.input import order as order_lib
+
+SIZE, BATCH = 12, 8
+POLICY = augment.Policy(
+    flip_horizontal=0.5,
+    flip_vertical=0.2,
+    rotate_degrees=20,
+    shift=0.1,
+    zoom=0.2,
+    shear_degrees=10,
+    crop_px=11,
+    brightness=0.2,
+    contrast=0.3,
+    erase=0.5,
+)
+FILLS = {"edge": POLICY, "zero": augment.Policy(rotate_degrees=30, shift=0.3, fill="zero")}
+
+
+def make_faces(n=30):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, SIZE, SIZE, 1), dtype=np.uint8)
+    return types.SimpleNamespace(images=images, labels=rng.integers(0, 7, n).astype(np.int32))
+
+
+FACES = make_faces()
+# one for all, so that its programs are compiled once
+ORDER = order_lib.Order(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
+
+
+@pytest.fixture(scope="module")
+def make(make_shardings):
+    """Makes feeders; equal ones are one, so that its programs are compiled once."""
+
+    @functools.cache
+    def make(name, policy=POLICY, *, devices=2, seed=4, steps_per_dispatch=0):
+        return input_lib.make(
+            name,
+            faces=FACES,
+            order=ORDER,
+            policy=policy,
+            key=jax.random.key(seed),
+            shardings=make_shardings(devices),
+            steps_per_dispatch=steps_per_dispatch,
+        )
+
+    return make
+
+
+def first(feeder, step, steps=3):
+    """Returns some batches from a step on, as NumPy arrays."""
+    if hasattr(feeder, "stream"):
+        stream = feeder.stream(step)
+        batches = list(itertools.islice(stream, steps))
+        stream.close()
+    else:
+        batches = feeder.batches(step, steps)
+    return jax.device_get(batches)
+
+
+def assert_same(ours, theirs, greys):
+    for one, other in zip(ours, theirs, strict=True):
+        assert {name: value.dtype for name, value in one.items()} == {
+            "image": np.uint8,
+            "label": np.int32,
+            "mask": np.float32,
+        }
+        np.testing.assert_array_equal(one["label"], other["label"])
+        np.testing.assert_array_equal(one["mask"], np.ones(BATCH))
+        off = np.abs(one["image"].astype(int) - other["image"])
+        assert off.max() <= greys, np.unravel_index(off.argmax(), off.shape)
+        assert (off > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_both_feeders_deliver_the_same_augmented_batches(make, fill):
+    host, resident = make("tfdata", FILLS[fill]), make("resident", FILLS[fill])
+    for step in (0, 33):
+        ours = first(resident, step)
+        assert_same(ours, first(host, step), greys=1)
+        plain = FACES.images[np.asarray(ORDER.faces(step, 3))]
+        assert all((batch["image"] != some).mean() > 0.5 for batch, some in zip(ours, plain, strict=True))
+
+
+@pytest.mark.parametrize("name", input_lib.FEEDERS)
+def test_without_augmentation_the_faces_come_as_they_are(make, name):
+    feeder = make(name, augment.Policy())
+    for step in (0, 5):
+        picked = np.asarray(ORDER.faces(step, 3))
+        expected = [
+            {"image": FACES.images[some], "label": FACES.labels[some], "mask": np.ones(BATCH)} for some in picked
+        ]
+        assert_same(first(feeder, step), expected, greys=0)
+
+
+@pytest.mark.parametrize("name", input_lib.FEEDERS)
+def test_batches_follow_from_step_and_key_alone(make, name):
+    batches = first(make(name), 2, 4)
+    assert_same(batches, first(make(name), 2, 4), greys=0)
+    assert_same(batches[2:], first(make(name), 4, 2), greys=0)
+    other = first(make(name, seed=5), 2, 4)
+    np.testing.assert_array_equal(batches[0]["label"], other[0]["label"])
+    assert (batches[0]["image"] != other[0]["image"]).mean() > 0.3
+
+
+def test_a_face_is_changed_anew_in_each_step(make):
+    policy = augment.Policy(erase=1.0, erase_max_share=0.1)
+    uniform = [np.asarray(make("tfdata", policy)._draw(step, 2)) for step in (0, 1)]
+    np.testing.assert_array_equal(uniform[0][1], uniform[1][0])
+    assert (uniform[0][0] != uniform[0][1]).all()
+
+
+@pytest.mark.parametrize("name", input_lib.FEEDERS)
+def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
+    assert jax.device_count() == 2
+    feeder = make(name)
+    batch = next(feeder.stream(0)) if name == "tfdata" else feeder.batches(0, 1)[0]
+    for value in batch.values():
+        assert value.sharding.is_equivalent_to(make_shardings(2)[0], value.ndim)
+        assert {shard.data.shape[0] for shard in value.addressable_shards} == {BATCH // 2}
+    assert_same(jax.device_get([batch]), first(make(name, devices=1), 0, 1), greys=0)
+
+
+def count_step(state, batch):
+    """A training step whose state depends on the batches and their order."""
+    labels = jnp.sum(batch["label"] * jnp.arange(1, BATCH + 1))
+    grey = jnp.sum(batch["image"].astype(jnp.int32))
+    sums = {"loss": grey.astype(jnp.float32), "count": jnp.sum(batch["mask"]), "correct": labels.astype(jnp.float32)}
+    return (state * 31 + labels) % 10007, sums
+
+
+@pytest.mark.parametrize(("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 3)])
+def test_a_connected_feeder_steps_through_the_plan(make, name, steps_per_dispatch):
+    policy = augment.Policy(flip_horizontal=0.5)
+    feeder = make(name, policy, steps_per_dispatch=steps_per_dispatch)
+    expected, totals = 0, np.zeros(3)
+    for batch in first(make("resident", policy), 2, 5):
+        state, sums = count_step(expected, batch)
+        expected, totals = int(state), totals + [float(sums[key]) for key in ("loss", "count", "correct")]
+    advance = feeder.connect(count_step)
+    state, one = advance(jnp.int32(0), 2, 4)
+    state, two = advance(state, 6, 1)
+    assert int(state) == expected
+    np.testing.assert_allclose([float(one[key] + two[key]) for key in ("loss", "count", "correct")], totals)
+    # and back to where it was, as a resumed run goes
+    state, _ = advance(jnp.int32(0), 2, 4)
+    state, _ = advance(state, 6, 1)
+    assert int(state) == expected
+
+
+def test_each_process_plans_its_own_rows(make, monkeypatch):
+    whole = next(make("tfdata")._plan(5))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    parts = []
+    for index in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        parts.append(next(make("tfdata")._plan(5)))
+    assert whole.keys() == {"picked", "affine", "tone", "box"}
+    for name, value in whole.items():
+        assert parts[0][name].shape[1] == BATCH // 2
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts], axis=1), value)
+
+
+@pytest.mark.parametrize("count", [30, 32, 5])
+def test_padded_batches_hold_every_face_once(make_shardings, count):
+    faces = types.SimpleNamespace(images=make_faces(32).images[:count], labels=make_faces(32).labels[:count])
+    batches = list(input_lib.padded_batches(faces, BATCH, make_shardings(2)[0]))
+    assert len(batches) == -(-count // BATCH)
+    assert all(value.shape[0] == BATCH for batch in batches for value in batch.values())
+    whole = {name: np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "mask")}
+    np.testing.assert_array_equal(whole["mask"], np.arange(len(whole["mask"])) < count)
+    np.testing.assert_array_equal(whole["image"][:count], faces.images)
+    np.testing.assert_array_equal(whole["label"][:count], faces.labels)
+
+
+def test_an_unknown_feeder_is_refused(make):
+    with pytest.raises(InputError, match="data.feeder is 'torch'; known are tfdata, resident"):
+        make("torch")
+
+
+def test_the_resident_feeder_needs_no_tensorflow():
+    script = """
+        import sys
+
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("tensorflow", "tensorflow_datasets", "keras"):
+                    raise ImportError(f"refused {name}")
+
+        sys.meta_path.insert(0, Refuse())
+        import jax, numpy as np, types
+        from fer_jax import augment, input
+        from fer_jax.input import order
+
+        faces = types.SimpleNamespace(images=np.zeros((9, 8, 8, 1), np.uint8), labels=np.arange(9, dtype=np.int32))
+        plan = order.Order(faces.labels, classes=9, batch_size=4, key=jax.random.key(0))
+        mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        shardings = tuple(jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P("data"), jax.P()))
+
+        def make(name):
+            policy, key = augment.Policy(rotate_degrees=9), jax.random.key(1)
+            given = dict(faces=faces, order=plan, policy=policy, key=key, shardings=shardings, steps_per_dispatch=2)
+            return input.make(name, **given)
+
+        def step(state, batch):
+            return state + 1, {"loss": 0.0, "count": batch["mask"].sum(), "correct": 0.0}
+
+        state, sums = make("resident").connect(step)(0, 0, 3)
+        print(int(state), int(sums["count"]), sum(1 for _ in input.padded_batches(faces, 4, shardings[0])))
+        try:
+            make("tfdata").dataset()
+        except ImportError as error:
+            print(error)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert ran.stdout.splitlines() == ["3 12 3", "refused tensorflow"], ran.stderr

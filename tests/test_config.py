@@ -1,0 +1,151 @@
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fer_jax import config as config_lib
+from fer_jax import models, optim
+from fer_jax.errors import InputError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+FILES = sorted(path for path in CONFIGS.glob("*.py") if not path.name.startswith("_"))
+RESULT_FIELDS = {
+    "seed": 1,
+    "augment.zoom": 0.2,
+    "data.classes": ("happy", "sad"),
+    "data.feeder": "resident",
+    "model.dtype": "bfloat16",
+    "optim.plateau.factor": 0.5,
+    "train.early_stopping.patience_epochs": 3,
+}
+OTHER_FIELDS = {
+    "data.path": "/elsewhere",
+    "data.votes_path": "/votes.csv",
+    "data.cache_dir": "/cache",
+    "log.every_steps": 7,
+    "log.tensorboard": True,
+}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def variants():
+    return [(path, name) for path in FILES for name in getattr(load(path), "VARIANTS", [None])]
+
+
+def build(path, name):
+    module = load(path)
+    return module.get_config(name) if name else module.get_config()
+
+
+def changed(**fields):
+    config = config_lib.get_default()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def name_of(value):
+    return value.stem if isinstance(value, pathlib.Path) else value
+
+
+def test_there_are_configs():
+    assert FILES
+
+
+@pytest.mark.parametrize(("path", "name"), variants(), ids=name_of)
+def test_a_config_is_a_difference_that_builds(path, name):
+    config, default = build(path, name), config_lib.get_default()
+    assert config.is_locked
+    assert config_lib.differences(config_lib.to_dict(default), config_lib.to_dict(config))
+    config_lib.from_dict(config_lib.to_dict(config))  # no field and no type of its own
+    optim.make(config.optim, steps_per_epoch=200, epochs=config.train.epochs)
+    model = models.make(config.model, 7)
+    faces = jnp.zeros((2, 48, 48, 1), jnp.uint8)
+    logits, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), faces, train=False))
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+
+
+def test_no_two_variants_are_the_same_run():
+    digests = [config_lib.digest(build(path, name)) for path, name in variants()]
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_config_file_is_short_and_says_how_to_run_it(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 40
+    assert f"python -m fer_jax.main --config configs/{path.name}" in load(path).__doc__
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if hasattr(load(path), "VARIANTS")], ids=name_of)
+def test_an_unknown_variant_is_refused_with_the_known_ones(path):
+    with pytest.raises(InputError) as caught:
+        load(path).get_config("model_x")
+    assert str(caught.value).endswith("'model_x' of this config; known are " + ", ".join(load(path).VARIANTS))
+
+
+def test_the_default_refuses_unknown_fields_and_wrong_types():
+    config = config_lib.get_default()
+    with pytest.raises(AttributeError):
+        config.optim.learning_rat = 0.1
+    with pytest.raises(AttributeError):
+        config.extra = 1
+    with pytest.raises(TypeError):
+        config.train.epochs = "many"
+
+
+def test_two_defaults_share_nothing():
+    config_lib.get_default().optim.plateau.factor = 0.7
+    assert config_lib.get_default().optim.plateau.factor == 0.1
+
+
+@pytest.mark.parametrize("field", RESULT_FIELDS)
+def test_digest_and_differences_see_what_can_change_a_result(field):
+    before, after = config_lib.get_default(), changed(**{field: RESULT_FIELDS[field]})
+    assert config_lib.digest(before) != config_lib.digest(after)
+    (line,) = config_lib.differences(config_lib.to_dict(before), config_lib.to_dict(after))
+    assert line.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("field", OTHER_FIELDS)
+def test_digest_and_differences_pass_over_where_things_lie(field):
+    before, after = config_lib.get_default(), changed(**{field: OTHER_FIELDS[field]})
+    assert config_lib.to_dict(before) != config_lib.to_dict(after)
+    assert config_lib.digest(before) == config_lib.digest(after)
+    assert config_lib.differences(config_lib.to_dict(before), config_lib.to_dict(after)) == []
+
+
+def test_differences_list_old_and_new_in_order():
+    old, new = config_lib.to_dict(config_lib.get_default()), config_lib.to_dict(changed(**{"seed": 3}))
+    del old["augment"]["zoom"]
+    new["optim"]["name"] = "sgd"
+    assert config_lib.differences(old, new) == [
+        "augment.zoom: 'absent', now 0.0",
+        "optim.name: 'adam', now 'sgd'",
+        "seed: 0, now 3",
+    ]
+
+
+def test_a_config_comes_back_whole_from_json():
+    config = changed(**RESULT_FIELDS, **OTHER_FIELDS)
+    back = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
+    assert back.to_dict() == config.to_dict()
+    assert back.is_locked
+    assert back.data.classes == ("happy", "sad")
+    assert config_lib.digest(back) == config_lib.digest(config)
+
+
+def test_a_saved_field_that_is_not_known_is_named():
+    saved = config_lib.to_dict(config_lib.get_default())
+    saved["optim"]["lookahead"] = 5
+    saved["ema"] = {"decay": 0.9}
+    with pytest.raises(InputError, match=r"does not know: ema\.decay, optim\.lookahead"):
+        config_lib.from_dict(saved)

@@ -1,0 +1,131 @@
+"""One whole run in this process: train, evaluate, compare; the figures hold against scikit-learn and each other."""
+
+import json
+
+import commands
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from fer_jax import config as config_lib
+from fer_jax import datasets, evaluate, train, trained
+from fer_jax.errors import InputError
+
+
+def small_config(**train_fields):
+    config = config_lib.get_default()
+    config.model.layers = "conv 8 relu, batch_norm, max_pool, conv 8 relu, avg_pool, flatten, dense 16 relu"
+    config.data.drawn_size = "tiny"
+    config.data.name = "drawn_faces"
+    config.data.feeder = "resident"
+    config.train.batch_size = 64
+    config.train.epochs = 3
+    config.train.update(train_fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "small"
+    best = train.train(small_config(), workdir)
+    scores = {split: evaluate.evaluate(workdir, split=split) for split in ("validation", "test")}
+    return workdir, best, scores
+
+
+def test_the_report_has_its_files_and_keys(run):
+    workdir, _, _ = run
+    saved = json.loads((workdir / "evaluation-test.json").read_text())
+    for key in ("accuracy", "macro_f1", "loss", "n", "confusion", "mean_squared_error", "calibration_error", "seed"):
+        assert key in saved
+    for key in ("commit", "device", "time", "command", "data_fingerprint", "config"):
+        assert saved[key]
+    assert saved["n"] == 140
+    assert (workdir / "evaluation-test.md").read_text().startswith("# ")
+    page = (workdir / "evaluation-test.html").read_text()
+    assert "synthetic" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
+
+
+def test_the_scores_are_those_of_the_predictions(run):
+    workdir, _, scores = run
+    model = trained.load(workdir)
+    data = datasets.load(model.config.data)
+    logits = model.model.apply(model.variables, data.test.images, train=False)
+    predicted = np.argmax(logits, axis=-1)
+    assert scores["test"]["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(data.test.labels, predicted))
+    expected = sklearn_metrics.confusion_matrix(data.test.labels, predicted, labels=range(7))
+    np.testing.assert_array_equal(scores["test"]["confusion"], expected)
+
+
+def test_the_best_checkpoint_is_the_best_epoch(run):
+    workdir, best, scores = run
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    accuracies = [row["validation_accuracy"] for row in rows if row["kind"] == "epoch"]
+    assert best["validation_accuracy"] == max(accuracies)
+    assert scores["validation"]["accuracy"] == pytest.approx(max(accuracies))
+    assert scores["validation"]["loss"] == pytest.approx(best["validation_loss"], rel=1e-4)
+    assert scores["validation"]["macro_f1"] == pytest.approx(best["validation_macro_f1"], rel=1e-5)
+
+
+def test_early_stopping_puts_the_best_variables_back(tmp_path):
+    config = small_config(epochs=30, monitor="validation_loss")
+    config.optim.learning_rate = 0.05
+    config.train.early_stopping.patience_epochs = 2
+    train.train(config, tmp_path / "run")
+    best, latest = trained.load(tmp_path / "run", "best"), trained.load(tmp_path / "run", "latest")
+    assert latest.meta["epoch"] < 30
+    assert latest.meta["epoch"] == best.meta["epoch"] + 2
+    jax.tree.map(np.testing.assert_array_equal, best.variables, latest.variables)
+
+
+def test_the_plateau_cuts_the_learning_rate(tmp_path):
+    config = small_config(epochs=3)
+    config.optim.plateau.patience_epochs = 1
+    config.optim.plateau.min_delta = 100.0
+    config.optim.plateau.factor = 0.5
+    train.train(config, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["learning_rate"] for row in rows if row["kind"] == "epoch"] == pytest.approx([1e-3, 1e-3, 5e-4])
+
+
+def test_bfloat16_class_weights_and_rebalancing_train(tmp_path):
+    config = small_config(epochs=1)
+    config.model.dtype = "bfloat16"
+    config.loss.class_weights = "balanced"
+    config.loss.label_smoothing = 0.1
+    config.loss.l2 = 1e-4
+    config.data.min_class_share = 0.1
+    config.optim.name = "sgd"
+    config.optim.learning_rate = 0.01
+    best = train.train(config, tmp_path / "run")
+    assert np.isfinite(best["train_loss"])
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
+    config = small_config()
+    config.optim.name = "sgd"
+    config.optim.learning_rate = 1e20
+    with pytest.raises(InputError, match=r"the loss is .* at step \d+: lower optim.learning_rate"):
+        train.train(config, tmp_path / "run")
+
+
+def test_two_workdirs_give_a_comparison(run, tmp_path):
+    workdir, _, _ = run
+    other = tmp_path / "other"
+    train.train(small_config(epochs=1), other)
+    page = tmp_path / "pages" / "comparison.html"
+    result = commands.run("evaluate", "--workdir", workdir, other, "--split", "validation", "--comparison", page)
+    assert result.returncode == 0, result.stderr
+    assert "accuracy" in result.stdout
+    text = page.read_text()
+    assert str(workdir) in text
+    assert str(other) in text
+
+
+def test_classes_are_matched_by_name():
+    faces = datasets.Faces(np.zeros((3, 48, 48, 1), np.uint8), np.array([0, 1, 1], np.int32))
+    moved = evaluate._by_name(faces, ("sad", "happy"), ("angry", "happy", "sad"))
+    assert moved.labels.tolist() == [2, 1, 1]
+    with pytest.raises(InputError, match="does not know bored"):
+        evaluate._by_name(faces, ("sad", "bored"), ("angry", "happy", "sad"))

@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+from sklearn.metrics import log_loss
+from sklearn.utils.class_weight import compute_class_weight
+
+from fer_jax import losses
+
+K = 7
+
+
+def batch(n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 5, (n, K)).astype(np.float32), rng.integers(0, K, n).astype(np.int32)
+
+
+def test_cross_entropy_is_scikit_learns_log_loss():
+    logits, labels = batch()
+    total, count = losses.cross_entropy(jnp.asarray(logits), losses.smooth(labels, K), jnp.ones(40))
+    expected = log_loss(labels, special.softmax(logits.astype(float), axis=1), labels=range(K))
+    assert count == 40
+    np.testing.assert_allclose(total / count, expected, rtol=1e-5)
+
+
+def test_cross_entropy_of_soft_targets_is_entropy_and_divergence():
+    logits, _ = batch()
+    targets = np.random.default_rng(1).dirichlet(np.ones(K), 40).astype(np.float32)
+    probs = special.softmax(logits.astype(float), axis=1)
+    expected = stats.entropy(targets, axis=1) + stats.entropy(targets, probs, axis=1)
+    total, _ = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(targets), jnp.ones(40))
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
+
+
+def test_cross_entropy_stays_finite_for_large_logits():
+    logits = jnp.asarray([[1e4, 0, -1e4]])
+    total, _ = losses.cross_entropy(logits, losses.smooth(jnp.asarray([2]), 3), jnp.ones(1))
+    assert total == 2e4
+
+
+def test_padding_counts_for_nothing():
+    logits, labels = batch()
+    targets, mask = losses.smooth(labels, K), jnp.asarray(np.arange(40) < 29, jnp.float32)
+    padded = losses.cross_entropy(jnp.asarray(logits), targets, mask)
+    real = losses.cross_entropy(jnp.asarray(logits[:29]), targets[:29], jnp.ones(29))
+    np.testing.assert_allclose(padded, real, rtol=1e-6)
+
+
+def test_sums_of_uneven_batches_merge_to_the_sum_of_all():
+    logits, labels = batch()
+    targets = losses.smooth(labels, K)
+    parts = [
+        losses.cross_entropy(jnp.asarray(logits[some]), targets[some], jnp.ones(len(labels[some])))
+        for some in (slice(0, 3), slice(3, 31), slice(31, 40))
+    ]
+    whole = losses.cross_entropy(jnp.asarray(logits), targets, jnp.ones(40))
+    np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_smoothing_is_keras_label_smoothing(keras, share):
+    logits, labels = batch()
+    reference = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=share, reduction="sum")
+    total, _ = losses.cross_entropy(jnp.asarray(logits), losses.smooth(labels, K, share), jnp.ones(40))
+    np.testing.assert_allclose(total, reference(np.eye(K)[labels], logits).numpy(), rtol=1e-5)
+
+
+def test_targets_are_rows_that_sum_to_one():
+    targets = losses.smooth(jnp.asarray([0, 3]), 4, 0.2)
+    np.testing.assert_allclose(targets, [[0.85, 0.05, 0.05, 0.05], [0.05, 0.05, 0.05, 0.85]], rtol=1e-6)
+
+
+def test_l2_is_keras_regularizer_of_every_kernel_and_of_nothing_else(keras):
+    rng = np.random.default_rng(0)
+    params = {
+        "conv2d": {"kernel": rng.normal(size=(3, 3, 1, 4)), "bias": rng.normal(size=4)},
+        "batch_normalization": {"scale": rng.normal(size=4), "bias": rng.normal(size=4)},
+        "block": {"dense": {"kernel": rng.normal(size=(4, 2)), "bias": rng.normal(size=2)}},
+    }
+    params = jax.tree.map(jnp.asarray, params)
+    kernels = (params["conv2d"]["kernel"], params["block"]["dense"]["kernel"])
+    expected = sum(float(keras.regularizers.L2(1.0)(np.asarray(kernel))) for kernel in kernels)
+    np.testing.assert_allclose(losses.l2(params), expected, rtol=1e-6)
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    labels = np.repeat(range(4), (10, 1, 30, 9))
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    np.testing.assert_allclose(losses.balanced_class_weights(np.bincount(labels)), expected, rtol=1e-6)

@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fer_jax import config as config_lib
+from fer_jax import optim
+from fer_jax.errors import InputError
+
+SHAPES = {"kernel": (5, 4), "bias": (4,)}
+
+
+def settings(**fields):
+    section = config_lib.get_default().optim
+    section.update(fields)
+    return section
+
+
+def schedule(steps_per_epoch=10, epochs=8, **fields):
+    return optim.make_schedule(settings(**fields), steps_per_epoch=steps_per_epoch, epochs=epochs)
+
+
+def draw(seed, steps=None, scale=1.0):
+    """Draws values of the shapes of a dense layer, or a list of them."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        {name: (scale * rng.normal(size=shape)).astype(np.float32) for name, shape in SHAPES.items()}
+        for _ in range(steps or 1)
+    ]
+    return drawn if steps else drawn[0]
+
+
+def follow(gradients, **fields):
+    """Returns the parameters after updates with the given gradients."""
+    tx, _ = optim.make(settings(**fields), steps_per_epoch=10, epochs=10)
+    params = {"dense": jax.tree.map(jnp.asarray, draw(0))}
+    state, update = tx.init(params), jax.jit(tx.update)
+    for gradient in gradients:
+        updates, state = update({"dense": gradient}, state, params)
+        params = optax.apply_updates(params, updates)
+    return params["dense"]
+
+
+def follow_keras(keras, optimizer, gradients):
+    variables = {name: keras.Variable(value, name=name) for name, value in draw(0).items()}
+    optimizer.build(list(variables.values()))
+    optimizer.exclude_from_weight_decay(var_list=[variables["bias"]])
+    for gradient in gradients:
+        tensors = [keras.ops.convert_to_tensor(gradient[name]) for name in variables]
+        optimizer.apply_gradients(zip(tensors, variables.values(), strict=True))
+    return {name: variable.numpy() for name, variable in variables.items()}
+
+
+def assert_near(ours, theirs, rtol=2e-5):
+    for name in SHAPES:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol, atol=1e-6)
+
+
+def test_exponential_is_keras_staircase(keras):
+    lr_fn = schedule(schedule="exponential", learning_rate=3e-3, decay_rate=0.9, decay_steps=20)
+    reference = keras.optimizers.schedules.ExponentialDecay(3e-3, decay_steps=20, decay_rate=0.9, staircase=True)
+    steps = [0, 1, 19, 20, 21, 39, 40, 199, 200, 1000]
+    np.testing.assert_allclose([lr_fn(s) for s in steps], [float(reference(s)) for s in steps], rtol=1e-5)
+    assert lr_fn(19) == lr_fn(0) > lr_fn(20)
+
+
+def test_constant_is_constant():
+    lr_fn = schedule(learning_rate=0.02)
+    assert [float(lr_fn(s)) for s in (0, 7, 10**6)] == [0.02] * 3
+
+
+def test_cosine_warms_up_from_zero_to_the_peak_and_falls_to_zero():
+    lr_fn = schedule(schedule="cosine", learning_rate=0.4, warmup_epochs=1.5)
+    rates = np.array([lr_fn(s) for s in range(81)])
+    assert rates[0] == 0
+    assert np.isclose(rates[15], 0.4)
+    assert abs(rates[80]) < 1e-7
+    assert (np.diff(rates[:16]) > 0).all()
+    assert (np.diff(rates[15:]) < 0).all()
+    np.testing.assert_allclose(np.diff(rates[:16]), 0.4 / 15, rtol=1e-4)
+    np.testing.assert_allclose(rates[15:], 0.2 * (1 + np.cos(np.pi * np.arange(66) / 65)), atol=1e-6)
+
+
+def test_cosine_without_warm_up_starts_at_the_peak():
+    lr_fn = schedule(schedule="cosine", learning_rate=0.4)
+    np.testing.assert_allclose([lr_fn(0), lr_fn(40)], [0.4, 0.2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["constant", "exponential"])
+def test_adam_is_keras_adam(keras, rule):
+    # Keras adds epsilon before the bias of the second moment is corrected, the paper and optax after: no tiny gradients
+    gradients = [jax.tree.map(lambda g: g + 0.3 * np.sign(g), some) for some in draw(1, 12)]
+    rate = 0.01
+    if rule == "exponential":
+        rate = keras.optimizers.schedules.ExponentialDecay(0.01, decay_steps=4, decay_rate=0.5, staircase=True)
+    theirs = follow_keras(keras, keras.optimizers.Adam(rate, epsilon=1e-7), gradients)
+    fields = {"learning_rate": 0.01, "schedule": rule, "decay_steps": 4, "decay_rate": 0.5}
+    assert_near(follow(gradients, name="adam", **fields), theirs)
+
+
+def test_adams_epsilon_is_1e7():
+    # Kingma and Ba's first step: rate * g / (|g| + epsilon)
+    gradient = {name: np.full(shape, 1e-7, np.float32) for name, shape in SHAPES.items()}
+    moved = follow([gradient], learning_rate=0.1)
+    assert_near(moved, {name: value - 0.05 for name, value in draw(0).items()}, rtol=1e-3)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_keras_sgd_with_momentum(keras, nesterov):
+    gradients = draw(2, 12)
+    theirs = follow_keras(keras, keras.optimizers.SGD(0.05, momentum=0.8, nesterov=nesterov), gradients)
+    ours = follow(gradients, name="sgd", learning_rate=0.05, momentum=0.8, nesterov=nesterov)
+    assert_near(ours, theirs)
+
+
+def test_weight_decay_is_keras_adamw_without_the_biases(keras):
+    gradients = draw(3, 8)
+    theirs = follow_keras(keras, keras.optimizers.AdamW(0.01, weight_decay=0.5, epsilon=1e-7), gradients)
+    assert_near(follow(gradients, learning_rate=0.01, weight_decay=0.5), theirs)
+
+
+def test_weight_decay_shrinks_kernels_alone():
+    still = [{name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}]
+    before, after = draw(0), follow(still, name="sgd", learning_rate=0.1, weight_decay=0.5)
+    np.testing.assert_allclose(after["kernel"], 0.95 * before["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(after["bias"], before["bias"])
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e-3])
+def test_clipping_is_keras_global_clipnorm(keras, scale):
+    gradients = draw(4, 5, scale)
+    theirs = follow_keras(keras, keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=1.0), gradients)
+    ours = follow(gradients, name="sgd", learning_rate=0.1, nesterov=False, clip_norm=1.0)
+    assert_near(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "adamax"}, "optim.name is 'adamax'; known are adam, sgd"),
+        ({"schedule": "linear"}, "optim.schedule is 'linear'; known are constant, exponential, cosine"),
+        ({"schedule": "cosine", "warmup_epochs": 10.0}, "optim.warmup_epochs is 10.0, but train.epochs is 10"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(InputError) as caught:
+        optim.make(settings(**fields), steps_per_epoch=5, epochs=10)
+    assert message in str(caught.value)
