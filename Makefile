@@ -1,6 +1,5 @@
 PYTHON ?= python3
 BIN := .venv/bin
-EPOCHS ?= 6
 
 # What XLA needs to train small convolutional networks at a good speed on a CPU; GPUs and TPUs ignore it.
 export XLA_FLAGS ?= --xla_cpu_experimental_ynn_fusion_type=-individual_convolution
@@ -17,7 +16,7 @@ setup: .venv/ready
 
 # Trains R1's model 2 on the drawn faces that ship with the code, and evaluates it.
 demo: setup
-	$(BIN)/python -m fer_jax.main --config configs/demo.py --config.train.epochs=$(EPOCHS) --workdir runs/demo
+	$(BIN)/python -m fer_jax.main --config configs/demo.py --workdir runs/demo
 	$(BIN)/python -m fer_jax.evaluate --workdir runs/demo --split test
 
 # FER2013_DIR=<folder> adds the tests on the real data: csv/fer2013.csv, icml/, folders/ and ferplus/ in it.

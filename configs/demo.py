@@ -12,8 +12,6 @@ def get_config():
     """Returns the config."""
     config = cnn.get_config("model_2")
     config.data.name = "drawn_faces"
-    config.model.scaling = "unit"
     config.optim.schedule = "cosine"
-    config.optim.warmup_epochs = 0.5
     config.train.epochs = 6
     return config

@@ -48,7 +48,8 @@ class Checkpoints:
         """
         args = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         with _SaveErrors(self._root / kind, step):
-            self._manager(kind).wait_until_finished()
+            # One save at a time: several processes meet at barriers, which two saves at once would confuse.
+            self.wait()
             self._manager(kind).save(step, args=args)
 
     def wait(self) -> None:

@@ -15,10 +15,11 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder of the run; by default runs/<config>-<digest of its fields>."
 )
 _MULTI_PROCESS = flags.DEFINE_bool(
-    "multi_process",
-    False,
-    "Join the other processes of a cluster (jax.distributed finds them by the environment).",
+    "multi_process", False, "Join the other processes; the cluster's environment tells how, or the next three flags."
 )
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 
 
 def _parse(argv):
@@ -52,7 +53,7 @@ def _main(argv):
     import jax
 
     if _MULTI_PROCESS.value:
-        jax.distributed.initialize()
+        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     from fer_jax import datasets, train
 
     config = _CONFIG.value

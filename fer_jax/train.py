@@ -7,7 +7,6 @@ import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import augment, checkpoint, datasets, losses, metrics, models, optim, patience, records, steps
@@ -78,6 +77,8 @@ def _check(config):
     for name in ("batch_size", "epochs", "checkpoint_every_epochs"):
         if train[name] < 1:
             raise InputError(f"train.{name} is {train[name]}: give 1 or more")
+    if config.optim.learning_rate <= 0:
+        raise InputError(f"optim.learning_rate is {config.optim.learning_rate}: give more than 0")
     if config.log.every_steps < 1:
         raise InputError(f"log.every_steps is {config.log.every_steps}: give 1 or more")
     if train.batch_size % jax.device_count():
@@ -291,7 +292,8 @@ class _Training:
         """Records an epoch, lets the rules count it, and saves."""
         improved = self._stopping.update(self._epoch, validated)
         scale = self._plateau.update(validated)
-        self._state = self._state.replace(lr_scale=jax.device_put(jnp.float32(scale), self._parts.shardings[1]))
+        scale = input_lib.put(np.asarray(scale, np.float32), self._parts.shardings[1])
+        self._state = self._state.replace(lr_scale=scale)
         step, config = int(self._state.step), self._config
         self._metrics.write("epoch", step, {"epoch": self._epoch, **trained, **validated})
         left = (config.train.epochs - self._epoch) * trained["seconds"]

@@ -13,6 +13,7 @@ import jax
 
 jax.config.update("jax_num_cpu_devices", 2)  # so that what is sharded is sharded; the commands in tests keep one
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # compiles in a third of the time; arrays here are small
 
 import pytest  # noqa: E402
 

@@ -41,6 +41,7 @@ class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     code_path = epath.Path(__file__)
 
     VERSION = tfds.core.Version("1.0.0")
+    KEEPS_METADATA = True  # prepared.load reads notes and fingerprints from it
 
     def _classes(self):
         raise NotImplementedError

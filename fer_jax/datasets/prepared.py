@@ -38,7 +38,8 @@ def load(builder_class, cache_dir, *, config):
             builder = builder_class(**make)
         faces = {split: _read(builder, split) for split in facts.SPLITS if split in builder.info.splits}
         classes = tuple(builder.info.features["label"].names)
-        sealed = dict(builder.info.metadata or {}) or _seal(folder, faces, classes)
+        keeps_metadata = getattr(builder_class, "KEEPS_METADATA", False)
+        sealed = dict(builder.info.metadata) if keeps_metadata else _seal(folder, faces, classes)
         whole = sealed["content"] == readings.fingerprint(faces, classes, votes=True)
     except Exception as error:
         raise InputError(_damaged(folder, str(error) or type(error).__name__)) from error

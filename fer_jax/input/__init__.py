@@ -62,4 +62,4 @@ def padded_batches(faces, batch_size: int, sharding):
 
 def put(host, sharding):
     """Puts an array that every process holds whole onto the devices of all processes."""
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: np.asarray(host)[index])

@@ -27,6 +27,7 @@ class Feeder:
         # XLA:CPU runs convolutions inside a loop tens of times slower, so there a dispatch is one step.
         by_device = 1 if jax.default_backend() == "cpu" else ACCELERATOR_STEPS
         self._steps_per_dispatch = steps_per_dispatch or by_device
+        self._alone = jax.jit(self._batch)
 
     def _batch(self, images, labels, picked, step):
         picked = jax.lax.with_sharding_constraint(picked, self._sharding)
@@ -40,9 +41,8 @@ class Feeder:
 
     def batches(self, step: int, steps: int):
         """Returns the batches of some steps, on the devices: for tests and for looking at."""
-        make = jax.jit(self._batch)
         picked = self._order.faces(step, steps)
-        return [make(self._images, self._labels, picked[i], step + i) for i in range(steps)]
+        return [self._alone(self._images, self._labels, picked[i], step + i) for i in range(steps)]
 
     def close(self) -> None:
         """Nothing to let go of but the arrays."""

@@ -138,12 +138,12 @@ def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
 def count_step(state, batch):
     """A training step whose state depends on the batches and their order."""
     labels = jnp.sum(batch["label"] * jnp.arange(1, BATCH + 1))
-    grey = jnp.sum(batch["image"].astype(jnp.int32))
+    grey = jnp.sum(batch["image"].astype(jnp.int32) * jnp.arange(SIZE).reshape(1, 1, -1, 1))
     sums = {"loss": grey.astype(jnp.float32), "count": jnp.sum(batch["mask"]), "correct": labels.astype(jnp.float32)}
     return (state * 31 + labels) % 10007, sums
 
 
-@pytest.mark.parametrize(("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 3)])
+@pytest.mark.parametrize(("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 2)])
 def test_a_connected_feeder_steps_through_the_plan(make, name, steps_per_dispatch):
     policy = augment.Policy(flip_horizontal=0.5)
     feeder = make(name, policy, steps_per_dispatch=steps_per_dispatch)
@@ -160,6 +160,13 @@ def test_a_connected_feeder_steps_through_the_plan(make, name, steps_per_dispatc
     state, _ = advance(jnp.int32(0), 2, 4)
     state, _ = advance(state, 6, 1)
     assert int(state) == expected
+
+
+def test_blocks_of_the_plan_follow_each_other(make):
+    _, second = itertools.islice(make("tfdata")._plan(5), 2)
+    later = next(make("tfdata")._plan(5 + len(second["picked"])))
+    for name, value in second.items():
+        np.testing.assert_array_equal(value, later[name])
 
 
 def test_each_process_plans_its_own_rows(make, monkeypatch):
@@ -188,7 +195,7 @@ def test_padded_batches_hold_every_face_once(make_shardings, count):
 
 
 def test_an_unknown_feeder_is_refused(make):
-    with pytest.raises(InputError, match="data.feeder is 'torch'; known are tfdata, resident"):
+    with pytest.raises(InputError, match=r"data\.feeder is 'torch'; known are tfdata, resident"):
         make("torch")
 
 

@@ -1,0 +1,104 @@
+"""The house plan as a test: imports run downwards, and what is heavy is imported late."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
+
+# from the top; a unit may import those of lower floors and, inside a package, its own modules
+FLOORS = {
+    "entry": ("main", "evaluate"),
+    "wiring": ("train", "trained", "report"),
+    "part": ("steps", "optim", "models", "checkpoint", "records", "input"),
+    "leaf": ("losses", "metrics", "augment", "params", "progress", "patience", "datasets", "config", "command"),
+    "ground": ("errors",),
+}
+FLOOR = {unit: -number for number, units in enumerate(FLOORS.values()) for unit in units}
+
+# Library -> the only files that may import it.
+HOMES = {
+    "tensorflow": {"input/tfdata.py"},
+    "tensorflow_datasets": {"datasets/"},
+    "keras": set(),
+    "flax": {"models/", "steps.py"},
+    "optax": {"optim.py", "steps.py"},
+    "orbax": {"checkpoint.py"},
+    "tensorboardX": {"records.py"},
+    "matplotlib": {"report/"},
+}
+
+
+def files():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    """Returns the dotted names that a file imports, in functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def unit_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def arrows():
+    """Returns {(unit, unit that it imports)} within the package."""
+    found = set()
+    for path in files():
+        inside = {name.split(".")[1] for name in imports(path) if name.startswith("fer_jax.")}
+        found |= {(unit_of(path), unit) for unit in inside - {unit_of(path)}}
+    return found
+
+
+def test_every_module_has_a_floor():
+    units = {unit_of(path) for path in files()} - {"__init__"}
+    assert units == set(FLOOR), "give a new module its floor above"
+
+
+def test_imports_run_downwards():
+    upwards = {(unit, other) for unit, other in arrows() if unit != "__init__" and FLOOR[other] >= FLOOR[unit]}
+    assert not upwards, "entries start wiring, wiring joins parts, parts know only leaves"
+
+
+def test_the_package_itself_imports_nothing():
+    assert imports(PACKAGE / "__init__.py") == set()
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_at_home_alone(library):
+    importers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in files()
+        if any(name.partition(".")[0] == library for name in imports(path))
+    }
+    strangers = {path for path in importers if not any(path.startswith(home) for home in HOMES[library])}
+    assert not strangers
+    assert bool(importers) == bool(HOMES[library])
+
+
+@pytest.mark.parametrize("entry", FLOORS["entry"])
+def test_help_answers_before_anything_heavy_is_imported(entry):
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['fer_jax.{entry}', '--help']\n"
+        f"try: runpy.run_module('fer_jax.{entry}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit: pass\n"
+        "roots = {name.partition('.')[0] for name in sys.modules}\n"
+        "print('loaded:', *sorted(roots & {'jax', 'tensorflow', 'flax', 'optax', 'orbax', 'sklearn', 'fer_jax'}))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=PACKAGE.parent
+    )
+    assert "--workdir" in ran.stdout, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "loaded: fer_jax"
