@@ -13,7 +13,7 @@ from fer_jax.errors import InputError
 SPLITS = ("train", "validation", "test")
 
 
-def _parse():
+def _parse(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m fer_jax.evaluate",
         description="Scores checkpoints on a split and writes the report; several workdirs give a comparison page too.",
@@ -25,7 +25,7 @@ def _parse():
     parser.add_argument(
         "--comparison", default="runs/comparison.html", help="page of several runs; default: %(default)s"
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dict:

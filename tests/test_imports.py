@@ -12,7 +12,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 # from the top; a unit may import those of lower floors and, inside a package, its own modules
 FLOORS = {
     "entry": ("main", "evaluate"),
-    "wiring": ("train", "trained", "report"),
+    "wiring": ("train",),
+    "assembly": ("parts", "trained", "report"),
     "part": ("steps", "optim", "models", "checkpoint", "records", "input"),
     "leaf": ("losses", "metrics", "augment", "params", "progress", "patience", "datasets", "config", "command"),
     "ground": ("errors",),
