@@ -52,7 +52,7 @@ def facts() -> dict:
     name = device.device_kind if device.platform != "cpu" else f"{_cpu_name()}, {os.cpu_count()} cores"
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", _module_name(), *sys.argv[1:]]),
+        "command": " ".join(["python", *_program(), *sys.argv[1:]]),
         "commit": commit(),
         "device": f"{jax.device_count()} x {name}" if jax.device_count() > 1 else name,
         "platform": device.platform,
@@ -75,9 +75,10 @@ def commit() -> str:
         return "unknown"
 
 
-def _module_name():
+def _program():
+    """Returns what was run, as it is typed: `-m` and a module, or a file."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else pathlib.Path(sys.argv[0]).name
+    return ("-m", spec.name) if spec else (sys.argv[0],)
 
 
 def _version(package):
