@@ -21,14 +21,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 SECONDS, WARM_UP_BATCHES, TRIALS = 5.0, 20, 5
 POLICIES = {
     "none": {},
-    "flip, rotate, shift, zoom": {"flip_horizontal": 0.5, "rotate_degrees": 15, "shift": 0.1, "zoom": 0.2},
+    "flip, rotate, shift, zoom": {"flip_horizontal": 0.5, "rotate_degrees": 15.0, "shift": 0.1, "zoom": 0.2},
     "everything": {
         "flip_horizontal": 0.5,
         "flip_vertical": 0.1,
-        "rotate_degrees": 15,
+        "rotate_degrees": 15.0,
         "shift": 0.1,
         "zoom": 0.2,
-        "shear_degrees": 10,
+        "shear_degrees": 10.0,
         "crop_px": 44,
         "brightness": 0.1,
         "contrast": 0.2,
@@ -68,7 +68,7 @@ def main():
     data = datasets.load(config.data)
     rows = []
     for name, fields in POLICIES.items():
-        config.augment.update(config_lib.get_default().augment | fields if fields else {})
+        config.augment.update({**config_lib.get_default().augment.to_dict(), **fields})
         policy = augment.make(config.augment, data.train.images.shape[1])
         rates = measure(data.train, len(data.classes), policy, config.train.batch_size)
         rows.append({"augmentation": name, "images_per_second": rates, "median": float(np.median(rates))})
