@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from fer_jax.datasets import drawing, facts
+from fer_jax.datasets import anatomy, drawing, facts
 from fer_jax.datasets.features import make_features
 
 SEED = 0
@@ -38,8 +38,8 @@ light vary. Results on these faces say nothing about recognition on photographs.
 def draw_face(name, rng):
     """Draws one face of the class `name`, of a random person under a random view: [48, 48, 1] uint8."""
     units = {unit: rng.uniform(*bounds) for unit, bounds in ACTION_UNITS[name].items()}
-    person = drawing.sample_person(rng)
-    view = drawing.sample(drawing.VIEW, rng)
+    person = anatomy.sample_person(rng)
+    view = anatomy.sample(drawing.VIEW, rng)
     return drawing.draw(person, units, view, rng)[..., None]
 
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fer_jax.datasets import drawing, drawn_faces, facts
+from fer_jax.datasets import anatomy, drawing, drawn_faces, facts
 
 TINY = drawn_faces.DrawnFaces.builder_configs["tiny"].sizes
 FULL = drawn_faces.DrawnFaces.builder_configs["full"].sizes
@@ -103,12 +103,12 @@ def test_every_class_has_its_units_and_no_core_unit_is_near_zero():
 
 @pytest.fixture(params=range(5))
 def person(request):
-    return drawing.sample_person(rng(request.param))
+    return anatomy.sample_person(rng(request.param))
 
 
 def measure(person, units):
     """Distances in face units, upwards and outwards positive, of the picture's right side."""
-    points = drawing.landmarks(person, units)
+    points = anatomy.landmarks(person, units)
     top, bottom = points["lip_upper_inner"], points["lip_lower_inner"]
     brow, lid, lower_lid = (points["right_" + part] for part in ("brow", "eye_upper", "eye_lower"))
     middle = len(top) // 2
@@ -178,11 +178,11 @@ def test_expressions_differ_where_they_should(person):
 
 def test_landmarks_are_where_the_picture_shows_them():
     """The dark opening of a dropped jaw appears between the landmarks of the lips."""
-    person, view = drawing.sample_person(rng()), drawing.average(drawing.VIEW)
+    person, view = anatomy.sample_person(rng()), anatomy.average(drawing.VIEW)
     person.wears, person.skin, view.noise = set(), 200.0, 0.0
     shut, open_ = ({1: 0.8, 2: 0.8, 5: 0.8, 26: jaw} for jaw in (0.0, 1.0))
     before, after = (drawing.draw(person, units, view, rng()).astype(float) for units in (shut, open_))
-    points = drawing.landmarks(person, open_)
+    points = anatomy.landmarks(person, open_)
     middle = (points["lip_upper_inner"][8] + 2 * points["lip_lower_inner"][8]) / 3
     x, y = np.round(24 + view.unit_px * middle).astype(int)
     assert (before - after)[y - 1 : y + 2, x - 1 : x + 2].mean() > 50
@@ -191,7 +191,7 @@ def test_landmarks_are_where_the_picture_shows_them():
 
 
 def test_the_view_moves_the_face():
-    person, view = drawing.average(drawing.PERSON), drawing.average(drawing.VIEW)
+    person, view = anatomy.average(anatomy.PERSON), anatomy.average(drawing.VIEW)
     person.wears, view.noise, view.background_step = set(), 0.0, 0.0
     straight = drawing.draw(person, {}, view, rng()).astype(float)
     view.shift_x = 2.0
