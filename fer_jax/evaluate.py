@@ -8,9 +8,8 @@ import pathlib
 import time
 
 from fer_jax import command
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
-
-SPLITS = ("train", "validation", "test")
 
 
 def _parse(argv=None):
@@ -19,7 +18,9 @@ def _parse(argv=None):
         description="Scores checkpoints on a split and writes the report; several workdirs give a comparison page too.",
     )
     parser.add_argument("--workdir", nargs="+", required=True, metavar="DIR", help="folders of runs")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="default: test; choose models on validation")
+    parser.add_argument(
+        "--split", choices=facts.SPLITS, default="test", help="default: test; choose models on validation"
+    )
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
     parser.add_argument("--data_path", help="other faces than those of the run; classes are matched by name")
     parser.add_argument(
@@ -38,7 +39,6 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
 
     from fer_jax import config as config_lib
     from fer_jax import datasets, metrics, params, records, report, trained
-    from fer_jax.datasets import facts
 
     model = trained.load(workdir, checkpoint)
     config = model.config

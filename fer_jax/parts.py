@@ -1,7 +1,6 @@
 """From a config to the parts of its run: checked, built, described and written down, with nothing computed yet."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 
@@ -63,10 +62,7 @@ def wire(config) -> Parts:
         max_class_share=config.data.max_class_share,
     )
     tx, lr_fn = optim.make(config.optim, steps_per_epoch=order.steps_per_epoch, epochs=train.epochs)
-    init = functools.partial(steps.init_state, model, tx, keys["init"], facts.IMAGE_SHAPE)
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[1]), jax.eval_shape(init)
-    )
+    abstract = steps.abstract_state(model, tx, facts.IMAGE_SHAPE, shardings[1])
     return Parts(data, model, order, policy, keys, shardings, tx, lr_fn, abstract)
 
 

@@ -44,6 +44,12 @@ def init_state(model, tx, key, image_shape) -> TrainState:
     )
 
 
+def abstract_state(model, tx, image_shape, sharding) -> TrainState:
+    """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
+    state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+
+
 def make_train_step(model, tx, *, classes, key, label_smoothing=0.0, class_weights=None, l2=0.0):
     """Returns train_step(state, batch) -> (state, sums).
 

@@ -1,7 +1,6 @@
 """A trained model out of its workdir: what evaluation, prediction and export start from."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 
@@ -49,11 +48,7 @@ def load(workdir, kind: str = "best") -> Trained:
     model = models.make(config.model, len(classes))
     # The optimizer's state has the same shape for every length of training.
     tx, _ = optim.make(config.optim, steps_per_epoch=1000, epochs=config.train.epochs)
-    init = functools.partial(steps.init_state, model, tx, jax.random.key(0), facts.IMAGE_SHAPE)
-    replicated = steps.make_shardings()[1]
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), jax.eval_shape(init)
-    )
+    like = steps.abstract_state(model, tx, facts.IMAGE_SHAPE, steps.make_shardings()[1])
     restored, meta = checkpoints.restore(kind, like.variables if kind == "best" else like)
     variables = restored if kind == "best" else restored.variables
     meta = {**meta, "step": checkpoints.step(kind), "checkpoint": kind}

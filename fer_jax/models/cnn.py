@@ -131,8 +131,9 @@ class CNN(nn.Module):
                     f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
                 )
             return POOLS[layer.kind](x, (2, 2), strides=(2, 2))
+        if layer.kind == "dropout":
+            return nn.Dropout(layer.rate, deterministic=not train)(x)
         plain = {
-            "dropout": nn.Dropout(layer.rate, deterministic=not train),
             "flatten": lambda x: x.reshape(x.shape[0], -1),
             "global_avg_pool": lambda x: x.mean(axis=(1, 2)),
             "leaky_relu": lambda x: nn.leaky_relu(x, layer.rate),
