@@ -15,7 +15,18 @@ FLOORS = {
     "wiring": ("train",),
     "assembly": ("parts", "trained", "report"),
     "part": ("steps", "optim", "models", "checkpoint", "records", "input"),
-    "leaf": ("losses", "metrics", "augment", "params", "progress", "patience", "datasets", "config", "command"),
+    "leaf": (
+        "losses",
+        "metrics",
+        "augment",
+        "params",
+        "progress",
+        "patience",
+        "datasets",
+        "config",
+        "command",
+        "keras_layers",
+    ),
     "ground": ("errors",),
 }
 FLOOR = {unit: -number for number, units in enumerate(FLOORS.values()) for unit in units}

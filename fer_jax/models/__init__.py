@@ -1,31 +1,77 @@
-"""The networks. `make` is the only way in; each family is a module with a `make` of its own."""
+"""The networks. `make` is the only way in; each pretrained family is a module with a row of facts per model."""
 
 import importlib
 
+import flax.linen as nn
+import jax.numpy as jnp
+
 from fer_jax.errors import InputError
+from fer_jax.models import layers, stack
+from fer_jax.models.backbone import Network, Row
+from fer_jax.models.preprocess import Preprocess
 
-# name in the config -> module that builds it
-FAMILIES = {"cnn": "cnn"}
-
+# module -> its models, by their names in the config
+FAMILIES = {
+    "vgg": ("vgg16", "vgg19"),
+}
+BACKBONES = tuple(name for names in FAMILIES.values() for name in names)
+NAMES = ("cnn", *BACKBONES)
 DTYPES = ("float32", "bfloat16")
+IMAGENET_CLASSIFIER = "predictions"  # Keras's name of it
 
 
-def make(model, classes: int):
+def row(name: str) -> Row:
+    """Returns the facts of a backbone by its name in the config."""
+    family = next(family for family, names in FAMILIES.items() if name in names)
+    return importlib.import_module(f"fer_jax.models.{family}").MODELS[name]
+
+
+def make(model, classes: int, *, stored: frozenset[str] = frozenset()) -> nn.Module:
     """Builds the linen module of the config section `model`.
 
     Args:
-      model: the section; `name` chooses the family.
+      model: the section; `name` chooses the network.
       classes: K, the number of emotions.
+      stored: paths of the BatchNorms that use their stored statistics in training too.
 
     Returns:
-      A module called as `module.apply(variables, image, train=...)` with uint8 faces [B, 48, 48, 1]; it returns
+      A module called as `module.apply(variables, image, train=...)` with uint8 faces [B, H, W, 1 or 3]; it returns
       float32 logits [B, K] and holds its own preprocessing.
 
     Raises:
-      InputError: an unknown name or dtype, or a wrong specification.
+      InputError: an unknown name, dtype, scaling or initializer, or a wrong specification.
     """
-    if model.name not in FAMILIES:
-        raise InputError(f"model.name is '{model.name}'; known are {', '.join(sorted(FAMILIES))}")
+    if model.name not in NAMES:
+        raise InputError(f"model.name is '{model.name}'; known are {', '.join(NAMES)}")
     if model.dtype not in DTYPES:
         raise InputError(f"model.dtype is '{model.dtype}'; known are {', '.join(DTYPES)}")
-    return importlib.import_module(f"fer_jax.models.{FAMILIES[model.name]}").make(model, classes)
+    common = {"dtype": jnp.dtype(model.dtype), "stored": stored, "kernel_init": layers.make_init(model.init)}
+    if model.name == "cnn":
+        scaling = "unit" if model.scaling == "auto" else model.scaling
+        preprocess = Preprocess(scaling, model.channels, model.size_px)
+        return stack.Stack(layers=stack.parse(model.layers), classes=classes, preprocess=preprocess, **common)
+    return _network(model, classes, common)
+
+
+def _network(model, classes, common):
+    facts = row(model.name)
+    if model.size_px and model.size_px < facts.min_px:
+        raise InputError(
+            f"model.size_px is {model.size_px}; {model.name} needs {facts.min_px} or more "
+            f"(its weights were trained at {facts.native_px})"
+        )
+    scaling = facts.scaling if model.scaling == "auto" else model.scaling
+    as_imagenet = model.head == "imagenet"
+    head = stack.parse(facts.top if as_imagenet else model.head, "model.head")
+    weightless = next((i for i, layer in enumerate(head) if layer.kind in stack.KERAS_NAMES), len(head))
+    # Dropout differs from step to step, so the features end before it.
+    first = next((i for i, layer in enumerate(head[:weightless]) if layer.kind == "dropout"), weightless)
+    return Network(
+        preprocess=Preprocess(scaling, 3, model.size_px),
+        backbone=facts.build(**common),
+        neck=stack.Stack(layers=head[:first], **common),
+        head=stack.Stack(
+            layers=head[first:], classes=classes, classifier=IMAGENET_CLASSIFIER if as_imagenet else "", **common
+        ),
+        min_px=facts.min_px,
+    )

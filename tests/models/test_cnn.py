@@ -9,7 +9,7 @@ import pytest
 from fer_jax import config as config_lib
 from fer_jax import models, params
 from fer_jax.errors import InputError
-from fer_jax.models import cnn
+from fer_jax.models import stack
 
 CONFIG_FILE = pathlib.Path(__file__).parents[2] / "configs" / "cnn.py"
 
@@ -202,8 +202,8 @@ def test_pools_drop_what_is_left_over_at_the_edge():
 
 
 def test_words_may_be_left_out_and_lines_count_as_commas():
-    assert cnn.parse("conv 64\nflatten") == cnn.parse("conv 64 3x3 same linear, flatten")
-    assert cnn.parse("conv 8 relu 5x3 valid, flatten") == cnn.parse(" conv 8 valid 5x3 relu,, flatten\n")
+    assert stack.parse("conv 64\nflatten") == stack.parse("conv 64 3x3 same linear, flatten")
+    assert stack.parse("conv 8 relu 5x3 valid, flatten") == stack.parse(" conv 8 valid 5x3 relu,, flatten\n")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_one_pool_too_many_is_refused():
     [
         ({"name": "vgg"}, "model.name is 'vgg'; known are cnn"),
         ({"dtype": "float16"}, "model.dtype is 'float16'; known are float32, bfloat16"),
-        ({"scaling": "imagenet"}, "model.scaling is 'imagenet'; known are raw, unit, symmetric"),
+        ({"scaling": "tf"}, "model.scaling is 'tf'; known are auto, raw, unit, symmetric"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_known_ones(fields, message):

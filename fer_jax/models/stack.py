@@ -1,4 +1,4 @@
-"""The family of plain convolutional networks, each given by its layers in text.
+"""Networks given by their layers in text: the custom CNNs, and the heads of the pretrained ones.
 
 A specification is a list of layers, separated by commas or line ends:
 
@@ -11,7 +11,8 @@ A specification is a list of layers, separated by commas or line ends:
     dense 256 relu           fully connected: units, activation
 
 The classifier (a dense layer with one unit a class) follows by itself. Words after the first number may be left out:
-`conv 64` is `conv 64 3x3 same linear`. Layers carry Keras's automatic names (`conv2d`, `conv2d_1`, `dense`, ...).
+`conv 64` is `conv 64 3x3 same linear`. Layers carry Keras's automatic names (`conv2d`, `conv2d_1`, `dense`, ...), or
+the one that follows `as`: `dense 4096 relu as fc1`.
 """
 
 import dataclasses
@@ -22,16 +23,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.errors import InputError
+from fer_jax.models import layers as layers_lib
+from fer_jax.models.preprocess import Preprocess
 
 KERAS_NAMES = {"conv": "conv2d", "batch_norm": "batch_normalization", "dense": "dense"}
 ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu}
-POOLS = {"max_pool": nn.max_pool, "avg_pool": nn.avg_pool}
-MATRIX_INIT = nn.initializers.glorot_uniform()
-SCALINGS = {
-    "raw": lambda x: x,
-    "unit": lambda x: x / 255.0,
-    "symmetric": lambda x: x / 127.5 - 1.0,
-}
+POOLS = {"max_pool": layers_lib.max_pool, "avg_pool": layers_lib.avg_pool}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,50 +41,53 @@ class Layer:
     padding: str = "SAME"
     activation: str = "linear"
     rate: float = 0.0
+    name: str = ""
 
 
-def parse(text: str) -> tuple[Layer, ...]:
-    """Reads a specification.
+def parse(text: str, field: str = "model.layers") -> tuple[Layer, ...]:
+    """Reads a specification; `field` of the config is named in what is raised.
 
     Raises:
       InputError: the text is empty, or a layer is unknown or incomplete; the message names it.
     """
     parts = [part.split() for part in re.split(r"[,\n]", text) if part.strip()]
     if not parts:
-        raise InputError("model.layers is empty: give the layers of the network, for instance 'conv 32 relu, flatten'")
-    layers = tuple(_parse_layer(words) for words in parts)
+        raise InputError(f"{field} is empty: give the layers of the network, for instance 'conv 32 relu, flatten'")
+    layers = tuple(_parse_layer(words, field) for words in parts)
     kinds = [layer.kind for layer in layers]
     if "flatten" not in kinds and "global_avg_pool" not in kinds:
-        raise InputError("model.layers has neither 'flatten' nor 'global_avg_pool': the classifier needs one before it")
+        raise InputError(f"{field} has neither 'flatten' nor 'global_avg_pool': the classifier needs one before it")
     return layers
 
 
-def _parse_layer(words):
+def _parse_layer(words, field):
     kind, *rest = words
     text = " ".join(words)
+    if kind in ("conv", "dense", "batch_norm") and len(rest) > 1 and rest[-2] == "as":
+        return dataclasses.replace(_parse_layer(words[:-2], field), name=rest[-1])
     if kind in ("conv", "dense"):
         if not rest or not rest[0].isdigit() or int(rest[0]) < 1:
-            raise InputError(f"model.layers: '{text}' needs a number of filters or units, as in '{kind} 64'")
-        return _parse_weighted(kind, int(rest[0]), rest[1:], text)
+            raise InputError(f"{field}: '{text}' needs a number of filters or units, as in '{kind} 64'")
+        return _parse_weighted(kind, int(rest[0]), rest[1:], f"{field}: '{text}'")
     if kind in ("dropout", "leaky_relu"):
         try:
             (rate,) = map(float, rest)
         except ValueError:
             rate = -1.0
         if not 0 <= rate < 1:
-            raise InputError(f"model.layers: '{text}' needs one number from 0 to under 1, as in '{kind} 0.25'")
+            raise InputError(f"{field}: '{text}' needs one number from 0 to under 1, as in '{kind} 0.25'")
         return Layer(kind, rate=rate)
     if kind not in ("batch_norm", *POOLS, "relu", "flatten", "global_avg_pool"):
         raise InputError(
-            f"model.layers: unknown layer '{text}'; known are conv, dense, batch_norm, max_pool, avg_pool, relu, "
+            f"{field}: unknown layer '{text}'; known are conv, dense, batch_norm, max_pool, avg_pool, relu, "
             "leaky_relu, dropout, flatten, global_avg_pool"
         )
     if rest:
-        raise InputError(f"model.layers: '{text}': {kind} takes no further words")
+        raise InputError(f"{field}: '{text}': {kind} takes no further words")
     return Layer(kind)
 
 
-def _parse_weighted(kind, size, words, text):
+def _parse_weighted(kind, size, words, where):
     options = {}
     for word in words:
         if word in ACTIVATIONS:
@@ -97,40 +97,43 @@ def _parse_weighted(kind, size, words, text):
         elif kind == "conv" and re.fullmatch(r"\d+x\d+", word):
             options["kernel"] = tuple(map(int, word.split("x")))
         else:
-            raise InputError(f"model.layers: '{text}': cannot read '{word}'")
+            raise InputError(f"{where}: cannot read '{word}'")
     return Layer(kind, size, **options)
 
 
-class CNN(nn.Module):
-    """A network of `layers` and a classifier.
+class Stack(layers_lib.Layers):
+    """The layers of a specification, then a classifier of `classes` units (0: none).
 
-    Called with uint8 faces [B, H, W, 1], it returns float32 logits [B, classes]. With `train=True` it needs the rng
-    `dropout` and a mutable `batch_stats`.
+    Called with [B, ...] and `train`, it returns [B, classes] of `dtype`'s range; with `train=True` it needs the rng
+    `dropout` where there is dropout, and a mutable `batch_stats`. With `preprocess` it takes uint8 faces and returns
+    float32 logits.
     """
 
-    layers: tuple[Layer, ...]
-    classes: int
-    scaling: str = "unit"
-    dtype: jnp.dtype = jnp.float32
+    layers: tuple[Layer, ...] = ()
+    classes: int = 0
+    classifier: str = ""
+    preprocess: Preprocess | None = None
 
     @nn.compact
-    def __call__(self, image, *, train: bool):
-        x = SCALINGS[self.scaling](image.astype(jnp.float32)).astype(self.dtype)
+    def __call__(self, x, *, train: bool):
+        if self.preprocess is not None:
+            x = self.preprocess(x).astype(self.dtype)
         seen = Counter()
         for layer in self.layers:
             x = self._apply(layer, x, train, seen)
-        x = nn.Dense(self.classes, dtype=self.dtype, kernel_init=MATRIX_INIT, name=_keras_name("dense", seen))(x)
-        return x.astype(jnp.float32)
+        if self.classes:
+            x = self.dense(x, self.classifier or _keras_name("dense", seen), self.classes)
+        return x if self.preprocess is None else x.astype(jnp.float32)
 
     def _apply(self, layer, x, train, seen):
         if layer.kind in KERAS_NAMES:
-            return self._weighted(layer, _keras_name(layer.kind, seen), train)(x)
+            return self._weighted(layer, x, layer.name or _keras_name(layer.kind, seen), train)
         if layer.kind in POOLS:
             if min(x.shape[1:3]) < 2:
                 raise InputError(
                     f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
                 )
-            return POOLS[layer.kind](x, (2, 2), strides=(2, 2))
+            return POOLS[layer.kind](x, 2, 2)
         if layer.kind == "dropout":
             return nn.Dropout(layer.rate, deterministic=not train)(x)
         plain = {
@@ -141,15 +144,14 @@ class CNN(nn.Module):
         }
         return plain[layer.kind](x)
 
-    def _weighted(self, layer, name, train):
+    def _weighted(self, layer, x, name, train):
         if layer.kind == "batch_norm":
-            return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, dtype=self.dtype, name=name)
-        common = {"dtype": self.dtype, "kernel_init": MATRIX_INIT, "name": name}
+            return self.norm(x, name, train=train)
         if layer.kind == "dense":
-            weighted = nn.Dense(layer.size, **common)
+            x = self.dense(x, name, layer.size)
         else:
-            weighted = nn.Conv(layer.size, layer.kernel, padding=layer.padding, **common)
-        return lambda x: ACTIVATIONS[layer.activation](weighted(x))
+            x = self.conv(x, name, layer.size, layer.kernel, padding=layer.padding)
+        return ACTIVATIONS[layer.activation](x)
 
 
 def _keras_name(kind, seen):
@@ -157,10 +159,3 @@ def _keras_name(kind, seen):
     number = seen[stem]
     seen[stem] += 1
     return f"{stem}_{number}" if number else stem
-
-
-def make(model, classes: int) -> CNN:
-    """Builds the network of the config section `model` for a number of classes."""
-    if model.scaling not in SCALINGS:
-        raise InputError(f"model.scaling is '{model.scaling}'; known are {', '.join(SCALINGS)}")
-    return CNN(parse(model.layers), classes, model.scaling, jnp.dtype(model.dtype))

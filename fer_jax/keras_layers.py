@@ -1,0 +1,25 @@
+"""In which order Keras holds the layers of its networks: the order of weight files, and of "the first 165 layers".
+
+The table beside this file was written by experiments/keras_layers/ from Keras itself (3.15.1). For the Inception
+networks, whose layer names are automatic, the order is not that of the numbers in the names.
+"""
+
+import functools
+import json
+import pathlib
+from typing import NamedTuple
+
+
+class Layer(NamedTuple):
+    """A layer with weights: its name, Keras's class of it, and its position in `model.layers`."""
+
+    name: str
+    kind: str
+    number: int
+
+
+@functools.cache
+def order(model: str) -> tuple[Layer, ...]:
+    """Returns the layers with weights of a network with its ImageNet classifier, () for one that Keras has not."""
+    table = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+    return tuple(Layer(name, kind, number) for name, (kind, number) in table.get(model, {}).items())

@@ -1,0 +1,113 @@
+"""Keras's layers in linen, under Keras's names: what all networks are made of.
+
+Variables are flat and named as Keras names its layers, `params[<layer>][kernel | bias | scale]` and
+`batch_stats[<layer>][mean | var]`, so that foreign weights and Keras's layer numbers need no map.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fer_jax.errors import InputError
+
+GLOROT = nn.initializers.glorot_uniform()  # Keras's default
+
+
+def _negative_mean(key, shape, dtype=jnp.float32, **_):
+    """Yilmaz and Poli 2022: normal with the mean max(-1, -8 / N) of a layer of N neurons."""
+    return GLOROT(key, shape, dtype) + max(-1.0, -8.0 / shape[-1])
+
+
+# model.init -> initializer of kernels; "keras" leaves each family its own
+INITS = {
+    "keras": None,
+    "glorot_uniform": GLOROT,
+    "he_uniform": nn.initializers.he_uniform(),
+    "he_normal": nn.initializers.he_normal(),
+    "yilmaz_poli": _negative_mean,
+}
+
+
+class Layers(nn.Module):
+    """The layers that a network's `@nn.compact` call uses; each takes [B, H, W, C] (dense: [B, C]) and returns it.
+
+    Attributes:
+      dtype: of the computation; parameters stay float32.
+      stored: paths (`backbone/conv1_bn`) of the BatchNorms that use their stored statistics in training too.
+      kernel_init: of all kernels; None: the family's own.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+    stored: frozenset[str] = frozenset()
+    kernel_init: Callable | None = None
+
+    def conv(self, x, name, filters, kernel, *, strides=1, padding="SAME", use_bias=True, init=GLOROT):
+        """A convolution; kernel and strides: a number or a pair; padding: 'SAME', 'VALID' or pairs (before, after)."""
+        return nn.Conv(
+            filters,
+            _pair(kernel),
+            _pair(strides),
+            padding,
+            use_bias=use_bias,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init or init,
+            name=name,
+        )(x)
+
+    def depthwise(self, x, name, kernel, *, strides=1, padding="SAME", use_bias=False, init=GLOROT):
+        """A convolution of each channel by itself; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
+        channels = x.shape[-1]
+        return nn.Conv(
+            channels,
+            _pair(kernel),
+            _pair(strides),
+            padding,
+            feature_group_count=channels,
+            use_bias=use_bias,
+            dtype=self.dtype,
+            kernel_init=self.kernel_init or init,
+            name=name,
+        )(x)
+
+    def norm(self, x, name, *, train, epsilon=1e-3, momentum=0.99, scale=True):
+        """A batch normalization; the momentum is the share of the old running statistics that stays."""
+        return nn.BatchNorm(
+            use_running_average=not train or "/".join((*self.path, name)) in self.stored,
+            momentum=momentum,
+            epsilon=epsilon,
+            use_scale=scale,
+            dtype=self.dtype,
+            name=name,
+        )(x)
+
+    def dense(self, x, name, units, *, init=GLOROT):
+        """A fully connected layer."""
+        return nn.Dense(units, dtype=self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
+
+
+def zero_pad(x, before: int, after: int | None = None):
+    """Keras's ZeroPadding2D, on both axes."""
+    rim = (before, before if after is None else after)
+    return jnp.pad(x, ((0, 0), rim, rim, (0, 0)))
+
+
+def max_pool(x, size: int, strides: int, padding="VALID"):
+    """Keras's MaxPooling2D; 'SAME' pads with minus infinity."""
+    return nn.max_pool(x, (size, size), (strides, strides), padding)
+
+
+def avg_pool(x, size: int, strides: int, padding="VALID"):
+    """Keras's AveragePooling2D: at the rim it divides by the number of real cells."""
+    return nn.avg_pool(x, (size, size), (strides, strides), padding, count_include_pad=False)
+
+
+def make_init(name: str):
+    """Returns the initializer of `model.init`, None for 'keras'. Raises InputError on an unknown name."""
+    if name not in INITS:
+        raise InputError(f"model.init is '{name}'; known are {', '.join(INITS)}")
+    return INITS[name]
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else tuple(value)

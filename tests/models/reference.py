@@ -1,0 +1,101 @@
+"""Keras's own networks with random weights, and the same weights as our variables."""
+
+import numpy as np
+
+from fer_jax import config as config_lib
+from fer_jax import keras_layers, models
+
+KERAS = {
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
+    "resnet50": "ResNet50",
+    "resnet101": "ResNet101",
+    "resnet152": "ResNet152",
+    "resnet50v2": "ResNet50V2",
+    "resnet101v2": "ResNet101V2",
+    "resnet152v2": "ResNet152V2",
+    "inception_v3": "InceptionV3",
+    "inception_resnet_v2": "InceptionResNetV2",
+    "efficientnetb0": "EfficientNetB0",
+    "efficientnetb1": "EfficientNetB1",
+    "efficientnetb2": "EfficientNetB2",
+    "efficientnetb3": "EfficientNetB3",
+    "efficientnetv2b2": "EfficientNetV2B2",
+}
+# Keras's EfficientNets hold their scaling as a layer whose values a file replaces: those of ImageNet.
+IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def build(keras, name, size_px=None, *, top=False):
+    """Builds Keras's network with random weights, and statistics that are not the initial ones."""
+    keras.backend.clear_session()
+    options = {"classifier_activation": None} if top else {}
+    model = getattr(keras.applications, KERAS[name])(
+        include_top=top, weights=None, input_shape=(size_px, size_px, 3), **options
+    )
+    randomize(model)
+    return model
+
+
+def randomize(model, seed=0):
+    """Gives a Keras network weights that keep the size of its maps, so that no difference drowns or explodes."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if not layer.get_weights():
+            continue
+        if type(layer).__name__ == "Normalization":
+            layer.set_weights([IMAGENET_MEAN, IMAGENET_STD**2, np.zeros(())])
+            continue
+        layer.set_weights([_draw(rng, weight, layer) for weight in layer.weights])
+
+
+def _draw(rng, weight, layer):
+    name, shape = weight.name.split("/")[-1], tuple(weight.shape)
+    if "kernel" in name:
+        depthwise = type(layer).__name__ == "DepthwiseConv2D"
+        fan_in = np.prod(shape[:2]) if depthwise else np.prod(shape[:-1])
+        return rng.normal(0, (2 / fan_in) ** 0.5, shape)
+    if name == "gamma":
+        return rng.uniform(0.5, 1.0, shape)
+    if name == "moving_variance":
+        return rng.uniform(0.7, 1.5, shape)
+    return rng.normal(0, 0.1, shape)
+
+
+def variables(model, name):
+    """Returns the weights of a Keras network as ours: {params, batch_stats}, each with `backbone` and `head`."""
+    trees = {"params": {"backbone": {}, "head": {}}, "batch_stats": {"backbone": {}}}
+    weighted = [layer for layer in model.layers if layer.get_weights()]
+    for layer, (ours, kind, _) in zip(weighted, keras_layers.order(name), strict=False):
+        assert type(layer).__name__ == kind
+        if kind == "Normalization":
+            continue
+        values = {weight.name.split("/")[-1]: np.asarray(weight) for weight in layer.weights}
+        if kind == "BatchNormalization":
+            trees["batch_stats"]["backbone"][ours] = statistics(layer)
+            leaves = {"bias": values["beta"]} | ({"scale": values["gamma"]} if "gamma" in values else {})
+        elif kind == "DepthwiseConv2D":
+            leaves = {"kernel": values.pop("kernel").transpose(0, 1, 3, 2), **values}
+        else:
+            leaves = values
+        trees["params"]["head" if kind == "Dense" else "backbone"][ours] = leaves
+    return trees
+
+
+def statistics(layer):
+    return {"mean": np.asarray(layer.moving_mean), "var": np.asarray(layer.moving_variance)}
+
+
+def network(name, classes=1000, **fields):
+    """Builds our network of a config section."""
+    section = config_lib.get_default().model
+    section.update({"name": name, "head": "imagenet", **fields})
+    return models.make(section, classes)
+
+
+def preprocessed(keras, name, faces):
+    """Returns what Keras feeds its network from uint8 faces [B, H, W, 3]."""
+    module = {"vgg": "vgg16", "resnet": "resnet", "inception": "inception_v3", "efficientnet": "efficientnet"}
+    kind = "resnet_v2" if name.startswith("resnet") and name.endswith("v2") else None
+    kind = kind or next(value for key, value in module.items() if name.startswith(key))
+    return getattr(keras.applications, kind).preprocess_input(faces.astype("float32"))
