@@ -16,6 +16,7 @@ DRAWS = 17  # uniform numbers that one face uses, whatever the policy: switching
 ERASE_MIN_SHARE = 0.02  # Zhong et al. 2020, as are the ratios
 ERASE_MAX_RATIO = 1 / 0.3
 FILLS = ("edge", "zero")
+VIEW_BATCH = 4096  # faces that are changed in one call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,12 @@ class Policy:
 
 def make(augment, size_px: int) -> Policy:
     """Builds the policy of the config section `augment` for faces of a side of `size_px`."""
-    policy = Policy(**augment.to_dict())
+    fields = augment.to_dict()
+    if fields.pop("fixed_views") < 0:
+        raise InputError(f"augment.fixed_views is {augment.fixed_views}: give how often each face is changed, or 0")
+    policy = Policy(**fields)
+    if augment.fixed_views and not policy.active:
+        raise InputError("augment.fixed_views needs a change to make: set another field of augment, as rotate_degrees")
     if policy.crop_px > size_px:
         raise InputError(f"augment.crop_px is {policy.crop_px}, more than the face's {size_px} pixels")
     return policy
@@ -189,3 +195,18 @@ def _resample(x, affine, fill):
     upper = read(left, top) * (1 - across) + read(left + 1, top) * across
     lower = read(left, top + 1) * (1 - across) + read(left + 1, top + 1) * across
     return upper * (1 - down) + lower * down
+
+
+def fixed_views(policy: Policy, images, key, views: int):
+    """Returns uint8 [views N, H, W, 1]: each face of `images` [N, H, W, 1] changed `views` times, view after view.
+
+    An enlarged training set, as R3's; view v of face i depends on (key, v, i) alone.
+    """
+    size_px, changed = images.shape[1], []
+    change = jax.jit(lambda images, uniform: apply(policy, images, parameters(policy, uniform, size_px)))
+    for view in range(views):
+        uniform = jax.random.uniform(jax.random.fold_in(key, view), (len(images), DRAWS))
+        for start in range(0, len(images), VIEW_BATCH):
+            part = slice(start, start + VIEW_BATCH)
+            changed.append(np.asarray(change(images[part], uniform[part])))
+    return np.concatenate(changed)

@@ -42,6 +42,7 @@ def _data():
     data.split = "official"  # official | random (stratified 80/10/10: R3, R5)
     data.split_seed = 0  # of the random split; apart from `seed`, so that seeds compare on the same test faces
     data.classes = ()  # a subset of classes by name (R4: happy, sad, neutral, surprise); empty: all
+    data.train_faces = 0  # use only so many training faces, stratified, for a first look; 0: all
     data.feeder = "tfdata"  # tfdata (host, tf.data) | resident (the whole set on the accelerator, no TensorFlow)
     data.min_class_share = 0.0  # oversampling: every class fills at least this share of an epoch; 1/classes at most
     data.max_class_share = 1.0  # undersampling (R2): no class fills more than this share of an epoch
@@ -62,6 +63,7 @@ def _augment():
     augment.erase = 0.0  # probability of one erased rectangle (Zhong et al. 2020, random erasing)
     augment.erase_max_share = 0.33  # largest erased area as a share of the face
     augment.fill = "edge"  # edge | zero: grey of what the transform uncovers
+    augment.fixed_views = 0  # 0: new changes at each step | k: every face is changed k times, once for all (R3)
     return augment
 
 
@@ -99,6 +101,14 @@ def _optim():
     optim.decay_rate = 0.98  # of exponential: factor every decay_steps
     optim.decay_steps = 1000  # of exponential
     optim.warmup_epochs = 0.0  # of cosine: linear from 0 to the peak
+    optim.freeze = ()  # regular expressions of layer paths: ("backbone",), ("backbone/block[12]_.*",), ("conv2d",)
+    optim.freeze_first_layers = 0  # the layers before this number of Keras's `model.layers` (R2: 165 of ResNet50)
+    optim.frozen_statistics = "stored"  # stored | updated: what frozen batch normalizations do in training
+    optim.fine_tune = config_dict.ConfigDict()  # a second phase, in which more layers are trained
+    optim.fine_tune.after_epochs = 0  # length of the first phase; 0: there is no second
+    optim.fine_tune.unfreeze_from = ""  # Keras name of the first layer that is trained then; empty: all are
+    optim.fine_tune.freeze = ()  # what is held then too: ("backbone/.*_bn",) keeps the batch normalizations
+    optim.fine_tune.learning_rate = 1e-5  # peak, per step, of the second phase
     optim.plateau = config_dict.ConfigDict()  # Keras's ReduceLROnPlateau
     optim.plateau.patience_epochs = 0  # 0: off
     optim.plateau.monitor = "validation_loss"
@@ -120,6 +130,7 @@ def _train():
     train.early_stopping.min_delta = 0.0
     train.early_stopping.restore_best = True
     train.checkpoint_every_epochs = 1
+    train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
     return train
 
 

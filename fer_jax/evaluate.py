@@ -52,7 +52,8 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
     faces = splits[split]
     started = time.perf_counter()
     _, probs = trained.predict(model, faces)
-    parameters, stored = (params.count(model.variables[name]) for name in ("params", "batch_stats"))
+    trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
+    stored = params.count(model.variables["batch_stats"])
     scores = {
         "split": split,
         **metrics.score(faces.labels, probs, model.classes),
@@ -60,8 +61,8 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
         "step": model.meta["step"],
         "epoch": model.meta["epoch"],
         "seconds": time.perf_counter() - started,
-        "parameters": parameters + stored,
-        "trainable": parameters,
+        "parameters": trainable + held + stored,
+        "trainable": trainable,
         "seed": config.seed,
         **records.facts(),
         "trained": {name: model.run[name] for name in ("time", "command", "commit", "device", "data_fingerprint")},

@@ -1,9 +1,13 @@
-"""Parameter paths, counts and the overview table."""
+"""Parameter paths, what is frozen of them, counts and the overview table."""
 
 import re
 
 import jax
 import numpy as np
+
+from fer_jax.errors import InputError
+
+SHOWN_LAYERS = 30  # of one scope; longer ones are a line
 
 
 def count(tree) -> int:
@@ -16,17 +20,94 @@ def kernel_mask(tree):
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", tree)
 
 
-def overview(params, batch_stats) -> str:
-    """Returns a table: a line a layer with its shapes and counts, then the totals Keras would print."""
+def layers(tree: dict, scope: str = "") -> dict:
+    """Returns {path of a layer, as `backbone/conv1_bn`: its leaves}."""
+    found = {}
+    for name, below in tree.items():
+        path = f"{scope}{name}"
+        is_layer = not any(isinstance(value, dict) for value in below.values())
+        found |= {path: below} if is_layer else layers(below, path + "/")
+    return found
+
+
+def select(tree: dict, patterns) -> frozenset[str]:
+    """Returns the paths of the layers that match one of the regular expressions, wholly or by a scope they lie in.
+
+    Raises:
+      InputError: a pattern that is no regular expression, or that matches nothing.
+    """
+    paths = list(layers(tree))
+    chosen = set()
+    for pattern in patterns:
+        try:
+            regex = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"optim.freeze: {pattern!r} is no regular expression ({error})") from error
+        hits = {path for path in paths if any(regex.fullmatch(prefix) for prefix in _prefixes(path))}
+        if not hits:
+            some = ", ".join([*sorted({path.split("/")[0] for path in paths if "/" in path}), *paths[:3]])
+            raise InputError(f"optim.freeze: {pattern!r} matches no layer; there are for instance {some}")
+        chosen |= hits
+    return frozenset(chosen)
+
+
+def _prefixes(path):
+    parts = path.split("/")
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def split(tree: dict, frozen: frozenset[str], scope: str = "") -> tuple[dict, dict]:
+    """Returns (the tree without the frozen layers, the frozen layers); `join` puts them together again."""
+    free, held = {}, {}
+    for name, below in tree.items():
+        path = f"{scope}{name}"
+        if path in frozen:
+            held[name] = below
+        elif any(isinstance(value, dict) for value in below.values()):
+            free_below, held_below = split(below, frozen, path + "/")
+            free |= {name: free_below} if free_below else {}
+            held |= {name: held_below} if held_below else {}
+        else:
+            free[name] = below
+    return free, held
+
+
+def join(tree: dict, other: dict) -> dict:
+    """Returns both nested dicts in one; where both have a leaf, that of `other`."""
+    joined = dict(tree)
+    for name, value in other.items():
+        both = isinstance(value, dict) and isinstance(joined.get(name), dict)
+        joined[name] = join(joined[name], value) if both else value
+    return joined
+
+
+def overview(params: dict, batch_stats: dict, frozen: frozenset[str] = frozenset()) -> str:
+    """Returns a table: a line a layer with its shapes and counts, then the totals Keras would print.
+
+    Of a scope of many layers it shows the sum.
+    """
     lines = [f"{'layer':<28}{'kernel':<20}{'parameters':>12}"]
-    for layer, leaves in sorted(params.items(), key=lambda item: _natural(item[0])):
-        shape = "x".join(map(str, leaves["kernel"].shape)) if "kernel" in leaves else ""
-        lines.append(f"{layer:<28}{shape:<20}{count(leaves) + count(batch_stats.get(layer, {})):>12,}")
-    trainable, stored = count(params), count(batch_stats)
-    lines.append(f"total {trainable + stored:,}; trainable {trainable:,}; statistics {stored:,}")
+    rows, statistics = layers(params), layers(batch_stats)
+    scopes = {}
+    for path in sorted(rows, key=_natural):
+        scopes.setdefault(path.rpartition("/")[0], []).append(path)
+    for scope, paths in scopes.items():
+        if len(paths) > SHOWN_LAYERS:
+            total = sum(count(rows[path]) + count(statistics.get(path, {})) for path in paths)
+            lines.append(f"{scope or 'all':<28}{f'({len(paths)} layers)':<20}{total:>12,}")
+            continue
+        for path in paths:
+            leaves = rows[path]
+            shape = "x".join(map(str, leaves["kernel"].shape)) if "kernel" in leaves else ""
+            note = " frozen" if path in frozen else ""
+            lines.append(f"{path:<28}{shape:<20}{count(leaves) + count(statistics.get(path, {})):>12,}{note}")
+    trainable, held = (count(part) for part in split(params, frozen))
+    stored = count(batch_stats)
+    totals = f"total {trainable + held + stored:,}; trainable {trainable:,}; statistics {stored:,}"
+    lines.append(totals + (f"; frozen {held:,} in {len(frozen)} layers" if frozen else ""))
     return "\n".join(lines)
 
 
 def _natural(name):
     """Sorts conv2d_2 before conv2d_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)$", name)]
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, models, optim, patience, records, steps
+from fer_jax import augment, datasets, patience, phases, pretrained, records, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
@@ -24,14 +24,11 @@ class Parts:
     """What a training is wired from."""
 
     data: datasets.FaceData
-    model: object
     order: order_lib.Order
     policy: augment.Policy
     keys: dict
     shardings: tuple
-    tx: object
-    lr_fn: object
-    abstract: steps.TrainState
+    phases: tuple[phases.Phase, ...]
 
 
 def wire(config) -> Parts:
@@ -45,7 +42,6 @@ def wire(config) -> Parts:
     shardings = steps.make_shardings()
     policy = augment.make(config.augment, facts.IMAGE_SIZE_PX)
     data = datasets.load(config.data)
-    model = models.make(config.model, len(data.classes))
     keys = dict(
         zip(
             ("init", "order", "augment", "dropout"),
@@ -53,6 +49,8 @@ def wire(config) -> Parts:
             strict=True,
         )
     )
+    if config.augment.fixed_views:
+        data, policy = _with_fixed_views(data, policy, keys["augment"], config.augment.fixed_views)
     order = order_lib.Order(
         data.train.labels,
         classes=len(data.classes),
@@ -61,9 +59,43 @@ def wire(config) -> Parts:
         min_class_share=config.data.min_class_share,
         max_class_share=config.data.max_class_share,
     )
-    tx, lr_fn = optim.make(config.optim, steps_per_epoch=order.steps_per_epoch, epochs=train.epochs)
-    abstract = steps.abstract_state(model, tx, facts.IMAGE_SHAPE, shardings[1])
-    return Parts(data, model, order, policy, keys, shardings, tx, lr_fn, abstract)
+    planned = phases.make(config, len(data.classes), steps_per_epoch=order.steps_per_epoch)
+    return Parts(data, order, policy, keys, shardings, planned)
+
+
+def _with_fixed_views(data, policy, key, views):
+    """Returns the data with its training faces changed once for all, and a policy that changes nothing more."""
+    train = data.train
+    images = augment.fixed_views(policy, train.images, key, views)
+    train = datasets.Faces(images, np.tile(train.labels, views))
+    return dataclasses.replace(data, train=train), augment.Policy()
+
+
+def load_weights(config, parts):
+    """Returns the pretrained weights that the first phase starts from, None where `model.weights` is empty.
+
+    Raises:
+      InputError: a weight file that cannot be had, read or used.
+    """
+    model = config.model
+    if not model.weights:
+        return None
+    weights = pretrained.load(
+        model.weights,
+        model.name,
+        parts.phases[0].abstract.variables,
+        cache_dir=pathlib.Path(config.data.cache_dir).expanduser() / "weights",
+        top=model.head == "imagenet",
+    )
+    logger.info("%s", weights.describe())
+    return weights
+
+
+def settle_scaling(config, parts, scaling: str) -> None:
+    """Gives faces the scaling that weights ask for which differ from their network's own, where it is left to us."""
+    if scaling and config.model.scaling == "auto":
+        config.model.scaling = scaling
+        parts.phases = phases.make(config, len(parts.data.classes), steps_per_epoch=parts.order.steps_per_epoch)
 
 
 def _check(config):
@@ -99,11 +131,13 @@ def describe(config, parts) -> None:
         counts = np.bincount(labels, minlength=len(data.classes))
         shown = ", ".join(f"{kind} {n:,}" for kind, n in zip(data.classes, counts, strict=True))
         logger.info("  %-10s %6s faces: %s", name, f"{len(labels):,}", shown)
-    logger.info(
-        "model: %s\n%s",
-        config.model.name,
-        params_lib.overview(parts.abstract.params, parts.abstract.batch_stats),
-    )
+    for phase in parts.phases:
+        abstract = phase.abstract
+        logger.info(
+            "model: %s in epochs %d to %d\n%s",
+            *(config.model.name, phase.first_epoch, phase.last_epoch),
+            params_lib.overview(abstract.params, abstract.batch_stats, phase.frozen),
+        )
     logger.info(
         "training: %d epochs of %d steps, batch %d, %s feeder, on %d x %s",
         *(config.train.epochs, parts.order.steps_per_epoch, config.train.batch_size, config.data.feeder),
@@ -111,7 +145,7 @@ def describe(config, parts) -> None:
     )
 
 
-def open_workdir(config, workdir, data):
+def open_workdir(config, workdir, data, weights=None):
     """Writes what the run is into its workdir, or refuses a workdir whose run is another one.
 
     Raises:
@@ -126,10 +160,12 @@ def open_workdir(config, workdir, data):
         "synthetic": data.synthetic,
         "classes": list(data.classes),
         "notes": list(data.notes),
+        "weights": weights.facts if weights else None,
     }
     if (workdir / "config.json").exists():
         saved = records.read_json(workdir / "config.json", what="config", mend="give another --workdir")
-        different = config_lib.differences(saved, mine)
+        # A field that the saved config does not have yet had its default.
+        different = config_lib.differences(config_lib.to_dict(config_lib.from_dict(saved)), mine)
         before = records.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
         if before["data_fingerprint"] != data.fingerprint:
             different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")

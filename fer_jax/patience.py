@@ -44,6 +44,10 @@ class EarlyStopping:
             self.wait += 1
         return improved
 
+    def start_phase(self) -> None:
+        """Counts anew, as each call of Keras's `fit` does; the best epoch stays."""
+        self.wait = 0
+
     @property
     def stop(self) -> bool:
         """Whether the patience is used up."""

@@ -19,33 +19,34 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """The progress of one epoch within a training: steps/s, images/s and the time left of the whole training."""
+    """The progress of a stretch of steps: steps/s, images/s and the time that is left.
 
-    def __init__(self, *, epoch: int, epochs: int, steps: int, batch_size: int):
-        self._epoch, self._epochs, self._steps, self._batch_size = epoch, epochs, steps, batch_size
+    what: its name, as 'epoch 3/50'; steps_after: steps of the same kind that follow it.
+    """
+
+    def __init__(self, what: str, *, steps: int, batch_size: int, steps_after: int = 0):
+        self._what, self._steps, self._after, self._batch_size = what, steps, steps_after, batch_size
         self._started = self._shown = time.perf_counter()
         self._done, self._bar = 0, None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=steps, desc=f"epoch {epoch}/{epochs}", unit="step", leave=False)
+            self._bar = tqdm(total=steps, desc=what, unit="step", leave=False)
 
-    def update(self, done: int, loss: float) -> None:
-        """Says that `done` steps of the epoch are over and what the mean loss of the last ones was."""
+    def update(self, done: int, loss: float | None = None) -> None:
+        """Says that `done` steps are over and, in training, what the mean loss of the last ones was."""
         now = time.perf_counter()
         rate = done / max(now - self._started, 1e-9)
-        left = duration(((self._epochs - self._epoch + 1) * self._steps - done) / rate)
-        text = f"loss {loss:.4f}, {rate * self._batch_size:,.0f} images/s, {left} left"
+        left = duration((self._steps + self._after - done) / rate)
+        text = "" if loss is None else f"loss {loss:.4f}, "
+        text += f"{rate * self._batch_size:,.0f} images/s, {left} left"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._done)
         elif now - self._shown > LINE_EVERY_SECONDS:
             self._shown = now
-            logger.info("epoch %d/%d step %d/%d: %.2f steps/s, %s", *self._place(done), rate, text)
+            logger.info("%s step %d/%d: %.2f steps/s, %s", self._what, done, self._steps, rate, text)
         self._done = done
-
-    def _place(self, done):
-        return self._epoch, self._epochs, done, self._steps
 
     def close(self) -> float:
         """Ends the bar; returns the seconds since the start."""

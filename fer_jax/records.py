@@ -44,6 +44,13 @@ def read_history(workdir) -> list[dict]:
     return [record for record in _read_jsonl(pathlib.Path(workdir) / "metrics.jsonl") if record["kind"] == "epoch"]
 
 
+def read_weights(workdir) -> dict | None:
+    """Returns the facts of the pretrained weights that a run began with, None where it began without."""
+    return read_json(pathlib.Path(workdir) / "run.json", what="record of the run", mend="give another --workdir").get(
+        "weights"
+    )
+
+
 def facts() -> dict:
     """Returns where and with what the program runs: time, command, commit, device, versions."""
     import jax

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from fer_jax import losses, metrics
+from fer_jax import params as params_lib
 
 
 def make_shardings():
@@ -22,7 +23,7 @@ class TrainState:
     step: jax.Array  # [] int32, steps taken
     params: dict
     batch_stats: dict
-    opt_state: optax.OptState
+    opt_state: optax.OptState  # of the parameters that are trained, and of no others
     lr_scale: jax.Array  # [] float32, what the plateau rule has left of the schedule's learning rate
 
     @property
@@ -31,40 +32,49 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def init_state(model, tx, key, image_shape) -> TrainState:
-    """Draws the initial state; image_shape is that of one face, (H, W, 1)."""
+def init_state(model, tx, key, image_shape, frozen=frozenset()) -> TrainState:
+    """Draws the initial state; image_shape is that of one face, (H, W, 1); frozen: paths of layers without training."""
     variables = model.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=tx.init(params),
+        opt_state=init_optimizer(tx, params, frozen),
         lr_scale=jnp.ones([], jnp.float32),
     )
 
 
-def abstract_state(model, tx, image_shape, sharding) -> TrainState:
+def init_optimizer(tx, params, frozen):
+    """Returns the optimizer's initial state for the parameters that are not frozen."""
+    return tx.init(params_lib.split(params, frozen)[0])
+
+
+def abstract_state(model, tx, image_shape, sharding, frozen=frozenset()) -> TrainState:
     """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
-    state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape))
+    state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape, frozen))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
 
 
-def make_train_step(model, tx, *, classes, key, label_smoothing=0.0, class_weights=None, l2=0.0):
+def make_train_step(
+    model, tx, *, classes, key, label_smoothing=0.0, class_weights=None, l2=0.0, frozen=frozenset(), forward=None
+):
     """Returns train_step(state, batch) -> (state, sums).
 
     batch: `image` uint8 [B, H, W, 1], `label` int [B], `mask` [B]. sums: `loss` (of what is minimised, over the real
     faces), `count`, `correct`. Dropout is drawn from (key, step). class_weights [K] multiply a face's loss, and the
-    batch still divides by its number of faces: Keras's `class_weight`.
+    batch still divides by its number of faces: Keras's `class_weight`. For the layers in `frozen` nothing is
+    differentiated. forward: the method of the model that takes what the batch holds as `image`; None: faces.
     """
 
-    def loss_fn(params, state, batch):
+    def loss_fn(params, held, state, batch):
         logits, changed = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params_lib.join(held, params), "batch_stats": state.batch_stats},
             batch["image"],
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, state.step)},
+            method=forward,
         )
         mask = batch["mask"]
         weights = mask if class_weights is None else mask * class_weights[batch["label"]]
@@ -79,12 +89,13 @@ def make_train_step(model, tx, *, classes, key, label_smoothing=0.0, class_weigh
         return mean, (changed.get("batch_stats", {}), sums)
 
     def train_step(state, batch):
-        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params, held = params_lib.split(state.params, frozen)
+        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, held, state, batch)
+        updates, opt_state = tx.update(grads, state.opt_state, params)
         updates = jax.tree.map(lambda update: update * state.lr_scale, updates)
         state = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params_lib.join(held, optax.apply_updates(params, updates)),
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
@@ -93,27 +104,28 @@ def make_train_step(model, tx, *, classes, key, label_smoothing=0.0, class_weigh
     return train_step
 
 
-def make_eval_step(model, *, classes):
+def make_eval_step(model, *, classes, forward=None):
     """Returns eval_step(variables, batch) -> (sums, probs [B, K] float32); see metrics.batch_sums for the sums.
 
     The loss is the plain cross-entropy, whatever training minimises, so that runs compare.
+    forward: as in `make_train_step`.
     """
 
     def eval_step(variables, batch):
-        logits = model.apply(variables, batch["image"], train=False)
+        logits = model.apply(variables, batch["image"], train=False, method=forward)
         total, _ = losses.cross_entropy(logits, losses.smooth(batch["label"], classes), batch["mask"])
         return metrics.batch_sums(logits, batch["label"], batch["mask"], total), jax.nn.softmax(logits)
 
     return eval_step
 
 
-def make_evaluate(model, *, classes, replicated):
+def make_evaluate(model, *, classes, replicated, forward=None):
     """Returns evaluate(variables, batches) -> (sums, probs [N, K] float32) over all real faces, on the host.
 
     batches: an iterable of batches on the devices; every face whose mask is not 0 counts once. replicated: the
     sharding that gives every process the whole array.
     """
-    eval_step = jax.jit(make_eval_step(model, classes=classes))
+    eval_step = jax.jit(make_eval_step(model, classes=classes, forward=forward))
     gather = jax.jit(lambda probs, mask: (probs, mask), out_shardings=replicated)
 
     def evaluate(variables, batches):

@@ -7,8 +7,9 @@ import math
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, losses, metrics, patience, records, steps
+from fer_jax import checkpoint, features, losses, metrics, patience, phases, records, steps
 from fer_jax import input as input_lib
+from fer_jax import params as params_lib
 from fer_jax import parts as parts_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -28,92 +29,163 @@ def train(config, workdir) -> dict:
     """
     parts = parts_lib.wire(config)
     parts_lib.describe(config, parts)
-    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(parts.abstract))
-    checkpoint.check_space(workdir, weights * (checkpoint.KEPT_LATEST + 2))
-    parts_lib.open_workdir(config, workdir, parts.data)
-    return _Training(config, workdir, parts).run()
+    state_bytes = max(
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(phase.abstract)) for phase in parts.phases
+    )
+    checkpoint.check_space(workdir, state_bytes * (checkpoint.KEPT_LATEST + 2))
+    begun = checkpoint.Checkpoints(workdir).step("latest") is not None
+    weights = None if begun else parts_lib.load_weights(config, parts)
+    facts_of_weights = weights.facts if weights else records.read_weights(workdir) if begun else None
+    parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
+    parts_lib.open_workdir(config, workdir, parts.data, weights)
+    return _Training(config, workdir, parts, weights).run()
 
 
 class _Training:
     """One training: its state, its checkpoints and what waits for an improvement."""
 
-    def __init__(self, config, workdir, parts):
+    def __init__(self, config, workdir, parts, weights):
         self._config, self._workdir, self._parts = config, workdir, parts
         self._checkpoints = checkpoint.Checkpoints(workdir)
-        settings, plateau = config.train.early_stopping, config.optim.plateau
+        settings = config.train.early_stopping
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
-        self._plateau = patience.Plateau(
-            plateau.monitor,
-            plateau.patience_epochs,
-            plateau.factor,
-            plateau.min_delta,
-            plateau.cooldown_epochs,
-            plateau.min_learning_rate / config.optim.learning_rate,
-        )
-        self._state, self._epoch = self._restore()
+        self._plateau = self._make_plateau()
+        self._state, self._epoch, self._phase = self._restore(weights)
         self._metrics = None
 
-    def _restore(self):
-        """Returns (state, epochs done): those of the latest checkpoint, or fresh ones."""
+    def _make_plateau(self):
+        settings = self._config.optim.plateau
+        return patience.Plateau(
+            settings.monitor,
+            settings.patience_epochs,
+            settings.factor,
+            settings.min_delta,
+            settings.cooldown_epochs,
+            settings.min_learning_rate / self._config.optim.learning_rate,
+        )
+
+    def _restore(self, weights):
+        """Returns (state, epochs done, phase): those of the latest checkpoint, or fresh ones with loaded weights."""
+        parts = self._parts
         if self._checkpoints.step("latest") is None:
-            parts = self._parts
-            init = functools.partial(steps.init_state, parts.model, parts.tx, parts.keys["init"], facts.IMAGE_SHAPE)
-            return jax.jit(init, out_shardings=parts.shardings[1])(), 0
-        state, meta = self._checkpoints.restore("latest", self._parts.abstract)
+            phase = parts.phases[0]
+            init = functools.partial(
+                steps.init_state, phase.model, phase.tx, parts.keys["init"], facts.IMAGE_SHAPE, phase.frozen
+            )
+            state = jax.jit(init, out_shardings=parts.shardings[1])()
+            return (state if weights is None else self._with(state, weights)), 0, phase
+        epoch = self._checkpoints.meta("latest")["epoch"]
+        phase = phases.of_epoch(parts.phases, epoch)
+        state, meta = self._checkpoints.restore("latest", phase.abstract)
         patience.restore(self._stopping, meta["early_stopping"])
         patience.restore(self._plateau, meta["plateau"])
-        logger.info("going on from step %d, epoch %d, in %s", int(state.step), meta["epoch"], self._workdir)
-        return state, meta["epoch"]
+        logger.info("going on from step %d, epoch %d, in %s", int(state.step), epoch, self._workdir)
+        return state, epoch, phase
+
+    def _with(self, state, weights):
+        """Puts pretrained weights into a fresh state; the optimizer's own state does not depend on them."""
+        put = functools.partial(jax.tree.map, lambda leaf: input_lib.put(leaf, self._parts.shardings[1]))
+        return state.replace(
+            params=params_lib.join(state.params, put(weights.params)),
+            batch_stats=params_lib.join(state.batch_stats, put(weights.batch_stats)),
+        )
 
     def run(self) -> dict:
         """Trains to the end; returns the scores of the best epoch."""
-        config, parts = self._config, self._parts
         started_at = int(self._state.step)
+        self._metrics = records.Metrics(
+            self._workdir,
+            resume_step=started_at,
+            tensorboard=self._config.log.tensorboard,
+            writes=jax.process_index() == 0,
+        )
+        try:
+            for phase in self._parts.phases[self._parts.phases.index(self._phase) :]:
+                self._run_phase(phase)
+        finally:
+            self._metrics.close()
+            self._checkpoints.close()
+        return self._finish(started_at)
+
+    def _run_phase(self, phase):
+        """Trains the epochs of a phase that are left."""
+        if phase is not self._phase:
+            self._enter(phase)
+        if self._epoch >= phase.last_epoch or self._stopping.stop:
+            return
+        config, parts = self._config, self._parts
+        data, forward = self._data(phase)
         feeder = input_lib.make(
             config.data.feeder,
-            faces=parts.data.train,
+            faces=data["train"],
             order=parts.order,
             policy=parts.policy,
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
         )
-        self._metrics = records.Metrics(
-            self._workdir,
-            resume_step=started_at,
-            tensorboard=config.log.tensorboard,
-            writes=jax.process_index() == 0,
+        advance = feeder.connect(self._train_step(phase, forward))
+        evaluate = steps.make_evaluate(
+            phase.model, classes=len(parts.data.classes), replicated=parts.shardings[1], forward=forward
         )
-        advance = feeder.connect(self._train_step())
-        evaluate = steps.make_evaluate(parts.model, classes=len(parts.data.classes), replicated=parts.shardings[1])
         try:
-            while self._epoch < config.train.epochs and not self._stopping.stop:
+            while self._epoch < phase.last_epoch and not self._stopping.stop:
                 self._epoch += 1
                 trained = self._train_epoch(feeder, advance)
-                faces = parts.data.validation
-                batches = input_lib.padded_batches(faces, config.train.batch_size, parts.shardings[0])
+                batches = input_lib.padded_batches(data["validation"], config.train.batch_size, parts.shardings[0])
                 sums, _ = evaluate(self._state.variables, batches)
                 self._end_epoch(trained, {f"validation_{k}": v for k, v in metrics.summarize(sums).items()})
         finally:
             feeder.close()
-            self._metrics.close()
-            self._checkpoints.close()
-        return self._finish(started_at)
 
-    def _train_step(self):
+    def _enter(self, phase):
+        """Goes over to a later phase: a fresh optimizer for what it trains, and rules that count anew."""
+        self._epoch, self._phase = phase.first_epoch - 1, phase
+        self._stopping.start_phase()
+        self._plateau = self._make_plateau()
+        init = jax.jit(
+            lambda params: steps.init_optimizer(phase.tx, params, phase.frozen), out_shardings=self._parts.shardings[1]
+        )
+        scale = input_lib.put(np.ones([], np.float32), self._parts.shardings[1])
+        step = input_lib.put(np.asarray(phase.first_step, np.int32), self._parts.shardings[1])
+        self._state = self._state.replace(step=step, opt_state=init(self._state.params), lr_scale=scale)
+        logger.info("fine-tuning from epoch %d on: %d layers stay frozen", phase.first_epoch, len(phase.frozen))
+
+    def _data(self, phase):
+        """Returns the faces of training and validation, or their features, and the model's method that takes them."""
+        config, parts = self._config, self._parts
+        data = {"train": parts.data.train, "validation": parts.data.validation}
+        if not (phase.backbone_frozen and config.train.cache_features) or parts.policy.active:
+            return data, None
+        held = {
+            name: features.cached(
+                phase.model,
+                self._state.variables,
+                faces,
+                batch_size=config.train.batch_size,
+                shardings=parts.shardings,
+                cache_dir=config.data.cache_dir,
+            )
+            for name, faces in data.items()
+        }
+        return (data, None) if None in held.values() else (held, features.FORWARD)
+
+    def _train_step(self, phase, forward):
         config, parts = self._config, self._parts
         weights = None
         if config.loss.class_weights == "balanced":
             counts = np.bincount(parts.data.train.labels, minlength=len(parts.data.classes))
             weights = losses.balanced_class_weights(counts)
         return steps.make_train_step(
-            parts.model,
-            parts.tx,
+            phase.model,
+            phase.tx,
             classes=len(parts.data.classes),
             key=parts.keys["dropout"],
             label_smoothing=config.loss.label_smoothing,
             class_weights=weights,
             l2=config.loss.l2,
+            frozen=phase.frozen,
+            forward=forward,
         )
 
     def _train_epoch(self, feeder, advance):
@@ -125,10 +197,10 @@ class _Training:
             self._epoch * parts.order.steps_per_epoch,
         )
         progress = Progress(
-            epoch=self._epoch,
-            epochs=config.train.epochs,
-            steps=parts.order.steps_per_epoch,
+            f"epoch {self._epoch}/{config.train.epochs}",
+            steps=last - first,
             batch_size=config.train.batch_size,
+            steps_after=(config.train.epochs - self._epoch) * (last - first),
         )
         for step in range(first, last, config.log.every_steps):
             count = min(config.log.every_steps, last - step)
@@ -147,7 +219,7 @@ class _Training:
         return {
             "train_loss": total["loss"] / total["count"],
             "train_accuracy": total["correct"] / total["count"],
-            "learning_rate": float(parts.lr_fn(last - 1)) * self._plateau.scale,
+            "learning_rate": float(self._phase.lr_fn(last - 1 - self._phase.first_step)) * self._plateau.scale,
             "seconds": seconds,
             "images_per_second": total["count"] / seconds,
             "steps_per_second": (last - first) / seconds,
@@ -188,7 +260,7 @@ class _Training:
 
     def _restore_best(self):
         self._checkpoints.wait()
-        best, meta = self._checkpoints.restore("best", self._parts.abstract.variables)
+        best, meta = self._checkpoints.restore("best", self._phase.abstract.variables)
         self._state = self._state.replace(**best)
         logger.info("the best variables, of epoch %d, are put back", meta["epoch"])
 

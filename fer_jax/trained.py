@@ -6,10 +6,9 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, models, optim, records, steps
+from fer_jax import checkpoint, phases, records, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
-from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
 CHECKPOINTS = ("best", "latest")
@@ -20,7 +19,8 @@ logger = logging.getLogger("fer_jax")
 class Trained:
     """A model with its variables, and the names that its outputs stand for.
 
-    meta: what was saved with the checkpoint, `epoch`, `step` and `scores` among it; run: the facts in run.json.
+    meta: what was saved with the checkpoint, `epoch`, `step` and `scores` among it; run: the facts in run.json;
+    frozen: paths of the layers that were not trained in the checkpoint's epoch.
     """
 
     config: object
@@ -29,6 +29,7 @@ class Trained:
     classes: tuple[str, ...]
     meta: dict
     run: dict
+    frozen: frozenset[str]
 
 
 def load(workdir, kind: str = "best") -> Trained:
@@ -44,17 +45,18 @@ def load(workdir, kind: str = "best") -> Trained:
     config = config_lib.from_dict(records.read_json(workdir / "config.json", what="config of a run", mend=mend))
     run = records.read_json(workdir / "run.json", what="record of the run", mend=mend)
     checkpoints = checkpoint.Checkpoints(workdir)
-    classes = tuple(checkpoints.meta(kind)["classes"])
-    model = models.make(config.model, len(classes))
-    # The optimizer's state has the same shape for every length of training.
-    tx, _ = optim.make(config.optim, steps_per_epoch=1000, epochs=config.train.epochs)
-    like = steps.abstract_state(model, tx, facts.IMAGE_SHAPE, steps.make_shardings()[1])
-    restored, meta = checkpoints.restore(kind, like.variables if kind == "best" else like)
+    meta = checkpoints.meta(kind)
+    classes = tuple(meta["classes"])
+    # The optimizer's state has the same shape for every length of an epoch.
+    planned = phases.make(config, len(classes), steps_per_epoch=1000)
+    phase = phases.of_epoch(planned, meta["epoch"])
+    like = phase.abstract
+    restored, _ = checkpoints.restore(kind, like.variables if kind == "best" else like)
     variables = restored if kind == "best" else restored.variables
     meta = {**meta, "step": checkpoints.step(kind), "checkpoint": kind}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
-    return Trained(config, model, variables, classes, meta, run)
+    return Trained(config, phase.model, variables, classes, meta, run, phase.frozen)
 
 
 def predict(trained: Trained, faces, batch_size: int = 256):

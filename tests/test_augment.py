@@ -251,7 +251,9 @@ def test_numpy_and_jax_draw_the_same():
 
 def test_the_policys_fields_and_defaults_are_those_of_the_config():
     section = config_lib.get_default().augment
-    assert dataclasses.asdict(augment.Policy()) == section.to_dict()
+    fields = section.to_dict()
+    assert fields.pop("fixed_views") == 0
+    assert dataclasses.asdict(augment.Policy()) == fields
     section.zoom = 0.3
     assert augment.make(section, 48) == augment.Policy(zoom=0.3)
 
@@ -280,3 +282,25 @@ def test_a_policy_that_cannot_be_is_refused(fields, message):
     with pytest.raises(InputError) as caught:
         augment.make(section, 48)
     assert message in str(caught.value)
+
+
+def test_fixed_views_change_each_face_by_its_own_draw_and_always_the_same(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 1), dtype=np.uint8)
+    policy, key = augment.Policy(rotate_degrees=20.0, flip_horizontal=0.5), jax.random.key(3)
+    views = augment.fixed_views(policy, images, key, 2)
+    assert views.shape == (10, 48, 48, 1) and views.dtype == np.uint8
+    monkeypatch.setattr(augment, "VIEW_BATCH", 2)  # how many at a time makes no difference
+    np.testing.assert_array_equal(views, augment.fixed_views(policy, images, key, 2))
+    assert not np.array_equal(views[:5], views[5:])
+    for view in (0, 1):
+        uniform = jax.random.uniform(jax.random.fold_in(key, view), (5, augment.DRAWS))
+        expected = augment.apply(policy, images, augment.parameters(policy, uniform, 48))
+        np.testing.assert_array_equal(views[5 * view :][:5], expected)
+
+
+@pytest.mark.parametrize(("views", "message"), [(-1, "give how often"), (3, "needs a change to make")])
+def test_fixed_views_that_make_no_sense_are_refused(views, message):
+    section = config_lib.get_default().augment
+    section.fixed_views = views
+    with pytest.raises(InputError, match=message):
+        augment.make(section, 48)

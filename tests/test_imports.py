@@ -13,8 +13,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 FLOORS = {
     "entry": ("main", "evaluate"),
     "wiring": ("train",),
-    "assembly": ("parts", "trained", "report"),
-    "part": ("steps", "optim", "models", "checkpoint", "records", "input"),
+    "assembly": ("parts", "trained", "report", "features"),
+    "plan": ("phases",),
+    "part": ("steps", "optim", "models", "checkpoint", "records", "input", "pretrained"),
     "leaf": (
         "losses",
         "metrics",
@@ -26,6 +27,7 @@ FLOORS = {
         "config",
         "command",
         "keras_layers",
+        "ops",
     ),
     "ground": ("errors",),
 }
@@ -41,6 +43,7 @@ HOMES = {
     "orbax": {"checkpoint.py"},
     "tensorboardX": {"records.py"},
     "matplotlib": {"report/"},
+    "h5py": {"pretrained/"},
 }
 
 

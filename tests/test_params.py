@@ -1,8 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from fer_jax import params
+from fer_jax.errors import InputError
 
 PARAMS = {
     "dense": {"kernel": np.zeros((6, 4)), "bias": np.zeros(4)},
@@ -40,3 +42,42 @@ def test_the_overview_has_a_line_a_layer_in_natural_order_and_keras_totals():
         ["dense", "6x4", "28"],
     ]
     assert totals == "total 88; trainable 84; statistics 4"
+
+
+NESTED = {"backbone": {"stem": {"kernel": 1}, "top": {"kernel": 2, "bias": 3}}, "head": {"dense": {"kernel": 4}}}
+
+
+def test_split_and_join_are_inverse():
+    for frozen in (set(), {"backbone/stem"}, {"backbone/stem", "backbone/top"}, {"head/dense", "backbone/top"}):
+        free, held = params.split(NESTED, frozenset(frozen))
+        assert params.layers(held).keys() == frozen
+        assert params.layers(free).keys() == params.layers(NESTED).keys() - frozen
+        assert params.join(free, held) == NESTED
+
+
+def test_a_pattern_takes_a_scope_or_a_layer_as_a_whole():
+    paths = {
+        ("backbone",): {"backbone/stem", "backbone/top"},
+        ("backbone/t.*",): {"backbone/top"},
+        (".*/dense", "backbone/stem"): {"head/dense", "backbone/stem"},
+        (): set(),
+    }
+    for patterns, expected in paths.items():
+        assert params.select(NESTED, patterns) == expected
+
+
+def test_a_pattern_without_a_match_is_refused():
+    with pytest.raises(InputError, match="'stem' matches no layer; there are for instance backbone, head"):
+        params.select(NESTED, ("stem",))
+
+
+def test_the_overview_names_what_is_frozen_and_sums_up_long_scopes():
+    tree = {
+        "backbone": {f"conv_{i}": {"kernel": np.zeros((2, 3))} for i in range(params.SHOWN_LAYERS + 1)},
+        "head": {"dense": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}},
+    }
+    frozen = frozenset(f"backbone/conv_{i}" for i in range(10))
+    _, backbone, head, totals = params.overview(tree, {}, frozen).split("\n")
+    assert backbone.split() == ["backbone", "(31", "layers)", "186"]
+    assert head.split() == ["head/dense", "3x2", "8"]
+    assert totals == "total 194; trainable 134; statistics 0; frozen 60 in 10 layers"

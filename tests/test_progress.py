@@ -30,7 +30,7 @@ def test_a_log_gets_a_line_now_and_then_with_the_rate_and_the_time_left(monkeypa
     clock = types.SimpleNamespace(now=1000.0)
     monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(progress.sys, "stderr", types.SimpleNamespace(isatty=lambda: False))
-    shown = progress.Progress(epoch=2, epochs=4, steps=500, batch_size=10)
+    shown = progress.Progress("epoch 2/4", steps=500, batch_size=10, steps_after=(4 - 2) * 500)
     with caplog.at_level(logging.INFO, "fer_jax"):
         clock.now += progress.LINE_EVERY_SECONDS
         shown.update(120, 1.9)  # no line yet

@@ -40,6 +40,9 @@ def load(data) -> FaceData:
     if data.classes:
         faces, classes = splits.select(faces, classes, data.classes)
         _check_not_empty(faces, " of data.classes")
+    if data.train_faces:
+        faces, more = splits.thin(faces, data.train_faces, seed=data.split_seed)
+        notes += more
     notes += splits.shared_pictures(faces)
     for note in notes:
         _LOG.info("%s: %s", name, note)

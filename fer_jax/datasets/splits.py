@@ -53,6 +53,26 @@ def _carve(train, classes, split, seed):
     return train.take(np.sort(rest)), train.take(np.sort(carved))
 
 
+def thin(faces, count, *, seed):
+    """Keeps `count` of the training faces, stratified; returns ({split: Faces}, notes).
+
+    Raises InputError where there are fewer, or fewer than one a class would be kept.
+    """
+    train = faces["train"]
+    if not 0 < count <= len(train):
+        raise InputError(f"data.train_faces is {count}: give 1 to {len(train):,}, or 0 for all")
+    if count == len(train):
+        return faces, []
+    try:
+        kept, _ = model_selection.train_test_split(
+            np.arange(len(train)), train_size=count, stratify=train.labels, random_state=seed
+        )
+    except ValueError as error:
+        raise InputError(f"data.train_faces is {count}, too few to keep every class: {error}") from error
+    note = f"Only {count:,} of {len(train):,} training faces are used, stratified, with data.split_seed {seed}."
+    return {**faces, "train": train.take(np.sort(kept))}, [note]
+
+
 def select(faces, classes, wanted):
     """Keeps the classes `wanted` and renumbers the labels in that order; returns ({split: Faces}, names)."""
     wanted = tuple(wanted)

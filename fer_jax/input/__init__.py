@@ -1,5 +1,7 @@
 """Two feeders of the same batches `{image uint8 [B, 48, 48, 1], label int32 [B], mask float32 [B]}`.
 
+Where the backbone is frozen, `image` holds its features, float32 [B, ...].
+
 `tfdata` prepares batches on the host; `resident` keeps the whole split on the accelerator. Both follow one sampling
 plan (`order`) and one augmentation policy with the same draws, so a run may change feeders and see the same faces.
 """
@@ -53,7 +55,7 @@ def padded_batches(faces, batch_size: int, sharding):
         picked = np.arange(start, min(start + batch_size, count))
         padding = (0, batch_size - len(picked))
         batch = {
-            "image": np.pad(faces.images[picked], (padding, (0, 0), (0, 0), (0, 0))),
+            "image": np.pad(faces.images[picked], (padding, *[(0, 0)] * (faces.images.ndim - 1))),
             "label": np.pad(faces.labels[picked], padding),
             "mask": np.pad(np.ones(len(picked), np.float32), padding),
         }

@@ -13,6 +13,13 @@ from fer_jax.models.preprocess import Preprocess
 # module -> its models, by their names in the config
 FAMILIES = {
     "vgg": ("vgg16", "vgg19"),
+    "resnet": ("resnet50", "resnet101", "resnet152"),
+    "resnet_v2": ("resnet50v2", "resnet101v2", "resnet152v2"),
+    "inception_v3": ("inception_v3",),
+    "inception_resnet_v2": ("inception_resnet_v2",),
+    "efficientnet": ("efficientnetb0", "efficientnetb1", "efficientnetb2", "efficientnetb3"),
+    "efficientnet_v2": ("efficientnetv2b2",),
+    "efficientnet_lite": ("efficientnet_lite0",),
 }
 BACKBONES = tuple(name for names in FAMILIES.values() for name in names)
 NAMES = ("cnn", *BACKBONES)
@@ -26,13 +33,17 @@ def row(name: str) -> Row:
     return importlib.import_module(f"fer_jax.models.{family}").MODELS[name]
 
 
-def make(model, classes: int, *, stored: frozenset[str] = frozenset()) -> nn.Module:
+def make(
+    model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_frozen: bool = False
+) -> nn.Module:
     """Builds the linen module of the config section `model`.
 
     Args:
       model: the section; `name` chooses the network.
       classes: K, the number of emotions.
       stored: paths of the BatchNorms that use their stored statistics in training too.
+      backbone_frozen: whether the backbone runs as in evaluation in training too (no stochastic depth), so that its
+        features of a face are always the same.
 
     Returns:
       A module called as `module.apply(variables, image, train=...)` with uint8 faces [B, H, W, 1 or 3]; it returns
@@ -50,10 +61,10 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset()) -> nn.Mod
         scaling = "unit" if model.scaling == "auto" else model.scaling
         preprocess = Preprocess(scaling, model.channels, model.size_px)
         return stack.Stack(layers=stack.parse(model.layers), classes=classes, preprocess=preprocess, **common)
-    return _network(model, classes, common)
+    return _network(model, classes, common, backbone_frozen)
 
 
-def _network(model, classes, common):
+def _network(model, classes, common, backbone_frozen):
     facts = row(model.name)
     if model.size_px and model.size_px < facts.min_px:
         raise InputError(
@@ -74,4 +85,5 @@ def _network(model, classes, common):
             layers=head[first:], classes=classes, classifier=IMAGENET_CLASSIFIER if as_imagenet else "", **common
         ),
         min_px=facts.min_px,
+        backbone_frozen=backbone_frozen,
     )

@@ -38,6 +38,7 @@ class Network(nn.Module):
     neck: nn.Module
     head: nn.Module
     min_px: int
+    backbone_frozen: bool = False
 
     def features(self, image, *, train: bool):
         """Returns what the head sees, [B, ...]."""
@@ -47,7 +48,8 @@ class Network(nn.Module):
                 f"faces of {x.shape[1]}x{x.shape[2]} pixels are too small for this model, whose minimum is "
                 f"{self.min_px}: set model.size_px to {self.min_px} or more"
             )
-        return self.neck(self.backbone(x.astype(self.backbone.dtype), train=train), train=train)
+        x = self.backbone(x.astype(self.backbone.dtype), train=train and not self.backbone_frozen)
+        return self.neck(x, train=train)
 
     def classify(self, features, *, train: bool):
         """Returns float32 logits [B, K] of features."""

@@ -4,19 +4,24 @@ Variables are flat and named as Keras names its layers, `params[<layer>][kernel 
 `batch_stats[<layer>][mean | var]`, so that foreign weights and Keras's layer numbers need no map.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from fer_jax import ops
 from fer_jax.errors import InputError
 
 GLOROT = nn.initializers.glorot_uniform()  # Keras's default
 
 
 def _negative_mean(key, shape, dtype=jnp.float32, **_):
-    """Yilmaz and Poli 2022: normal with the mean max(-1, -8 / N) of a layer of N neurons."""
-    return GLOROT(key, shape, dtype) + max(-1.0, -8.0 / shape[-1])
+    """Yilmaz and Poli 2022: weights with the mean max(-1, -8 / N) for a layer of N neurons.
+
+    N is taken as the inputs of a unit, which in their networks of even width is the same; the spread is Glorot's.
+    """
+    return GLOROT(key, shape, dtype) + max(-1.0, -8.0 / math.prod(shape[:-1]))
 
 
 # model.init -> initializer of kernels; "keras" leaves each family its own
@@ -64,6 +69,7 @@ class Layers(nn.Module):
             _pair(strides),
             padding,
             feature_group_count=channels,
+            conv_general_dilated=ops.depthwise_conv,
             use_bias=use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init or init,

@@ -202,3 +202,20 @@ def test_the_whole_real_set(real, make_data, tmp_path):
         assert 0 < np.abs(difference).mean() < 3  # JPEG
     assert any("22,014 of 35,887 faces" in text for text in table.notes)
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_few_training_faces_keep_the_shares_of_the_classes_and_the_other_splits():
+    faces = {"train": blank(np.repeat(np.arange(7), facts.OFFICIAL_COUNTS["train"])), "test": blank([0, 1])}
+    thinned, notes = splits.thin(faces, 3000, seed=0)
+    counts = np.bincount(thinned["train"].labels)
+    shares = np.array(facts.OFFICIAL_COUNTS["train"]) * 3000 / 28709
+    assert counts.sum() == 3000 and np.abs(counts - shares).max() < 1
+    assert thinned["test"] is faces["test"] and "Only 3,000 of 28,709 training faces" in notes[0]
+    assert splits.thin(faces, 28709, seed=0) == (faces, [])
+
+
+@pytest.mark.parametrize(("count", "message"), [(28710, "give 1 to 28,709"), (-1, "give 1 to"), (3, "too few")])
+def test_an_impossible_number_of_training_faces_is_refused(count, message):
+    faces = {"train": blank(np.repeat(np.arange(7), facts.OFFICIAL_COUNTS["train"]))}
+    with pytest.raises(InputError, match=message):
+        splits.thin(faces, count, seed=0)

@@ -41,6 +41,7 @@ def test_features_equal_those_of_keras_at_even_and_odd_sizes(keras, name):
         theirs = reference.build(keras, name, size_px) if name in SIZED else theirs
         faces = draw_faces(size_px)
         expected = theirs(reference.preprocessed(keras, name, faces), training=False)
+        assert np.abs(expected[0] - expected[1]).max() > 0.01 * np.abs(expected).max()  # else equality proves nothing
         assert_close(features(model, reference.variables(theirs, name), faces), expected)
 
 
@@ -60,6 +61,8 @@ def test_logits_equal_those_of_keras_at_the_native_size(keras, name):
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("vgg")])
 def test_running_statistics_after_a_training_step_equal_those_of_keras(keras, name):
     model = reference.network(name, head="global_avg_pool")
+    if hasattr(model.backbone, "drop_connect"):
+        model = model.clone(backbone=model.backbone.clone(drop_connect=0.0))
     theirs = reference.build(keras, name, TRAINED_PX)
     faces = draw_faces(TRAINED_PX, count=4)
     variables = reference.variables(theirs, name)

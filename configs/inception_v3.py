@@ -1,0 +1,18 @@
+"""R3's InceptionV3 with ImageNet weights, frozen, at 75 px: 22,329,127 parameters.
+
+python -m fer_jax.main --config configs/inception_v3.py --config.data.path=<folder with fer2013.csv>
+"""
+
+from fer_jax import config as config_lib
+
+
+def get_config():
+    """Returns the config."""
+    config = config_lib.get_default()
+    config.model.update({"name": "inception_v3", "weights": "imagenet", "size_px": 75})
+    config.model.head = "global_avg_pool, dense 256 relu, dropout 0.5"
+    config.data.split = "random"
+    config.optim.freeze = ("backbone",)
+    config.optim.plateau.patience_epochs = 5
+    config.train.early_stopping.patience_epochs = 20
+    return config

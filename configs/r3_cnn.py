@@ -1,0 +1,32 @@
+"""R3's custom CNNs: `:four_layer`, `:seven_layer`, and `:searched`, found by Bayesian optimization.
+
+python -m fer_jax.main --config configs/r3_cnn.py:seven_layer --config.data.path=<folder with fer2013.csv>
+
+Layers by the published parameter counts (1,949,447; 1,394,183; 2,901,831); the report gives no dropout rates.
+Stratified random 80/10/10, the rate cut on a plateau, early stopping after 20 epochs, as the report has it.
+"""
+
+from fer_jax import config as config_lib
+
+
+def _pair(first, second):
+    return f"conv {first} valid relu, batch_norm, conv {second} valid relu, batch_norm, max_pool, dropout 0.25"
+
+
+FOUR = [f"conv {n} valid relu, batch_norm, max_pool, dropout 0.25" for n in (64, 128, 256, 512)]
+DENSE = "dense 256 relu, batch_norm, dropout 0.5"
+VARIANTS = {
+    "four_layer": [*FOUR, "flatten", "dense 512 relu, dropout 0.5", "dense 256 relu, dropout 0.5"],
+    "seven_layer": [_pair(32, 64), _pair(128, 128), _pair(256, 256), "flatten", DENSE],
+    "searched": [_pair(64, 64), _pair(128, 256), _pair(320, 448), "flatten", DENSE],
+}
+
+
+def get_config(variant="seven_layer"):
+    """Returns the config of a variant."""
+    config = config_lib.get_default()
+    config.model.layers = ", ".join(config_lib.variant(variant, VARIANTS))
+    config.data.split = "random"
+    config.optim.plateau.patience_epochs = 5
+    config.train.early_stopping.patience_epochs = 20
+    return config

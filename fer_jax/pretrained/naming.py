@@ -1,0 +1,246 @@
+"""From a file's layers to ours: by name where names are fixed, by position where Keras made them up.
+
+Keras itself loads by position. For the Inception networks, whose names depend on what else the process had built, there
+is no other way, and keras_layers holds the order; everywhere else names say more, and a wrong order cannot matter.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+
+import numpy as np
+
+from fer_jax import keras_layers
+from fer_jax.errors import InputError
+from fer_jax.pretrained import keras_h5, registry
+
+AUTOMATIC = re.compile(r"(conv(?:olution)?2d|batch_?normalization|dense)(?:_(\d+))?")
+VGGFACE = "vggface"
+# What a layer is called in a file -> with us.
+RENAMES = (
+    (re.compile(r"normalization_\d+"), "normalization"),
+    (re.compile(r"probs|fc1000"), "predictions"),  # of Keras's networks before 2020
+)
+VGGFACE_NAME = re.compile(r"conv([1-5])_([1-3])")  # Oxford's names of VGG16's layers
+# ImageNet's mean and standard deviation of RGB in 0..1. Keras's files hold the deviation as `variance`, or its square.
+IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+LEAVES = {
+    ("Conv2D", 1): ("kernel",),
+    ("Conv2D", 2): ("kernel", "bias"),
+    ("Dense", 1): ("kernel",),
+    ("Dense", 2): ("kernel", "bias"),
+    ("BatchNormalization", 3): ("bias", "mean", "var"),  # without gamma
+    ("BatchNormalization", 4): ("scale", "bias", "mean", "var"),
+}
+# EfficientNet-Lite0's blocks: how often each stage repeats, as in the other EfficientNets.
+LITE_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+LITE_LAYERS = {
+    "_conv_stem": "stem_conv",
+    "_bn0": "stem_bn",
+    "_conv_head": "top_conv",
+    "_bn1": "top_bn",
+    "_fc": "predictions",
+}
+LITE_BLOCK_LAYERS = {
+    "_expand_conv": "expand_conv",
+    "_bn0": "expand_bn",
+    "_depthwise_conv": "dwconv",
+    "_bn1": "bn",
+    "_project_conv": "project_conv",
+    "_bn2": "project_bn",
+}
+TORCH_LEAVES = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A file's weights under our names.
+
+    path: of the file. layers: {layer: {kernel | bias | scale | mean | var: float32}}, kernels as Flax has them.
+    refused: {what else the file holds: why it is left}. models: the networks of Keras whose layers these are.
+    scaling: what the weights expect of their input where that is not the network's own.
+    """
+
+    path: str
+    layers: dict[str, dict[str, np.ndarray]]
+    refused: dict[str, str]
+    models: tuple[str, ...] = ()
+    scaling: str = ""
+
+
+def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], model: str, *, trusted: bool) -> Weights:
+    """Gives the layers of a Keras file our names.
+
+    Args:
+      path: of the file, for messages.
+      found: its layers, as keras_h5.read returns them.
+      refused: what else it holds, likewise.
+      model: the network that is to take them.
+      trusted: the file is Keras's own by its hash, so its order is Keras's, whatever its names say.
+
+    Raises:
+      InputError: a file whose order of layers is not the network's, or that holds another number of them.
+    """
+    table = keras_layers.order(model)
+    models = _identify(found)
+    kinds = {layer.name: layer.kind for layer in table}
+    scaling = VGGFACE if model == "vgg16" and any(VGGFACE_NAME.fullmatch(layer.name) for layer in found) else ""
+    if not table:
+        names = _renumbered(found)
+    elif any(AUTOMATIC.fullmatch(name) for name in kinds) or not any(layer.named for layer in found):
+        names = _by_position(path, found, model, trusted, models)
+    else:
+        names = [_rename(layer.name) for layer in found]
+    layers, refused = {}, dict(refused)
+    for name, layer in zip(names, found, strict=True):
+        kind = kinds.get(name, layer.kind)
+        leaves = LEAVES.get((layer.kind.removeprefix("Depthwise"), len(layer.arrays)))
+        if kind == "Normalization":
+            refused[layer.name] = _normalization(layer.arrays)
+        elif name in layers:
+            refused[layer.name] = "a second layer of this name"
+        elif leaves is None:
+            refused[layer.name] = "shapes " + ", ".join(str(array.shape) for array in layer.arrays) + ": no known layer"
+        else:
+            layers[name] = {leaf: _ours(leaf, kind, array) for leaf, array in zip(leaves, layer.arrays, strict=True)}
+    return Weights(str(path), layers, refused, models, scaling)
+
+
+def from_lite(path, tensors: dict[str, np.ndarray]) -> Weights:
+    """Gives the tensors of EfficientNet-Lite0 in PyTorch the names that Keras's EfficientNets have.
+
+    Kernels [out, in, h, w] become [h, w, in, out], depthwise ones too; the classifier is transposed.
+
+    Raises:
+      InputError: a tensor of another network.
+    """
+    layers, counts = {}, 0
+    for name, array in tensors.items():
+        torch_layer, _, torch_leaf = name.rpartition(".")
+        if torch_leaf == "num_batches_tracked":
+            counts += 1
+            continue
+        layer = _lite_layer(torch_layer)
+        if layer is None or torch_leaf not in ("weight", *TORCH_LEAVES):
+            raise InputError(f"{path} is not of efficientnet_lite0: it holds '{name}'")
+        leaf = TORCH_LEAVES.get(torch_leaf) or ("scale" if array.ndim == 1 else "kernel")
+        axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, (0,))
+        layers.setdefault(layer, {})[leaf] = np.ascontiguousarray(array.transpose(axes), np.float32)
+    refused = {"num_batches_tracked": f"PyTorch's {counts} counts of batches, which no layer of ours has"}
+    return Weights(str(path), layers, refused if counts else {}, ("efficientnet_lite0",))
+
+
+def _lite_layer(torch_layer):
+    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", torch_layer)
+    if not block:
+        return LITE_LAYERS.get(torch_layer)
+    names = [f"block{stage}{'abcd'[i]}" for stage, count in enumerate(LITE_REPEATS, 1) for i in range(count)]
+    number, inside = int(block[1]), LITE_BLOCK_LAYERS.get(block[2])
+    return f"{names[number]}_{inside}" if inside and number < len(names) else None
+
+
+def _rename(name):
+    for pattern, ours in RENAMES:
+        if pattern.fullmatch(name):
+            return ours
+    match = VGGFACE_NAME.fullmatch(name)
+    return f"block{match[1]}_conv{match[2]}" if match else name
+
+
+def _ours(leaf, kind, array):
+    if leaf == "kernel" and kind == "DepthwiseConv2D" and array.ndim == 4:
+        array = array.transpose(0, 1, 3, 2)
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _normalization(arrays):
+    mean, variance = (np.ravel(array) for array in arrays[:2])
+    deviations = (IMAGENET_STD, IMAGENET_STD**2)
+    if mean.shape == (3,) and np.allclose(mean, IMAGENET_MEAN, atol=1e-4):
+        if any(np.allclose(variance, deviation, atol=1e-4) for deviation in deviations):
+            return "constants of the preprocessing, and equal to ours"
+        return f"constants of the preprocessing; its deviations {variance} are not ImageNet's, which the model uses"
+    return f"constants of the preprocessing; its means {mean} are not ImageNet's, which the model uses"
+
+
+def _identify(found):
+    """Names the networks of Keras that have just these layers, a classifier apart."""
+    names = {_rename(layer.name) for layer in found}
+    counts = Counter(layer.kind for layer in found)
+    models = []
+    for model in dict.fromkeys(row.model for row in registry.ROWS):
+        table = [layer for layer in keras_layers.order(model) if layer.kind not in ("Dense", "Normalization")]
+        fixed = {layer.name for layer in table if not AUTOMATIC.fullmatch(layer.name)}
+        same_counts = all(
+            counts[kind] == sum(layer.kind == kind for layer in table) for kind in ("Conv2D", "BatchNormalization")
+        )
+        if table and ((fixed <= names and len(fixed) == len(table)) or (len(fixed) < len(table) and same_counts)):
+            models.append((len(table), model))
+    largest = max(models, default=(0,))[0]  # ResNet50's names are also ResNet101's
+    return tuple(model for size, model in models if size == largest)
+
+
+def _by_position(path, found, model, trusted, models):
+    """Names layers by their place among those of their class, which for all classes at once is Keras's rule."""
+    table = keras_layers.order(model)
+    names = [_rename(layer.name) for layer in found]
+    for kind in dict.fromkeys(layer.kind for layer in table):
+        expected = [layer.name for layer in table if layer.kind == kind]
+        places = [i for i, layer in enumerate(found) if layer.kind == kind and layer.inner]
+        if kind == "Dense":
+            # A classifier of its own has a name of its own, or another number of layers than Keras's.
+            if len(places) != len(expected) or any(found[i].named for i in places):
+                continue
+        elif kind == "Normalization" and not places:
+            continue
+        elif len(places) < len(expected) or (len(places) > len(expected) and "Conv" in kind):
+            other = f"; its layers are those of {' or '.join(models)}" if models else ""
+            raise InputError(
+                f"{path} is a weight file of another model: {len(places)} layers of class {kind}, {model} has "
+                f"{len(expected)}{other}"
+            )
+        places = places[: len(expected)]
+        if not trusted and all(found[i].named for i in places):
+            _check_order(path, [found[i].name for i in places], expected, model)
+        for place, name in zip(places, expected, strict=True):
+            names[place] = name
+    return names
+
+
+def _check_order(path, given, expected, model):
+    """Compares what names say, whatever their numbers count from, with the order of keras_layers."""
+    fixed = {name for name in expected if not AUTOMATIC.fullmatch(name)}
+    moved = [i for i, name in enumerate(given) if name in fixed and name != expected[i]]
+    places = [i for i, name in enumerate(expected) if name not in fixed]
+    # Names given by hand say nothing.
+    if places and all(AUTOMATIC.fullmatch(given[i]) for i in places):
+        theirs, ours = (_ranks([names[i] for i in places]) for names in (given, expected))
+        moved += [places[i] for i in np.flatnonzero(theirs != ours)]
+    if moved:
+        raise InputError(
+            f"{path} holds the layers of {model} in another order than Keras: {given[moved[0]]} stands where "
+            f"{expected[moved[0]]} is due ({len(moved)} layers in all); save it anew with Keras 3"
+        )
+
+
+def _ranks(names):
+    return np.argsort(np.argsort([_number(AUTOMATIC.fullmatch(name)) for name in names]))
+
+
+def _number(match):
+    return int(match[2] or 0)
+
+
+def _renumbered(found):
+    """Counts automatic names from zero, as our networks of plain layers do."""
+    numbers = {}
+    for layer in found:
+        match = AUTOMATIC.fullmatch(layer.name)
+        if match:
+            numbers.setdefault(match[1], set()).add(_number(match))
+    names = []
+    for layer in found:
+        match = AUTOMATIC.fullmatch(layer.name)
+        rank = sorted(numbers[match[1]]).index(_number(match)) if match else 0
+        names.append((f"{match[1]}_{rank}" if rank else match[1]) if match else layer.name)
+    return names

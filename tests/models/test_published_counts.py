@@ -1,0 +1,52 @@
+"""The parameter counts that the reports print, against the configs of their systems."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax import models, params
+
+# config, variant -> total, trained by the optimizer where the report says it; both as Keras counts
+COUNTS = {
+    ("r3_cnn", "four_layer"): (1_949_447, 1_947_527),
+    ("r3_cnn", "seven_layer"): (1_394_183, 1_391_943),
+    ("r3_cnn", "searched"): (2_901_831, 2_898_759),
+    ("r4_cnn", "model_1"): (605_572, None),
+    ("r4_cnn", "model_1_grey"): (605_060, None),
+    ("r4_cnn", "model_2"): (391_652, 390_692),
+    ("r4_cnn", "final"): (1_782_852, 1_778_628),
+    ("r4_cnn", "final_grey"): (1_782_340, 1_778_116),
+    ("r5_cnn", "adam"): (5_810_183, 5_805_191),
+    ("resnet50", "r3"): (24_114_055, None),
+    ("inception_v3", None): (22_329_127, None),
+    ("vgg16", "r3"): (15_620_615, None),
+    ("efficientnet", "r1"): (4_214_442, None),
+}
+KERAS_CONSTANTS = {("efficientnet", "r1"): 7}  # of its scaling layer, which we hold as code
+
+
+def get_config(name, variant):
+    module = importlib.import_module(f"configs.{name}")
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def count(name, variant):
+    config = get_config(name, variant)
+    network = models.make(config.model, len(config.data.classes) or 7)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), np.zeros((1, 48, 48, 1), np.uint8), train=False))
+    return params.count(shapes), params.count(shapes["params"])
+
+
+@pytest.mark.parametrize(("name", "variant"), COUNTS)
+def test_a_system_has_the_published_count(name, variant):
+    total, trained = COUNTS[name, variant]
+    ours, ours_trained = count(name, variant)
+    assert ours == total - KERAS_CONSTANTS.get((name, variant), 0)
+    assert trained in (None, ours_trained)
+
+
+def test_r3s_ensemble_is_the_sum_of_its_members():
+    members = (("resnet50", "r3"), ("r3_cnn", "searched"), ("vgg16", "r3"))
+    assert sum(count(*member)[0] for member in members) == 42_636_501

@@ -1,0 +1,88 @@
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from fer_jax import datasets, features, models
+
+
+@pytest.fixture
+def network(monkeypatch, tmp_path):
+    tiny.register(monkeypatch)
+    return models.make(tiny.make_config(tmp_path).model, 7)
+
+
+def draw_faces(count, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 48, 48, 1), dtype=np.uint8)
+    return datasets.Faces(images, rng.integers(0, 7, count).astype(np.int32))
+
+
+def init(network, seed=0):
+    return network.init(jax.random.key(seed), np.zeros((1, 48, 48, 1), np.uint8), train=False)
+
+
+def cached(network, variables, faces, folder, make_shardings):
+    return features.cached(network, variables, faces, batch_size=4, shardings=make_shardings(2), cache_dir=folder)
+
+
+def files(folder):
+    return sorted(folder.glob("features/*"))
+
+
+def test_features_are_what_the_head_sees_and_keep_the_labels(network, tmp_path, make_shardings):
+    faces, variables = draw_faces(10), init(network)  # 10 faces: the last batch of 4 is padded
+    held = cached(network, variables, faces, tmp_path, make_shardings)
+    whole = network.apply(variables, faces.images, train=False)
+    halves = network.apply(variables, held.images, train=False, method=features.FORWARD)
+    assert held.images.shape == (10, 6)
+    np.testing.assert_array_equal(held.labels, faces.labels)
+    np.testing.assert_allclose(halves, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_faces_and_weights_are_computed_once(network, tmp_path, make_shardings, monkeypatch):
+    faces, variables = draw_faces(6), init(network)
+    first = cached(network, variables, faces, tmp_path, make_shardings)
+    monkeypatch.setattr(features, "_compute", lambda *_, **__: pytest.fail("computed again"))
+    again = cached(network, variables, faces, tmp_path, make_shardings)
+    np.testing.assert_array_equal(first.images, again.images)
+    assert len(files(tmp_path)) == 1
+    # The head is no part of what they depend on.
+    variables = {**variables, "params": {**variables["params"], "head": init(network, 1)["params"]["head"]}}
+    cached(network, variables, faces, tmp_path, make_shardings)
+
+
+@pytest.mark.parametrize("change", ["faces", "weights", "statistics", "size", "dtype", "scaling", "pooling"])
+def test_whatever_changes_features_changes_their_file(network, tmp_path, make_shardings, monkeypatch, change):
+    faces, variables, other = draw_faces(6), init(network), network
+    cached(network, variables, faces, tmp_path, make_shardings)
+    section = tiny.make_config(tmp_path).model
+    if change == "faces":
+        faces = draw_faces(6, seed=1)
+    elif change == "weights":
+        variables = init(network, 1)
+    elif change == "statistics":
+        variables = {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf + 1, variables["batch_stats"])}
+    else:
+        fields = {"size": {"size_px": 40}, "dtype": {"dtype": "bfloat16"}, "scaling": {"scaling": "unit"}}
+        section.update(fields.get(change, {"head": "flatten, dense 8"}))
+        other = models.make(section, 7)
+    cached(other, variables, faces, tmp_path, make_shardings)
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_computation_that_breaks_off_leaves_no_file(network, tmp_path, make_shardings, monkeypatch):
+    def breaks(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fer_jax.progress.Progress.update", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            cached(network, init(network), draw_faces(6), tmp_path, make_shardings)
+    assert files(tmp_path) == []
+
+
+def test_without_room_the_features_are_not_kept_and_it_is_said(network, tmp_path, make_shardings, monkeypatch, caplog):
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    assert cached(network, init(network), draw_faces(6), tmp_path, make_shardings) is None
+    assert "set data.cache_dir to a folder on another disk" in caplog.text

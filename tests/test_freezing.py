@@ -1,0 +1,108 @@
+"""Freezing on real networks: what is held, that it stays, and that it costs no backward work."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from fer_jax import config as config_lib
+from fer_jax import optim, params, phases, steps
+from fer_jax.errors import InputError
+
+
+def plan(**fields):
+    """Returns the only phase of a config, whose head is a classifier on pooled features."""
+    config = config_lib.get_default()
+    config.model.head = "global_avg_pool"
+    config.update_from_flattened_dict(fields)
+    (phase,) = phases.make(config, 7, steps_per_epoch=10)
+    return phase
+
+
+@pytest.mark.parametrize(("first", "name", "keras_name"), [(165, "resnet50", "ResNet50"), (12, "vgg16", "VGG16")])
+def test_the_first_layers_are_those_of_keras(keras, first, name, keras_name):
+    theirs = getattr(keras.applications, keras_name)(include_top=False, weights=None, input_shape=(48, 48, 3))
+    for layer in theirs.layers[:first]:
+        layer.trainable = False
+    held = {layer.name for layer in theirs.layers[:first] if layer.weights}
+    phase = plan(**{"model.name": name, "optim.freeze_first_layers": first})
+    free, _ = params.split(phase.abstract.params, phase.frozen)
+    assert phase.frozen == {f"backbone/{layer}" for layer in held}
+    trainable = sum(int(np.prod(weight.shape)) for weight in theirs.trainable_weights)
+    assert params.count(free["backbone"]) == trainable
+
+
+def train_steps(phase, count, batch_size=4, seed=0):
+    """Takes some steps on random faces; returns the states before and after."""
+    rng = np.random.default_rng(seed)
+    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1), phase.frozen))()
+    step = jax.jit(steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1), frozen=phase.frozen))
+    before = state
+    for _ in range(count):
+        batch = {
+            "image": rng.integers(0, 256, (batch_size, 48, 48, 1), dtype=np.uint8),
+            "label": rng.integers(0, 7, batch_size).astype(np.int32),
+            "mask": np.ones(batch_size, np.float32),
+        }
+        state, _ = step(state, batch)
+    return before, state
+
+
+OPTIMIZERS = {
+    "sgd": {"optim.name": "sgd"},
+    "adam": {},
+    "adam with weight decay": {"optim.weight_decay": 0.1},
+    "sgd with clipping and l2": {"optim.name": "sgd", "optim.clip_norm": 1.0, "optim.weight_decay": 1e-3},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_frozen_layers_are_bit_identical_after_fifty_steps(optimizer):
+    fields = {"model.name": "efficientnet_lite0", "optim.freeze": ("backbone/(stem|block[1-6]).*",)}
+    phase = plan(**fields, **OPTIMIZERS[optimizer], **{"optim.learning_rate": 1e-3})
+    before, after = train_steps(phase, 50)
+    for tree in ("params", "batch_stats"):
+        old, new = (params.layers(jax.device_get(getattr(state, tree))) for state in (before, after))
+        same = {path for path in old if all(np.array_equal(old[path][leaf], new[path][leaf]) for leaf in old[path])}
+        assert same == phase.frozen & old.keys()
+        assert 0 < len(same) < len(old)
+
+
+def test_the_optimizer_keeps_nothing_for_frozen_layers():
+    phase = plan(**{"model.name": "efficientnet_lite0", "optim.freeze": ("backbone",)})
+    moments = [leaf for leaf in jax.tree.leaves(phase.abstract.opt_state) if leaf.shape]
+    head = params.count(phase.abstract.params["head"])
+    assert params.count(moments) == 2 * head  # Adam's first and second
+
+
+def test_frozen_layers_cost_no_backward_work():
+    work = {}
+    for frozen in ((), ("backbone",)):
+        phase = plan(**{"model.name": "vgg16", "optim.freeze": frozen, "optim.name": "sgd"})
+        step = steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(0), frozen=phase.frozen)
+        batch = {
+            "image": jax.ShapeDtypeStruct((2, 48, 48, 1), np.uint8),
+            "label": jax.ShapeDtypeStruct((2,), np.int32),
+            "mask": jax.ShapeDtypeStruct((2,), np.float32),
+        }
+        work[frozen] = jax.jit(step).lower(phase.abstract, batch).compile().cost_analysis()["flops"]
+    # Of the three convolutions of a layer's step, forward, by input and by kernel, one is left.
+    assert work[("backbone",)] < 0.4 * work[()]
+
+
+def test_weight_decay_and_clipping_see_only_what_is_trained():
+    section = config_lib.get_default().optim
+    section.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "clip_norm": 1.0})
+    tx, _ = optim.make(section, steps_per_epoch=1, epochs=1)
+    free, _ = params.split(
+        {"a": {"kernel": np.ones(4, np.float32)}, "b": {"kernel": np.ones(4, np.float32)}}, frozenset({"a"})
+    )
+    updates, _ = tx.update({"b": {"kernel": np.full(4, 10.0, np.float32)}}, tx.init(free), free)
+    assert np.isclose(optax.tree.norm(updates), 1.0)
+
+
+def test_a_network_that_keras_has_not_has_no_keras_numbers():
+    for fields in ({"model.layers": "conv 4, flatten"}, {"model.name": "efficientnet_lite0"}):
+        with pytest.raises(InputError, match="Keras has no network"):
+            plan(**fields, **{"optim.freeze_first_layers": 3})
