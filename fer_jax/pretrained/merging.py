@@ -99,11 +99,7 @@ def merge(variables, weights: Weights) -> Merge:
 def _places(variables):
     """Gives every layer of the variables, those of the backbone first."""
     params, stats = (variables.get(name, {}) for name in ("params", "batch_stats"))
-    scopes = (
-        sorted(dict.fromkeys([*params, *stats]), key=lambda scope: scope != "backbone")
-        if "backbone" in params
-        else [""]
-    )
+    scopes = dict.fromkeys(["backbone", *params, *stats]) if "backbone" in params else [""]
     for scope in scopes:
         ours, theirs = (tree.get(scope, {}) if scope else tree for tree in (params, stats))
         for name in dict.fromkeys([*ours, *theirs]):

@@ -185,6 +185,21 @@ def test_another_number_of_layers_is_another_model(inception_files):
         pretrained.read(inception_files / "legacy.h5", "inception_resnet_v2")
 
 
+def test_an_outer_layer_takes_no_name_of_the_inner_network(monkeypatch, tmp_path):
+    """As of a convolution from grey to colour before an Inception, in a file without names."""
+    table = [keras_layers.Layer("conv2d_1", "Conv2D", 1), keras_layers.Layer("conv2d", "Conv2D", 2)]
+    monkeypatch.setattr(keras_layers, "order", lambda model: table)
+    path = tmp_path / "x.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = random(1, 1, 1, 3)
+        file["layers/functional/layers/conv2d/vars/0"] = random(3, 3, 3, 1)
+        file["layers/functional/layers/conv2d_1/vars/0"] = random(3, 3, 3, 2)
+    weights = pretrained.read(path, "inception_v3")
+    shapes = {name: leaves["kernel"].shape for name, leaves in weights.layers.items()}
+    assert shapes == {"conv2d_1": (3, 3, 3, 1), "conv2d": (3, 3, 3, 2)}
+    assert weights.refused == {"conv2d": "a second layer of this name"}
+
+
 def test_the_public_files_older_spelling(write_by_hand, tmp_path):
     kernel, bias = random(3, 3, 3, 64), random(64)
     path = write_by_hand(

@@ -161,6 +161,16 @@ def shapes_of(name, size_px, classes=7, **fields):
 KERAS_WARNING = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
 
 
+@pytest.mark.parametrize("verified", [True, False])
+def test_only_a_verified_file_is_trusted(monkeypatch, variables, tmp_path, verified):
+    facts = fetch.Facts("x.h5", "inception_v3", "", "md5", "", verified, "")
+    asked = {}
+    monkeypatch.setattr(pretrained, "locate", lambda *_, **__: (tmp_path, facts))
+    monkeypatch.setattr(pretrained, "read", lambda *_, trusted: asked.update(trusted=trusted) or weights_of(BACKBONE))
+    merge = pretrained.load("imagenet", "inception_v3", variables)
+    assert asked == {"trusted": verified} and merge.facts == dataclasses.asdict(facts)
+
+
 @pytest.mark.filterwarnings(KERAS_WARNING)
 def test_a_file_goes_into_the_models_variables(vgg16, write_legacy, tmp_path):
     variables = shapes_of("vgg16", 32)
