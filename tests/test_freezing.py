@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from fer_jax import config as config_lib
 from fer_jax import optim, params, phases, steps
@@ -56,17 +57,16 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_frozen_layers_are_bit_identical_after_fifty_steps(optimizer):
-    fields = {"model.name": "efficientnet_lite0", "optim.freeze": ("backbone/(stem|block[1-6]).*",)}
+def test_frozen_layers_are_bit_identical_after_fifty_steps(monkeypatch, optimizer):
+    tiny.register(monkeypatch)
+    fields = {"model.name": "tiny", "model.size_px": 32, "optim.freeze": ("backbone/stem.*",)}
     phase = plan(**fields, **OPTIMIZERS[optimizer], **{"optim.learning_rate": 1e-3})
     before, after = train_steps(phase, 50)
     for tree in ("params", "batch_stats"):
         old, new = (params.layers(jax.device_get(getattr(state, tree))) for state in (before, after))
         same = {path for path in old if all(np.array_equal(old[path][leaf], new[path][leaf]) for leaf in old[path])}
-        assert same == phase.frozen & old.keys()
-        assert 0 < len(same) < len(old)
+        assert same == {"backbone/stem_conv", "backbone/stem_bn"} & old.keys()
 
 
 def test_the_optimizer_keeps_nothing_for_frozen_layers():
