@@ -72,7 +72,7 @@ def _model():
     model.name = "cnn"  # cnn, or a pretrained network: resnet50, vgg16, ... (fer_jax/models/__init__.py lists them)
     model.layers = ""  # of `cnn`: its layers in text, see fer_jax/models/stack.py
     model.head = "global_avg_pool, dropout 0.5"  # of a pretrained network: layers in text | imagenet (its own top)
-    model.weights = ""  # imagenet | path or URL of a weight file | empty: drawn at random
+    model.weights = ""  # imagenet | a name of `fer_jax.pretrained --list` | path or URL | empty: drawn at random
     model.size_px = 0  # side to which the model resizes the faces; 0: as they are
     model.channels = 1  # of `cnn`: 1 (grey) | 3 (grey replicated); pretrained networks always have 3
     model.scaling = "auto"  # auto (cnn: unit; else what the weights expect) | raw (0..255, R1) | unit | symmetric | ...

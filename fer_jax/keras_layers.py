@@ -20,10 +20,14 @@ class Layer(NamedTuple):
 
 @functools.cache
 def order(model: str) -> tuple[Layer, ...]:
-    """Returns the layers with weights of a network with its ImageNet classifier, () for one that Keras has not."""
+    """Returns the layers with weights of a network with its classifier.
+
+    For a network that Keras has not they are those of its kin in Keras, without numbers; () where it has no kin.
+    """
     table = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
     if model == "efficientnet_lite0":
-        # B0 without squeeze-and-excitation: the same layers in the same order, but Keras gives them no numbers.
         kept = {n: row for n, row in table["efficientnetb0"].items() if "_se_" not in n and row[0] != "Normalization"}
         return tuple(Layer(name, kind, None) for name, (kind, _) in kept.items())
+    if model == "vggface_resnet50":
+        return tuple(Layer(name, kind, None) for name, (kind, _) in table["resnet50"].items())
     return tuple(Layer(name, kind, number) for name, (kind, number) in table.get(model, {}).items())

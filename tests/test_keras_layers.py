@@ -65,5 +65,11 @@ def shapes_of(name):
     return found
 
 
+def test_vggfaces_resnet50_has_the_layers_of_resnet50_without_numbers():
+    names = [layer.name for layer in keras_layers.order("resnet50")]
+    assert [layer.name for layer in keras_layers.order("vggface_resnet50")] == names
+    assert {layer.number for layer in keras_layers.order("vggface_resnet50")} == {None}
+
+
 def test_the_table_has_nothing_on_a_network_that_keras_has_not():
     assert keras_layers.order("cnn") == ()

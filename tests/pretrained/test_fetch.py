@@ -206,13 +206,20 @@ def test_a_path_is_taken_and_recognized_by_its_hash(known, tmp_path):
     [
         ("imagenet", "cnn", "no ImageNet weights for model 'cnn'; there are for vgg16, "),
         ("resnet50", "vgg16", "weights 'resnet50' are of resnet50, the model is vgg16"),
-        ("vggface_resnet50", "resnet50", "left out"),
+        ("imagenet", "vggface_resnet50", "its own are of VGGFace2: give model.weights 'vggface_resnet50'"),
+        ("vggface_resnet50", "resnet50", "choose those of resnet50, or vggface_resnet50 as model.name"),
         ("nothing.h5", "vgg16", "no weights 'nothing.h5': give imagenet, a path of a file, a URL, or one of vgg16, "),
     ],
 )
 def test_what_cannot_be_located_is_named(home, weights, model, message):
     with pytest.raises(InputError, match=message):
         fetch.locate(weights, model)
+
+
+def test_faces_are_no_imagenet(home):
+    with pytest.raises(InputError, match="no ImageNet weights for model 'cnn'") as caught:
+        fetch.locate("imagenet", "cnn")
+    assert "efficientnet_lite0" in str(caught.value) and "vggface" not in str(caught.value)
 
 
 def test_a_tensorflow_checkpoint_is_named(tmp_path):

@@ -238,6 +238,69 @@ def test_vggfaces_names(write_by_hand, tmp_path):
     assert (weights.scaling, weights.models) == ("vggface", ("vgg16",))
 
 
+@pytest.fixture
+def vggface_resnet(write_by_hand, tmp_path):
+    """Writes a file with the names of VGGFace2's ResNet50 and the shapes of its weights' classes, numbered."""
+
+    def write(*more):
+        names = ["conv1/7x7_s2", *more]
+        for stage, blocks in ((2, 3), (3, 4), (4, 6), (5, 3)):
+            for block in range(1, blocks + 1):
+                parts = ("1x1_reduce", "3x3", "1x1_increase", *(("1x1_proj",) if block == 1 else ()))
+                names += [f"conv{stage}_{block}_{part}" for part in parts]
+        layers = {}
+        for i, name in enumerate(names):
+            layers[name] = {f"{name}/kernel:0": np.full((1, 1, 1, 1), i, np.float32)}
+            leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+            layers[f"{name}/bn"] = {f"{name}/bn/{leaf}:0": np.full(1, i, np.float32) for leaf in leaves}
+        return write_by_hand(tmp_path / "x.h5", layers), names
+
+    return write
+
+
+def test_vggfaces_names_of_its_resnet50(vggface_resnet):
+    path, names = vggface_resnet()
+    weights = pretrained.read(path, "vggface_resnet50")
+    table = {layer.name for layer in keras_layers.order("resnet50") if layer.kind != "Dense"}
+    assert weights.layers.keys() == table
+    assert (weights.scaling, weights.models, weights.refused) == ("", ("vggface_resnet50",), {})
+    for theirs, ours in {
+        "conv1/7x7_s2": "conv1",
+        "conv2_1_1x1_proj": "conv2_block1_0",
+        "conv2_1_1x1_increase": "conv2_block1_3",
+        "conv4_6_3x3": "conv4_block6_2",
+        "conv5_3_1x1_reduce": "conv5_block3_1",
+    }.items():
+        assert weights.layers[f"{ours}_conv"]["kernel"] == weights.layers[f"{ours}_bn"]["var"] == names.index(theirs)
+
+
+def test_vggfaces_names_are_no_other_networks(vggface_resnet):
+    weights = pretrained.read(vggface_resnet()[0], "resnet50")
+    assert "conv1/7x7_s2" in weights.layers and "conv1_conv" not in weights.layers
+    assert weights.models == ("vggface_resnet50",)
+
+
+def test_vggfaces_senet50_is_not_its_resnet50(vggface_resnet):
+    path, _ = vggface_resnet("conv2_1_1x1_down")
+    weights = pretrained.read(path, "vggface_resnet50")
+    assert "conv2_1_1x1_down" in weights.layers and weights.models == ()
+
+
+def test_keras_resnet50_is_not_vggfaces(write_by_hand, tmp_path):
+    table = [layer for layer in keras_layers.order("resnet50") if layer.kind != "Dense"]
+    leaves = {"Conv2D": {"k": random(1, 1, 1, 1), "b": random(1)}, "BatchNormalization": {i: random(1) for i in "gbmv"}}
+    path = write_by_hand(tmp_path / "x.h5", {layer.name: leaves[layer.kind] for layer in table})
+    assert pretrained.read(path, "vggface_resnet50").models == ("resnet50",)
+
+
+def test_vggfaces_resnet50_without_names_is_refused(tmp_path):
+    path = tmp_path / "x.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = random(7, 7, 3, 64)
+    with pytest.raises(InputError, match="does not name its layers, whose order in vggface_resnet50 is not settled"):
+        pretrained.read(path, "vggface_resnet50")
+
+
 @pytest.mark.parametrize("name", ["probs", "fc1000", "predictions"])
 def test_the_classifier_had_other_names(write_by_hand, tmp_path, name):
     path = write_by_hand(tmp_path / "x.h5", {name: {f"{name}/kernel:0": random(4, 3), f"{name}/bias:0": random(3)}})

@@ -214,6 +214,17 @@ def test_vggfaces_scaling_travels_with_its_weights(write_by_hand, tmp_path):
     assert len(merge.loaded) == 26 and merge.facts["scaling"] == "vggface"
 
 
+def test_vggfaces_resnet50_goes_into_no_other_resnet50(shapes):
+    """Without biases it would fit into Keras's, whose maps are shifted against its own."""
+    conv, mine = {"kernel": CONV["kernel"]}, shapes({"conv1_conv": CONV, "conv1_bn": NORM_PARAMS})
+    theirs = {"conv1/7x7_s2": conv, "conv1/7x7_s2/bn": NORM_PARAMS}
+    with pytest.raises(InputError, match=r"conv1_conv: it is not in the file; .*those of vggface_resnet50$"):
+        pretrained.merge({"params": {"backbone": mine}}, weights_of(theirs, models=("vggface_resnet50",)))
+    variables = {"params": {"backbone": shapes({"conv1_conv": conv})}}
+    with pytest.raises(InputError, match="conv1_conv: the file has bias for it, the model has not"):
+        pretrained.merge(variables, weights_of({"conv1_conv": CONV}))
+
+
 def test_lite0_goes_into_its_network_with_its_classifier(home, tmp_path):
     variables = shapes_of("efficientnet_lite0", 32, classes=1000, head="imagenet")
     merge = pretrained.load("imagenet", "efficientnet_lite0", variables, cache_dir=tmp_path, top=True)

@@ -73,8 +73,3 @@ def test_the_variant_is_chosen_where_there_is_one():
 def test_an_unknown_name_lists_the_known():
     with pytest.raises(InputError, match=r"unknown weights 'vgg61'; known are vgg16, .*vggface_vgg16"):
         registry.find("vgg61")
-
-
-def test_what_was_left_out_says_why():
-    with pytest.raises(InputError, match=r"left out.*pads the first convolution"):
-        registry.find("vggface_resnet50")
