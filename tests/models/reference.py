@@ -1,5 +1,6 @@
 """Keras's own networks with random weights, and the same weights as our variables."""
 
+import jax
 import numpy as np
 
 from fer_jax import config as config_lib
@@ -38,12 +39,13 @@ def build(keras, name, size_px=None, *, top=False):
         if type(layer).__name__ == "Dropout":
             layer.rate = 0  # its draws are not ours
     if name.startswith("efficientnet"):
-        calibrate(model, size_px)
+        # Of few cells a statistic is off, and the maps would explode.
+        calibrate(model, draw_faces(size_px, count=max(4, 2**16 // size_px**2)))
     return model
 
 
-def calibrate(model, size_px, seed=0):
-    """Gives a Keras network the statistics of its own maps, each changed a little.
+def calibrate(model, inputs, seed=0):
+    """Gives a Keras network the statistics of its own maps of these inputs, each changed a little.
 
     Swish and squeeze-and-excitation halve the maps in every block whatever the kernels; with other statistics the
     features would hardly depend on the faces.
@@ -53,8 +55,7 @@ def calibrate(model, size_px, seed=0):
     momentums = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    count = max(4, 2**16 // size_px**2)  # with few cells a statistic is off, and the maps explode
-    model(rng.integers(0, 256, (count, size_px, size_px, 3)).astype("float32"), training=True)
+    model(inputs.astype("float32"), training=True)
     for layer, momentum in zip(norms, momentums, strict=True):
         layer.momentum = momentum
         gamma, beta, mean, var = layer.get_weights()
@@ -126,3 +127,48 @@ def preprocessed(keras, name, faces):
     kind = "resnet_v2" if name.startswith("resnet") and name.endswith("v2") else None
     kind = kind or next(value for key, value in module.items() if name.startswith(key))
     return getattr(keras.applications, kind).preprocess_input(faces.astype("float32"))
+
+
+def draw_faces(size_px, count=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8)
+
+
+def apply(model, variables, faces, **options):
+    """Applies our network, compiled as a whole: op by op, EfficientNets take five times as long."""
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(lambda variables, faces: model.apply(variables, faces, **options))(variables, faces)
+
+
+def maps(model, variables, faces):
+    """Returns the maps of our backbone."""
+    return apply(model, variables, faces, train=False, method=_maps)
+
+
+def train(model, variables, faces):
+    """Returns what our backbone's training makes of the statistics, without stochastic depth: its draws are ours."""
+    if hasattr(model.backbone, "drop_connect"):
+        model = model.clone(backbone=model.backbone.clone(drop_connect=0.0))
+    return apply(model, variables, faces, train=True, method=_maps, mutable=["batch_stats"])[1]
+
+
+def _maps(net, faces, train):
+    return net.backbone(net.preprocess(faces), train=train)
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    theirs = np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+def assert_varied(maps):
+    """Two faces have different maps; else their equality with other maps proves nothing."""
+    assert np.abs(maps[0] - maps[1]).max() > 0.01 * np.abs(maps).max()
+
+
+def assert_same_change(before, ours, theirs):
+    """Two trees of variables have changed the same statistics by the same amounts."""
+    for layer, values in theirs["batch_stats"]["backbone"].items():
+        for leaf, expected in values.items():
+            old = before["batch_stats"]["backbone"][layer][leaf]
+            assert_close(ours["batch_stats"]["backbone"][layer][leaf] - old, expected - old, 1e-3)
