@@ -1,10 +1,14 @@
 """Keras's own networks with random weights, and the same weights as our variables."""
 
+import pathlib
+import tempfile
+import warnings
+
 import jax
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import keras_layers, models
+from fer_jax import keras_layers, models, pretrained
 
 KERAS = {
     "vgg16": "VGG16",
@@ -108,6 +112,22 @@ def variables(model, name):
             leaves = values
         trees["params"]["head" if kind == "Dense" else "backbone"][ours] = leaves
     return trees
+
+
+def imported(theirs, name, model, size_px):
+    """Returns the same by way of a file: Keras writes it, and our importer reads it into our network's places."""
+    import h5py
+    from keras.src.legacy.saving import legacy_h5_format
+
+    image = np.zeros((1, size_px, size_px, 3), np.uint8)
+    places = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "weights.h5")
+        with h5py.File(path, "w") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own use of NumPy
+            legacy_h5_format.save_weights_to_hdf5_group(file, theirs)
+        merged = pretrained.merge(places, pretrained.read(path, name))
+    return {"params": merged.params, "batch_stats": merged.batch_stats}
 
 
 def statistics(layer):
