@@ -47,7 +47,7 @@ class Layers(nn.Module):
     stored: frozenset[str] = frozenset()
     kernel_init: Callable | None = None
 
-    def conv(self, x, name, filters, kernel, *, strides=1, padding="SAME", use_bias=True, init=GLOROT):
+    def conv(self, x, name, filters, kernel, *, strides=1, padding="SAME", use_bias=True, init=GLOROT, **options):
         """A convolution; kernel and strides: a number or a pair; padding: 'SAME', 'VALID' or pairs (before, after)."""
         return nn.Conv(
             filters,
@@ -58,23 +58,14 @@ class Layers(nn.Module):
             dtype=self.dtype,
             kernel_init=self.kernel_init or init,
             name=name,
+            **options,
         )(x)
 
     def depthwise(self, x, name, kernel, *, strides=1, padding="SAME", use_bias=False, init=GLOROT):
         """A convolution of each channel by itself; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
-        channels = x.shape[-1]
-        return nn.Conv(
-            channels,
-            _pair(kernel),
-            _pair(strides),
-            padding,
-            feature_group_count=channels,
-            conv_general_dilated=ops.depthwise_conv,
-            use_bias=use_bias,
-            dtype=self.dtype,
-            kernel_init=self.kernel_init or init,
-            name=name,
-        )(x)
+        alone = {"feature_group_count": x.shape[-1], "conv_general_dilated": ops.depthwise_conv}
+        common = {"strides": strides, "padding": padding, "use_bias": use_bias, "init": init}
+        return self.conv(x, name, x.shape[-1], kernel, **common, **alone)
 
     def norm(self, x, name, *, train, epsilon=1e-3, momentum=0.99, scale=True):
         """A batch normalization; the momentum is the share of the old running statistics that stays."""
