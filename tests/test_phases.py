@@ -76,8 +76,16 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics_to_the_bit(train
     assert len(files) == (2 if keep else 0)
 
 
-def test_cached_features_give_the_same_training_as_the_plain_path(train_once):
-    (cached, one, _), (plain, two, _) = (train_once(**BACKBONE, **{"train.cache_features": on}) for on in (True, False))
+VIEWS = {"augment.fixed_views": 2, "augment.rotate_degrees": 10.0, "train.epochs": 1}
+
+
+@pytest.mark.parametrize("fields", [{}, VIEWS], ids=["plain faces", "fixed views"])
+def test_cached_features_give_the_same_training_as_the_plain_path(train_once, fields):
+    (cached, one, files), (plain, two, _) = (
+        train_once(**BACKBONE, **fields, **{"train.cache_features": on}) for on in (True, False)
+    )
+    assert files
+    assert one[-1]["step"] == 22  # two epochs of 700 faces, or one of twice as many
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
         np.testing.assert_allclose([epoch[name] for epoch in one], [epoch[name] for epoch in two], rtol=1e-4)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), cached.variables, plain.variables)
