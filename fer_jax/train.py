@@ -33,20 +33,21 @@ def train(config, workdir) -> dict:
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(phase.abstract)) for phase in parts.phases
     )
     checkpoint.check_space(workdir, state_bytes * (checkpoint.KEPT_LATEST + 2))
-    begun = checkpoint.Checkpoints(workdir).step("latest") is not None
+    checkpoints = checkpoint.Checkpoints(workdir)
+    begun = checkpoints.step("latest") is not None
     weights = None if begun else parts_lib.load_weights(config, parts)
     facts_of_weights = weights.facts if weights else records.read_weights(workdir) if begun else None
     parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
     parts_lib.open_workdir(config, workdir, parts.data, weights)
-    return _Training(config, workdir, parts, weights).run()
+    return _Training(config, workdir, parts, checkpoints, weights).run()
 
 
 class _Training:
     """One training: its state, its checkpoints and what waits for an improvement."""
 
-    def __init__(self, config, workdir, parts, weights):
+    def __init__(self, config, workdir, parts, checkpoints, weights):
         self._config, self._workdir, self._parts = config, workdir, parts
-        self._checkpoints = checkpoint.Checkpoints(workdir)
+        self._checkpoints = checkpoints
         settings = config.train.early_stopping
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
         self._plateau = self._make_plateau()

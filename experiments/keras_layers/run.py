@@ -3,9 +3,8 @@
 import json
 import pathlib
 
-import keras
-
 TARGET = pathlib.Path(__file__).resolve().parents[2] / "fer_jax" / "keras_layers.json"
+# our name of a network -> Keras's
 MODELS = {
     "vgg16": "VGG16",
     "vgg19": "VGG19",
@@ -34,6 +33,8 @@ def layers_of(model):
 
 def build(name):
     """Builds Keras's network by our name of it, with the automatic layer names of a fresh session."""
+    import keras
+
     keras.backend.clear_session()
     return getattr(keras.applications, MODELS[name])(weights=None)
 

@@ -7,26 +7,10 @@ import warnings
 import jax
 import numpy as np
 
+from experiments.keras_layers.run import MODELS as KERAS
 from fer_jax import config as config_lib
 from fer_jax import keras_layers, models, pretrained
 
-KERAS = {
-    "vgg16": "VGG16",
-    "vgg19": "VGG19",
-    "resnet50": "ResNet50",
-    "resnet101": "ResNet101",
-    "resnet152": "ResNet152",
-    "resnet50v2": "ResNet50V2",
-    "resnet101v2": "ResNet101V2",
-    "resnet152v2": "ResNet152V2",
-    "inception_v3": "InceptionV3",
-    "inception_resnet_v2": "InceptionResNetV2",
-    "efficientnetb0": "EfficientNetB0",
-    "efficientnetb1": "EfficientNetB1",
-    "efficientnetb2": "EfficientNetB2",
-    "efficientnetb3": "EfficientNetB3",
-    "efficientnetv2b2": "EfficientNetV2B2",
-}
 # Keras's EfficientNets hold their scaling as a layer whose values a file replaces: those of ImageNet.
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
