@@ -1,10 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# What XLA needs to train small convolutional networks at a good speed on a CPU; GPUs and TPUs ignore it.
-export XLA_FLAGS ?= --xla_cpu_experimental_ynn_fusion_type=-individual_convolution
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-
 .PHONY: setup demo test lint
 
 setup: .venv/ready

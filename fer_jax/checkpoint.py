@@ -1,12 +1,11 @@
 """Checkpoints: the latest states, to go on from, and the best variables, to use. Orbax writes both."""
 
 import errno
+import functools
 import logging
 import pathlib
 import re
 import shutil
-
-import orbax.checkpoint as ocp
 
 from fer_jax.errors import InputError
 
@@ -26,11 +25,21 @@ class Checkpoints:
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._managers = {}
 
+    @functools.cached_property
+    def _ocp(self):
+        import orbax.checkpoint
+
+        return orbax.checkpoint
+
+    def prepare(self) -> None:
+        """Imports Orbax, where nothing has needed it yet: after the first step, and long before the first save."""
+        _ = self._ocp
+
     def _manager(self, kind):
         if kind not in self._managers:
             kept = KEPT_LATEST if kind == "latest" else 1
-            self._managers[kind] = ocp.CheckpointManager(
-                self._root / kind, options=ocp.CheckpointManagerOptions(max_to_keep=kept)
+            self._managers[kind] = self._ocp.CheckpointManager(
+                self._root / kind, options=self._ocp.CheckpointManagerOptions(max_to_keep=kept)
             )
         return self._managers[kind]
 
@@ -46,7 +55,7 @@ class Checkpoints:
         Raises:
           InputError: the disk is full or cannot be written; what was saved before is intact.
         """
-        args = ocp.args.Composite(tree=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        args = self._ocp.args.Composite(tree=self._ocp.args.StandardSave(tree), meta=self._ocp.args.JsonSave(meta))
         with _SaveErrors(self._root / kind, step):
             # One save at a time: several processes meet at barriers, which two saves at once would confuse.
             self.wait()
@@ -60,7 +69,7 @@ class Checkpoints:
 
     def meta(self, kind: str) -> dict:
         """Returns the dict that was saved with the newest checkpoint of a kind. Raises as `restore` does."""
-        return self._restore(kind, meta=ocp.args.JsonRestore())["meta"]
+        return self._restore(kind, meta=self._ocp.args.JsonRestore())["meta"]
 
     def restore(self, kind: str, like):
         """Returns (tree, meta) of the newest checkpoint of a kind.
@@ -72,7 +81,7 @@ class Checkpoints:
         Raises:
           InputError: there is none, or it is damaged; the message names the folder to delete.
         """
-        restored = self._restore(kind, tree=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+        restored = self._restore(kind, tree=self._ocp.args.StandardRestore(like), meta=self._ocp.args.JsonRestore())
         return restored["tree"], restored["meta"]
 
     def _restore(self, kind, **args):
@@ -83,7 +92,7 @@ class Checkpoints:
             )
         folder = self._root / kind / str(step)
         try:
-            return self._manager(kind).restore(step, args=ocp.args.Composite(**args))
+            return self._manager(kind).restore(step, args=self._ocp.args.Composite(**args))
         except Exception as error:
             reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
             others = sorted(s for s in self._manager(kind).all_steps() if s != step)

@@ -13,7 +13,7 @@ from fer_jax.errors import InputError
 
 # Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
 # with other values.
-WHERE_NOT_WHAT = ("data.path", "data.votes_path", "data.cache_dir", "log")
+WHERE_NOT_WHAT = ("data.path", "data.votes_path", "data.cache_dir", "train.keep_compiled", "log")
 
 
 def get_default() -> config_dict.ConfigDict:
@@ -37,7 +37,7 @@ def _data():
     data.path = ""  # a file or folder that holds the faces; its layout is found by its content
     data.votes_path = ""  # FER+ votes (fer2013new.csv), joined row for row; empty: none
     data.drawn_size = "full"  # full (10,000 faces) | tiny (980, to try things out): of drawn_faces
-    data.cache_dir = "~/.cache/fer_jax"  # where prepared data sets are kept
+    data.cache_dir = "~/.cache/fer_jax"  # where prepared data sets, fetched weights and compiled programs are kept
     data.on_bad_row = "stop"  # stop | skip: what to do after listing rows that cannot be read
     data.split = "official"  # official | random (stratified 80/10/10: R3, R5)
     data.split_seed = 0  # of the random split; apart from `seed`, so that seeds compare on the same test faces
@@ -77,6 +77,7 @@ def _model():
     model.channels = 1  # of `cnn`: 1 (grey) | 3 (grey replicated); pretrained networks always have 3
     model.scaling = "auto"  # auto (cnn: unit; else what the weights expect) | raw (0..255, R1) | unit | symmetric | ...
     model.init = "keras"  # keras (each family's own) | glorot_uniform | he_uniform | he_normal | yilmaz_poli: kernels
+    model.cpu_path = True  # on a CPU, convolutions and pooling by fer_jax/ops; False: XLA's own, as on GPU and TPU
     model.dtype = "float32"  # float32 | bfloat16: of the computation; parameters stay float32
     return model
 
@@ -131,6 +132,7 @@ def _train():
     train.early_stopping.restore_best = True
     train.checkpoint_every_epochs = 1
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
+    train.keep_compiled = True  # keep compiled programs in data.cache_dir, so that the next start loads them
     return train
 
 

@@ -7,7 +7,7 @@ import argparse
 import pathlib
 import time
 
-from fer_jax import command
+from fer_jax import command, startup
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
@@ -120,8 +120,14 @@ def _compare(workdirs, all_scores, path):
 def _main():
     flags = _parse()
     command.start_logging()
+    startup.collect_rarely()
+    from fer_jax import trained
+
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path}
+    config = trained.read_config(workdirs[0])
+    if config.train.keep_compiled:
+        startup.keep_compiled(config.data.cache_dir)
     all_scores = []
     for workdir in workdirs:
         scores = evaluate(workdir, **options)

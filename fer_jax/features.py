@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from fer_jax import input as input_lib
+from fer_jax import ops
 from fer_jax.progress import Progress
 
 FORWARD = "classify"  # the method of the network that takes features
@@ -49,6 +50,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
     extract = jax.jit(
         lambda variables, image: network.apply(variables, image, train=False, method="features"),
         out_shardings=shardings[1],
+        compiler_options=ops.compiler_options(network.backbone.cpu_path),
     )
     backbone = {kind: {"backbone": tree.get("backbone", {})} for kind, tree in variables.items()}
     key = digest([backbone, faces.images])

@@ -6,7 +6,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command
+from fer_jax import command, startup
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -50,15 +50,20 @@ def _main(argv):
     command.start_logging()
     if _CONFIG.value is None:
         raise InputError("give a config, for instance --config configs/cnn.py:model_2")
+    startup.collect_rarely()
+    clock = startup.Clock(startup.command_started())
     import jax
 
     if _MULTI_PROCESS.value:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     from fer_jax import datasets, train
 
+    clock.lap("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
-    train.train(config, _WORKDIR.value or _workdir(config))
+    if config.train.keep_compiled:
+        startup.keep_compiled(config.data.cache_dir)
+    train.train(config, _WORKDIR.value or _workdir(config), clock=clock)
 
 
 if __name__ == "__main__":

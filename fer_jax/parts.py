@@ -31,8 +31,8 @@ class Parts:
     phases: tuple[phases.Phase, ...]
 
 
-def wire(config) -> Parts:
-    """Builds the parts of a run from its config, without computing anything.
+def wire(config, lap=lambda part: None) -> Parts:
+    """Builds the parts of a run from its config, without computing anything; lap: a `startup.Clock`'s.
 
     Raises:
       InputError: whatever in the config or the data cannot work.
@@ -40,8 +40,10 @@ def wire(config) -> Parts:
     train = config.train
     _check(config)
     shardings = steps.make_shardings()
+    lap("devices")
     policy = augment.make(config.augment, facts.IMAGE_SIZE_PX)
     data = datasets.load(config.data)
+    lap("data")
     keys = dict(
         zip(
             ("init", "order", "augment", "dropout"),

@@ -4,6 +4,7 @@ config.json    the config, whole
 run.json       commit, versions, device, command, data fingerprint, class names
 metrics.jsonl  a line every few steps and a line an epoch
 history.csv    a row an epoch
+startup.jsonl  a line a start, first or resumed: the seconds to its first step
 """
 
 import csv
@@ -58,7 +59,7 @@ def facts() -> dict:
     device = jax.devices()[0]
     name = device.device_kind if device.platform != "cpu" else f"{_cpu_name()}, {os.cpu_count()} cores"
     return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "time": _now(),
         "command": " ".join(["python", *_program(), *sys.argv[1:]]),
         "commit": commit(),
         "device": f"{jax.device_count()} x {name}" if jax.device_count() > 1 else name,
@@ -67,6 +68,10 @@ def facts() -> dict:
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
     }
+
+
+def _now():
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str:
@@ -113,6 +118,12 @@ def _read_jsonl(path):
         except ValueError:
             break  # the line that was being written when the program was killed
     return records
+
+
+def write_start(workdir, split: dict) -> None:
+    """Appends a start to `startup.jsonl`: what `startup.Clock.watch` reports, with the epoch that it began."""
+    with (pathlib.Path(workdir) / "startup.jsonl").open("a") as file:
+        file.write(json.dumps({"time": _now(), **split}) + "\n")
 
 
 class Metrics:

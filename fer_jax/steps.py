@@ -119,13 +119,13 @@ def make_eval_step(model, *, classes, forward=None):
     return eval_step
 
 
-def make_evaluate(model, *, classes, replicated, forward=None):
+def make_evaluate(model, *, classes, replicated, forward=None, compiler_options=None):
     """Returns evaluate(variables, batches) -> (sums, probs [N, K] float32) over all real faces, on the host.
 
     batches: an iterable of batches on the devices; every face whose mask is not 0 counts once. replicated: the
-    sharding that gives every process the whole array.
+    sharding that gives every process the whole array. compiler_options: those of `jax.jit`.
     """
-    eval_step = jax.jit(make_eval_step(model, classes=classes, forward=forward))
+    eval_step = jax.jit(make_eval_step(model, classes=classes, forward=forward), compiler_options=compiler_options)
     gather = jax.jit(lambda probs, mask: (probs, mask), out_shardings=replicated)
 
     def evaluate(variables, batches):

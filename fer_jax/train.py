@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, features, losses, metrics, patience, phases, records, steps
+from fer_jax import checkpoint, features, losses, metrics, ops, patience, phases, records, startup, steps
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
 from fer_jax import parts as parts_lib
@@ -18,8 +18,10 @@ from fer_jax.progress import Progress, duration
 logger = logging.getLogger("fer_jax")
 
 
-def train(config, workdir) -> dict:
+def train(config, workdir, clock=None) -> dict:
     """Trains the run of a config in its workdir, or goes on with the one that is there.
+
+    clock: a `startup.Clock` that began with the command; None: the start is counted from here.
 
     Returns:
       the scores of the best epoch, as in `history.csv`.
@@ -27,7 +29,8 @@ def train(config, workdir) -> dict:
     Raises:
       InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk.
     """
-    parts = parts_lib.wire(config)
+    clock = clock or startup.Clock()
+    parts = parts_lib.wire(config, clock.lap)
     parts_lib.describe(config, parts)
     state_bytes = max(
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(phase.abstract)) for phase in parts.phases
@@ -35,19 +38,21 @@ def train(config, workdir) -> dict:
     checkpoint.check_space(workdir, state_bytes * (checkpoint.KEPT_LATEST + 2))
     checkpoints = checkpoint.Checkpoints(workdir)
     begun = checkpoints.step("latest") is not None
+    clock.lap("model")
     weights = None if begun else parts_lib.load_weights(config, parts)
     facts_of_weights = weights.facts if weights else records.read_weights(workdir) if begun else None
     parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
     parts_lib.open_workdir(config, workdir, parts.data, weights)
-    return _Training(config, workdir, parts, checkpoints, weights).run()
+    clock.lap("weights")
+    return _Training(config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock).run()
 
 
 class _Training:
     """One training: its state, its checkpoints and what waits for an improvement."""
 
-    def __init__(self, config, workdir, parts, checkpoints, weights):
+    def __init__(self, config, workdir, parts, *, checkpoints, weights, clock):
         self._config, self._workdir, self._parts = config, workdir, parts
-        self._checkpoints = checkpoints
+        self._checkpoints, self._clock = checkpoints, clock
         settings = config.train.early_stopping
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
         self._plateau = self._make_plateau()
@@ -115,7 +120,9 @@ class _Training:
         if self._epoch >= phase.last_epoch or self._stopping.stop:
             return
         config, parts = self._config, self._parts
+        self._clock.lap("state")
         data, forward = self._data(phase)
+        self._clock.lap("features")
         feeder = input_lib.make(
             config.data.feeder,
             faces=data["train"],
@@ -124,10 +131,16 @@ class _Training:
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
+            compiler_options=ops.compiler_options(config.model.cpu_path),
         )
-        advance = feeder.connect(self._train_step(phase, forward))
+        watch = functools.partial(self._clock.watch, report=self._say_start)
+        advance = feeder.connect(self._train_step(phase, forward), watch)
         evaluate = steps.make_evaluate(
-            phase.model, classes=len(parts.data.classes), replicated=parts.shardings[1], forward=forward
+            phase.model,
+            classes=len(parts.data.classes),
+            replicated=parts.shardings[1],
+            forward=forward,
+            compiler_options=ops.compiler_options(config.model.cpu_path),
         )
         try:
             while self._epoch < phase.last_epoch and not self._stopping.stop:
@@ -138,6 +151,13 @@ class _Training:
                 self._end_epoch(trained, {f"validation_{k}": v for k, v in metrics.summarize(sums).items()})
         finally:
             feeder.close()
+
+    def _say_start(self, split):
+        """Logs and records how long the start took, and does what could wait for its end."""
+        logger.info("%s", startup.describe(split))
+        if jax.process_index() == 0:
+            records.write_start(self._workdir, {"epoch": self._epoch, **split})
+        self._checkpoints.prepare()
 
     def _enter(self, phase):
         """Goes over to a later phase: a fresh optimizer for what it trains, and rules that count anew."""

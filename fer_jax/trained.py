@@ -6,12 +6,13 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, phases, records, steps
+from fer_jax import checkpoint, ops, phases, records, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax.errors import InputError
 
 CHECKPOINTS = ("best", "latest")
+MEND = "give the workdir of a run, as fer_jax.main names it at its end"
 logger = logging.getLogger("fer_jax")
 
 
@@ -32,6 +33,12 @@ class Trained:
     frozen: frozenset[str]
 
 
+def read_config(workdir):
+    """Returns the config of the run in a workdir. Raises InputError where there is none, or none that can be read."""
+    path = pathlib.Path(workdir) / "config.json"
+    return config_lib.from_dict(records.read_json(path, what="config of a run", mend=MEND))
+
+
 def load(workdir, kind: str = "best") -> Trained:
     """Loads a checkpoint of a run, 'best' or 'latest', onto all devices.
 
@@ -41,9 +48,8 @@ def load(workdir, kind: str = "best") -> Trained:
     if kind not in CHECKPOINTS:
         raise InputError(f"there is no checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
     workdir = pathlib.Path(workdir)
-    mend = "give the workdir of a run, as fer_jax.main names it at its end"
-    config = config_lib.from_dict(records.read_json(workdir / "config.json", what="config of a run", mend=mend))
-    run = records.read_json(workdir / "run.json", what="record of the run", mend=mend)
+    config = read_config(workdir)
+    run = records.read_json(workdir / "run.json", what="record of the run", mend=MEND)
     checkpoints = checkpoint.Checkpoints(workdir)
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])
@@ -63,5 +69,10 @@ def predict(trained: Trained, faces, batch_size: int = 256):
     """Returns (sums, probs [N, K] float32) of faces with labels in the order of `trained.classes`."""
     sharded, replicated = steps.make_shardings()
     batch_size += -batch_size % jax.device_count()
-    evaluate = steps.make_evaluate(trained.model, classes=len(trained.classes), replicated=replicated)
+    evaluate = steps.make_evaluate(
+        trained.model,
+        classes=len(trained.classes),
+        replicated=replicated,
+        compiler_options=ops.compiler_options(trained.config.model.cpu_path),
+    )
     return evaluate(trained.variables, input_lib.padded_batches(faces, batch_size, sharded))

@@ -26,6 +26,7 @@ FLOORS = {
         "datasets",
         "config",
         "command",
+        "startup",
         "keras_layers",
         "ops",
     ),

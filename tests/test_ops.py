@@ -2,31 +2,165 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
+from flax import linen as nn
 from jax import lax
 
 from fer_jax import ops
+from fer_jax.ops import winograd
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def arrays(seed, *shapes, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def with_gradients(function, *args):
+    """Returns the result of a function and its gradients at a gradient that differs from place to place."""
+
+    def both(*args):
+        out, pull = jax.vjp(function, *args)
+        return out, *pull(jnp.cos(out))
+
+    return jax.jit(both)(*args)
+
+
+def assert_equals_xla(x, kernel, strides, padding, **options):
+    results = [
+        with_gradients(
+            lambda x, w, conv=conv: conv(x, w, strides, padding, dimension_numbers=NHWC, **options), x, kernel
+        )
+        for conv in (ops.conv, lax.conv_general_dilated)
+    ]
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == x.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 2), (0, 1))], ids=str)
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)], ids=str)
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 3)], ids=str)
-def test_depthwise_and_its_gradients_equal_xlas_in_float64(kernel, strides, padding):
-    rng = np.random.default_rng(0)
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 4}
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (2, 3)], ids=str)
+def test_depthwise_and_direct_convolutions_and_their_gradients_equal_xlas_in_float64(kernel, strides, padding):
     with jax.enable_x64(True):
-        x, w = jnp.asarray(rng.normal(size=(2, 9, 10, 4))), jnp.asarray(rng.normal(size=(*kernel, 1, 4)))
-        results = []
-        for conv in (ops.depthwise_conv, lax.conv_general_dilated):
-            out, pull = jax.vjp(lambda x, w, conv=conv: conv(x, w, strides, padding, **options), x, w)
-            results.append((out, *pull(jnp.cos(out))))
-    for ours, theirs in zip(*results, strict=True):
-        assert ours.dtype == np.float64
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+        x, depthwise, dense = arrays(0, (4, 9, 10, 4), (*kernel, 1, 4), (*kernel, 4, 6))
+        assert_equals_xla(x, depthwise, strides, padding, feature_group_count=4)
+        assert_equals_xla(x, dense, strides, padding)
 
 
-def test_a_convolution_that_mixes_channels_is_left_to_xla():
-    rng = np.random.default_rng(0)
-    x, w = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((1, 5, 5, 4), (3, 3, 2, 6)))
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 2}
-    ours, theirs = (f(x, w, (1, 1), "SAME", **options) for f in (ops.depthwise_conv, lax.conv_general_dilated))
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 1), (0, 2))], ids=str)
+@pytest.mark.parametrize("size", [(8, 8), (12, 9), (7, 10)], ids=str)
+def test_winograd_and_its_gradients_equal_xlas_in_float64(size, padding, monkeypatch):
+    monkeypatch.setattr(winograd, "pays", lambda *_: True)
+    with jax.enable_x64(True):
+        assert_equals_xla(*arrays(1, (3, *size, 5), (3, 3, 5, 7)), (1, 1), padding)
+
+
+def test_the_kernels_gradient_is_the_same_in_pieces_of_the_batch(monkeypatch):
+    monkeypatch.setattr("fer_jax.ops.convolution.CHUNK_BYTES", 64)
+    monkeypatch.setattr("fer_jax.ops.convolution.MIN_CHUNK", 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    with jax.enable_x64(True):
+        x, kernel = arrays(2, (12, 9, 9, 4), (3, 3, 4, 2))
+        convolutions = str(
+            jax.make_jaxpr(jax.grad(lambda w: ops.conv(x, w, (1, 1), "SAME", dimension_numbers=NHWC).sum()))(kernel)
+        )
+        assert convolutions.count("conv_general_dilated") > 4
+        assert_equals_xla(x, kernel, (1, 1), "SAME")
+
+
+def test_float32_errors_of_winograd_stay_within_a_few_of_the_direct_ones():
+    """Lavin and Gray 2015, table 6: F(4x4, 3x3) in float32 is less exact than a direct convolution, yet enough."""
+    x, kernel = arrays(3, (8, 24, 24, 64), (3, 3, 64, 64), dtype=np.float32)
+    assert winograd.pays(jax.ShapeDtypeStruct((128, 24, 24, 64), np.float32), kernel, ((1, 1), (1, 1)))
+    (grad,) = arrays(4, (8, 24, 24, 64), dtype=np.float32)
+
+    def parts(conv, *args):
+        out, pull = jax.vjp(conv, *args[:2])
+        return [np.asarray(part, np.float64) for part in (out, *pull(args[2]))]
+
+    plain = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
+    ours, direct_ones = (
+        parts(conv, x, kernel, grad) for conv in (lambda x, w: winograd.conv(x, w, ((1, 1), (1, 1))), plain)
+    )
+    with jax.enable_x64(True):
+        exact = parts(plain, *(jnp.asarray(np.asarray(array), np.float64) for array in (x, kernel, grad)))
+    for name, winograds, directs, truth in zip(("y", "x", "kernel"), ours, direct_ones, exact, strict=True):
+        scale = np.abs(truth).max()
+        error, direct = (np.abs(some - truth).max() / scale for some in (winograds, directs))
+        assert direct < 1e-5, name
+        assert error < 1e-4, name
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "options"),
+    [
+        ((1, 5, 5, 4), (3, 3, 2, 6), {"feature_group_count": 2}),
+        ((1, 9, 9, 4), (3, 3, 4, 6), {"rhs_dilation": (2, 2)}),
+        ((1, 5, 5, 4), (3, 3, 4, 6), {"lhs_dilation": (2, 2)}),
+    ],
+)
+def test_what_gains_nothing_is_left_to_xla(x, kernel, options):
+    x, kernel = arrays(4, x, kernel, dtype=np.float32)
+    ours, theirs = (
+        f(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=NHWC, **options)
+        for f in (ops.conv, lax.conv_general_dilated)
+    )
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_on_another_backend_everything_is_xlas(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, kernel = jnp.zeros((128, 24, 24, 64)), jnp.zeros((3, 3, 64, 64))
+    traced = [
+        str(jax.make_jaxpr(lambda x, w, f=f: f(x, w, (1, 1), "SAME", dimension_numbers=NHWC))(x, kernel))
+        for f in (ops.conv, lax.conv_general_dilated)
+    ]
+    assert traced[0] == traced[1]
+    assert ops.compiler_options() is None
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 7, 9, 3)], ids=str)
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_pooling_and_its_gradient_equal_xlas(kind, shape):
+    rng = np.random.default_rng(5)
+    x = jnp.asarray(rng.integers(0, 3, shape), jnp.float32)  # few values, so that many are equal
+    plain = nn.max_pool if kind == "max" else nn.avg_pool
+    ours = with_gradients(lambda x: ops.pool_2x2(x, kind), x)
+    theirs = with_gradients(lambda x: plain(x, (2, 2), (2, 2)), x)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+def test_masks_keep_their_share_and_depend_on_nothing_but_the_key(rate):
+    shape, count = (64, 12, 12, 32), 64 * 12 * 12 * 32
+    masks = [np.asarray(ops.keep_mask(jax.random.key(seed), shape, rate)) for seed in (0, 1, 2)]
+    for mask in masks:
+        assert scipy.stats.binomtest(int(mask.sum()), count, 1 - rate).pvalue > 1e-4
+        # neighbours in any direction know nothing of each other
+        for axis in range(4):
+            near, far = np.split(mask, 2, axis)
+            assert abs(np.corrcoef(near.ravel(), far.ravel())[0, 1]) < 5 / np.sqrt(count / 2)
+            pairs = np.moveaxis(mask, axis, 0)
+            assert abs(np.corrcoef(pairs[1:].ravel(), pairs[:-1].ravel())[0, 1]) < 5 / np.sqrt(count / 2)
+    assert abs(np.corrcoef(masks[0].ravel(), masks[1].ravel())[0, 1]) < 5 / np.sqrt(count)
+    np.testing.assert_array_equal(masks[0], ops.keep_mask(jax.random.key(0), shape, rate))
+
+
+def test_without_a_rate_everything_is_kept():
+    assert np.asarray(ops.keep_mask(jax.random.key(3), (100, 100), 0.0)).all()
+
+
+def test_barriers_hold_with_the_compilers_options():
+    """What stands before a barrier is not computed again behind it: two loops in place of one."""
+    options = ops.compiler_options()
+    assert options is not None, "this jaxlib does not know the options: look for what they are called now"
+
+    def spread(x):
+        y = jax.lax.optimization_barrier(jnp.sin(x) * x + 1)
+        return jnp.broadcast_to(y[:, None], (64, 8, 64)) * 2
+
+    compiled = jax.jit(spread, compiler_options=options).lower(jnp.ones((64, 64))).compile()
+    assert "opt-barrier" in compiled.as_text()

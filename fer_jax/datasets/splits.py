@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-from sklearn import model_selection
 
 from fer_jax.datasets import facts
 from fer_jax.datasets.faces import Faces, concatenate
@@ -39,6 +38,8 @@ def complete(faces, classes, *, seed):
 
 
 def _carve(train, classes, split, seed):
+    from sklearn import model_selection  # takes longer to import than official splits take to load
+
     counts = np.bincount(train.labels, minlength=len(classes))
     try:
         rest, carved = model_selection.train_test_split(
@@ -63,6 +64,8 @@ def thin(faces, count, *, seed):
         raise InputError(f"data.train_faces is {count}: give 1 to {len(train):,}, or 0 for all")
     if count == len(train):
         return faces, []
+    from sklearn import model_selection
+
     try:
         kept, _ = model_selection.train_test_split(
             np.arange(len(train)), train_size=count, stratify=train.labels, random_state=seed

@@ -16,7 +16,9 @@ from fer_jax.errors import InputError
 FEEDERS = ("tfdata", "resident")
 
 
-def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch: int):
+def make(
+    name: str, *, faces, order, policy, key, shardings, steps_per_dispatch: int, compiler_options: dict | None = None
+):
     """Builds a feeder of a training split.
 
     Args:
@@ -27,10 +29,11 @@ def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch:
       key: draws the augmentation, together with the step.
       shardings: (batch, replicated) shardings of the mesh.
       steps_per_dispatch: steps that run as one program (resident); 0 chooses by the device.
+      compiler_options: those of `jax.jit` for the program of a step.
 
     Returns:
-      A feeder with `connect(train_step) -> advance(state, step, steps) -> (state, sums)` and `wait_seconds`, the
-      time that steps have waited for data so far.
+      A feeder with `connect(train_step, watch) -> advance(state, step, steps) -> (state, sums)` and `wait_seconds`, the
+      time that steps have waited for data so far. watch: wraps the compiled functions that `advance` calls.
 
     Raises:
       InputError: an unknown name.
@@ -45,6 +48,7 @@ def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch:
         key=key,
         shardings=shardings,
         steps_per_dispatch=steps_per_dispatch,
+        compiler_options=compiler_options,
     )
 
 

@@ -19,8 +19,9 @@ class Feeder:
 
     wait_seconds = 0.0  # nothing is waited for: the faces are where the step runs
 
-    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch):
+    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, compiler_options=None):
         self._order, self._policy, self._key = order, policy, key
+        self._compiler_options = compiler_options
         self._sharding, replicated = shardings
         self._images = input_lib.put(faces.images, replicated)
         self._labels = input_lib.put(faces.labels, replicated)
@@ -47,17 +48,18 @@ class Feeder:
     def close(self) -> None:
         """Nothing to let go of but the arrays."""
 
-    def connect(self, train_step):
-        """Returns advance(state, step, steps) -> (state, sums over the steps)."""
+    def connect(self, train_step, watch=lambda dispatch: dispatch):
+        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
 
         def one(carry, given, images, labels):
             state, total = carry
             state, sums = train_step(state, self._batch(images, labels, *given))
             return state, jax.tree.map(jnp.add, total, sums)
 
-        single = jax.jit(one, donate_argnums=0)
+        single = watch(jax.jit(one, donate_argnums=0, compiler_options=self._compiler_options))
 
-        @functools.partial(jax.jit, donate_argnums=0)
+        @watch
+        @functools.partial(jax.jit, donate_argnums=0, compiler_options=self._compiler_options)
         def many(carry, given, images, labels):
             return jax.lax.scan(lambda carry, now: (one(carry, now, images, labels), None), carry, given)[0]
 

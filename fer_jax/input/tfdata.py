@@ -1,5 +1,6 @@
 """The feeder on the host: tf.data gathers, augments and prefetches whole batches.
 
+Where nothing changes the faces a batch is a mere gather: NumPy makes it, and TensorFlow is not imported.
 The only module that imports TensorFlow, and it hides the GPU from it.
 """
 
@@ -7,6 +8,7 @@ import collections
 import functools
 import os
 import time
+from concurrent import futures
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +23,10 @@ AHEAD = 2  # batches that are on their way to the devices while a step runs
 class Feeder:
     """See `fer_jax.input.make`."""
 
-    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch):
+    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, compiler_options=None):
         del steps_per_dispatch  # a step of this feeder is a dispatch: its batch comes from the host
         self._faces, self._order, self._policy, self._key = faces, order, policy, key
-        self._sharding = shardings[0]
+        self._sharding, self._compiler_options = shardings[0], compiler_options
         self._size_px = faces.images.shape[1]
         self._uniform = jax.jit(self._draw, static_argnums=1)
         self.wait_seconds, self._stream = 0.0, None
@@ -67,9 +69,22 @@ class Feeder:
         batches = plans.prefetch(1).unbatch().map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return batches.prefetch(tf.data.AUTOTUNE)
 
+    def _gathered(self, step):
+        """Yields what `dataset` does where nothing changes the faces; the next block of the plan is made meanwhile."""
+        plans = self._plan(step)
+        with futures.ThreadPoolExecutor(1) as planner:
+            ahead = planner.submit(next, plans)
+            while True:
+                block, ahead = ahead.result(), planner.submit(next, plans)
+                for picked in block["picked"]:
+                    image, label = self._faces.images[picked], self._faces.labels[picked]
+                    yield {"image": image, "label": label, "mask": np.ones(len(picked), np.float32)}
+
     def stream(self, step: int = 0):
         """Yields the batches from a step on, on the devices, a few ahead; counts `wait_seconds`."""
-        source, waiting = self.dataset(step).as_numpy_iterator(), collections.deque()
+        changing = self._policy.active
+        source = self.dataset(step).as_numpy_iterator() if changing else self._gathered(step)
+        waiting = collections.deque()
         while True:
             while len(waiting) < AHEAD:
                 started = time.perf_counter()
@@ -86,10 +101,11 @@ class Feeder:
             self._stream.close()
             self._stream = None
 
-    def connect(self, train_step):
-        """Returns advance(state, step, steps) -> (state, sums over the steps)."""
+    def connect(self, train_step, watch=lambda dispatch: dispatch):
+        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
 
-        @functools.partial(jax.jit, donate_argnums=0)
+        @watch
+        @functools.partial(jax.jit, donate_argnums=0, compiler_options=self._compiler_options)
         def single(state, total, batch):
             state, sums = train_step(state, batch)
             return state, jax.tree.map(jnp.add, total, sums)

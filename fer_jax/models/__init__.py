@@ -54,7 +54,12 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
         raise InputError(f"model.name is '{model.name}'; known are {', '.join(NAMES)}")
     if model.dtype not in DTYPES:
         raise InputError(f"model.dtype is '{model.dtype}'; known are {', '.join(DTYPES)}")
-    common = {"dtype": jnp.dtype(model.dtype), "stored": stored, "kernel_init": layers.make_init(model.init)}
+    common = {
+        "dtype": jnp.dtype(model.dtype),
+        "stored": stored,
+        "kernel_init": layers.make_init(model.init),
+        "cpu_path": model.cpu_path,
+    }
     if model.name == "cnn":
         scaling = "unit" if model.scaling == "auto" else model.scaling
         preprocess = Preprocess(scaling, model.channels, model.size_px)

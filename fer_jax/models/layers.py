@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from fer_jax import ops
 from fer_jax.errors import InputError
@@ -41,11 +42,13 @@ class Layers(nn.Module):
       dtype: of the computation; parameters stay float32.
       stored: paths (`backbone/conv1_bn`) of the BatchNorms that use their stored statistics in training too.
       kernel_init: of all kernels; None: the family's own.
+      cpu_path: whether convolutions and 2x2 pooling on a CPU are those of `fer_jax.ops`.
     """
 
     dtype: jnp.dtype = jnp.float32
     stored: frozenset[str] = frozenset()
     kernel_init: Callable | None = None
+    cpu_path: bool = True
 
     def conv(self, x, name, filters, kernel, *, strides=1, padding="SAME", use_bias=True, init=GLOROT, **options):
         """A convolution; kernel and strides: a number or a pair; padding: 'SAME', 'VALID' or pairs (before, after)."""
@@ -57,15 +60,15 @@ class Layers(nn.Module):
             use_bias=use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init or init,
+            conv_general_dilated=ops.conv if self.cpu_path else lax.conv_general_dilated,
             name=name,
             **options,
         )(x)
 
     def depthwise(self, x, name, kernel, *, strides=1, padding="SAME", use_bias=False, init=GLOROT):
         """A convolution of each channel by itself; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
-        alone = {"feature_group_count": x.shape[-1], "conv_general_dilated": ops.depthwise_conv}
         common = {"strides": strides, "padding": padding, "use_bias": use_bias, "init": init}
-        return self.conv(x, name, x.shape[-1], kernel, **common, **alone)
+        return self.conv(x, name, x.shape[-1], kernel, feature_group_count=x.shape[-1], **common)
 
     def norm(self, x, name, *, train, epsilon=1e-3, momentum=0.99, scale=True):
         """A batch normalization; the momentum is the share of the old running statistics that stays."""
@@ -82,6 +85,13 @@ class Layers(nn.Module):
         """A fully connected layer."""
         return nn.Dense(units, dtype=self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
 
+    def dropout(self, x, rate, *, train):
+        """Sets a share of the values to 0 in training, and scales the others so that the mean stays."""
+        if not train or not rate:
+            return x
+        keep = ops.keep_mask(self.make_rng("dropout"), x.shape, rate)
+        return jnp.where(keep, x / (1 - rate), 0)
+
 
 def zero_pad(x, before: int, after: int | None = None):
     """Keras's ZeroPadding2D, on both axes."""
@@ -89,14 +99,22 @@ def zero_pad(x, before: int, after: int | None = None):
     return jnp.pad(x, ((0, 0), rim, rim, (0, 0)))
 
 
-def max_pool(x, size: int, strides: int, padding="VALID"):
+def max_pool(x, size: int, strides: int, padding="VALID", *, cpu_path: bool = False):
     """Keras's MaxPooling2D; 'SAME' pads with minus infinity."""
+    if cpu_path and _is_2x2(size, strides, padding):
+        return ops.pool_2x2(x, "max")
     return nn.max_pool(x, (size, size), (strides, strides), padding)
 
 
-def avg_pool(x, size: int, strides: int, padding="VALID"):
+def avg_pool(x, size: int, strides: int, padding="VALID", *, cpu_path: bool = False):
     """Keras's AveragePooling2D: at the rim it divides by the number of real cells."""
+    if cpu_path and _is_2x2(size, strides, padding):
+        return ops.pool_2x2(x, "avg")
     return nn.avg_pool(x, (size, size), (strides, strides), padding, count_include_pad=False)
+
+
+def _is_2x2(size, strides, padding):
+    return ops.on_cpu() and size == strides == 2 and padding == "VALID"
 
 
 def make_init(name: str):

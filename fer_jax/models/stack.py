@@ -133,9 +133,9 @@ class Stack(layers_lib.Layers):
                 raise InputError(
                     f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
                 )
-            return POOLS[layer.kind](x, 2, 2)
+            return POOLS[layer.kind](x, 2, 2, cpu_path=self.cpu_path)
         if layer.kind == "dropout":
-            return nn.Dropout(layer.rate, deterministic=not train)(x)
+            return self.dropout(x, layer.rate, train=train)
         plain = {
             "flatten": lambda x: x.reshape(x.shape[0], -1),
             "global_avg_pool": lambda x: x.mean(axis=(1, 2)),

@@ -1,0 +1,161 @@
+"""What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
+
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py
+
+For 3x3 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the input's and
+for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and the largest
+errors against float64. Then the training step of R1's model 2 with parts switched off. Writes results.json.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import ops, phases, records, steps
+from fer_jax.ops import convolution, winograd
+
+HERE = pathlib.Path(__file__).resolve().parent
+TRIALS = 7
+# batch, side, channels in, filters
+SHAPES = [(128, 48, 32, 32), (128, 24, 32, 64), (128, 24, 64, 64), (128, 12, 64, 128), (128, 12, 128, 128)]
+SHAPES += [(128, 12, 256, 256), (128, 6, 256, 256), (64, 6, 512, 512), (32, 14, 256, 256), (32, 56, 64, 64)]
+SAME = ((1, 1), (1, 1))
+WAYS = {
+    "xla": lambda x, w: convolution._plain(x, w, (1, 1), SAME),
+    "pieces": lambda x, w: convolution._direct(x, w, (1, 1), SAME),
+    "winograd": lambda x, w: winograd.conv(x, w, SAME),
+}
+PARTS = {
+    "forward": lambda way, x, w, g: way(x, w),
+    "input_gradient": lambda way, x, w, g: jax.vjp(lambda x: way(x, w), x)[1](g)[0],
+    "kernel_gradient": lambda way, x, w, g: jax.vjp(lambda w: way(x, w), w)[1](g)[0],
+}
+# name -> what is switched off in the step of model 2
+STEPS = {
+    "all": (),
+    "no Winograd": ("winograd",),
+    "no compiler options": ("options",),
+    "no huge pages": ("pages",),
+    "cpu_path off": ("path", "options"),
+    "cpu_path off, no huge pages": ("path", "options", "pages"),
+}
+
+
+def interleaved(functions, args, trials=TRIALS):
+    """Returns {name: median seconds}, the functions taken in turn."""
+    seconds = {name: [] for name in functions}
+    for trial in range(trials + 1):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            jax.block_until_ready(function(*args))
+            if trial:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: float(np.median(some)) for name, some in seconds.items()}
+
+
+def convolution_row(shape):
+    """Returns the speeds and errors of a shape."""
+    batch, side, channels, filters = shape
+    rng = np.random.default_rng(0)
+    exact = [rng.normal(size=size) for size in ((batch, side, side, channels), (3, 3, channels, filters))]
+    exact.append(rng.normal(size=(batch, side, side, filters)))
+    args = [jnp.asarray(values, jnp.float32) for values in exact]
+    operations = 2 * 9 * batch * side**2 * channels * filters
+    row = {"shape": shape, "chosen": "winograd" if winograd.pays(*args[:2], SAME) else "pieces", "GFs": {}}
+    for part, of in PARTS.items():
+        compiled = {
+            name: jax.jit(functools.partial(of, way), compiler_options=ops.compiler_options())
+            for name, way in WAYS.items()
+        }
+        row["GFs"][part] = {name: operations / s / 1e9 for name, s in interleaved(compiled, args).items()}
+    row["error"] = errors(exact, args)
+    return row
+
+
+def errors(exact, args):
+    """Returns the largest error of each part and way as a share of the largest value; on 8 faces, in float64."""
+    x, w, g = exact[0][:8], exact[1], exact[2][:8]
+    with jax.enable_x64(True):
+        truth = {part: np.asarray(of(WAYS["xla"], *map(jnp.asarray, (x, w, g)))) for part, of in PARTS.items()}
+    small = args[0][:8], args[1], args[2][:8]
+    return {
+        part: {
+            name: float(np.abs(np.asarray(of(way, *small), np.float64) - truth[part]).max() / np.abs(truth[part]).max())
+            for name, way in WAYS.items()
+        }
+        for part, of in PARTS.items()
+    }
+
+
+def model_2():
+    """Returns the config of R1's model 2."""
+    spec = importlib.util.spec_from_file_location("cnn", HERE.parents[1] / "configs" / "cnn.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config("model_2")
+
+
+def time_step(without):
+    """Prints the median seconds of a training step with parts switched off."""
+    if "winograd" in without:
+        winograd.pays = lambda *_: False
+    config = model_2()
+    config.model.cpu_path = "path" not in without
+    (phase,) = phases.make(config, 7, steps_per_epoch=225)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (128, 48, 48, 1)), jnp.uint8),
+        "label": jnp.asarray(rng.integers(0, 7, 128), jnp.int32),
+        "mask": jnp.ones(128),
+    }
+    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1)))()
+    step = jax.jit(
+        steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1)),
+        donate_argnums=0,
+        compiler_options=ops.compiler_options("options" not in without),
+    )
+    seconds = []
+    for _ in range(TRIALS + 1):
+        started = time.perf_counter()
+        state, _ = jax.block_until_ready(step(state, batch))
+        seconds.append(time.perf_counter() - started)
+    print(float(np.median(seconds[1:])))
+
+
+def step_rows():
+    """Returns {what is off: median seconds of two processes}, each in processes of its own, in turn."""
+    seconds = {name: [] for name in STEPS}
+    for _ in range(2):
+        for name, without in STEPS.items():
+            pages = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int('pages' not in without)}"}
+            command = [sys.executable, __file__, "--step", ",".join(without)]
+            ran = subprocess.run(command, env={**os.environ, **pages}, check=True, capture_output=True, text=True)
+            seconds[name].append(float(ran.stdout.split()[-1]))
+            print(name, seconds[name], flush=True)
+    return {name: float(np.median(some)) for name, some in seconds.items()}
+
+
+def main():
+    """Measures and writes what it found."""
+    rows = []
+    for shape in SHAPES:
+        rows.append(convolution_row(shape))
+        print(json.dumps(rows[-1]), flush=True)
+    found = {**records.facts(), "trials": TRIALS, "convolutions": rows, "step_of_model_2_seconds": step_rows()}
+    records.write_json(HERE / "results.json", found)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        time_step(sys.argv[2].split(","))
+    else:
+        main()

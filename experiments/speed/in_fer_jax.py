@@ -1,0 +1,150 @@
+"""A row in fer_jax, made of the parts that `fer_jax.train` and `fer_jax.evaluate` are made of."""
+
+import functools
+import importlib.metadata
+import time
+
+import jax
+import numpy as np
+
+from fer_jax import augment, features, metrics, ops, phases, steps
+from fer_jax import config as config_lib
+from fer_jax import input as input_lib
+from fer_jax import params as params_lib
+from fer_jax.datasets import faces, facts
+from fer_jax.input import order as order_lib
+
+
+def versions() -> dict:
+    """Returns the versions of what computes."""
+    return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+
+
+class System:
+    """The state, the resident feeder's training step and the evaluation step of a row.
+
+    feeder: of input.FEEDERS; cache_dir: where the features of a frozen backbone are kept, to train on them; '': none.
+    """
+
+    def __init__(self, spec, images, labels, *, feeder="resident", cache_dir=""):
+        config = config_lib.from_dict(spec["config"])
+        self._every = config.log.every_steps
+        self._compiler_options = ops.compiler_options(config.model.cpu_path)
+        self._shardings = steps.make_shardings()
+        self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
+        self._classes, self._batch = spec["classes"], spec["batch"]
+        (self.phase,) = phases.make(config, self._classes, steps_per_epoch=len(labels) // self._batch)
+        phase = self.phase
+        init = functools.partial(
+            steps.init_state, phase.model, phase.tx, self._keys["init"], facts.IMAGE_SHAPE, phase.frozen
+        )
+        self.state = jax.block_until_ready(jax.jit(init, out_shardings=self._shardings[1])())
+        self._spec, self._faces, self._forward, self._step = spec, faces.Faces(images, labels), None, 0
+        self._features_seconds = None
+        if cache_dir:
+            self._cache_features(cache_dir)
+        self._connect(feeder)
+
+    def _cache_features(self, cache_dir):
+        started = time.perf_counter()
+        self._faces = features.cached(
+            self.phase.model,
+            self.state.variables,
+            self._faces,
+            batch_size=self._batch,
+            shardings=self._shardings,
+            cache_dir=cache_dir,
+        )
+        self._forward, self._features_seconds = features.FORWARD, time.perf_counter() - started
+
+    def _connect(self, feeder):
+        order = order_lib.Order(
+            self._faces.labels, classes=self._classes, batch_size=self._batch, key=self._keys["order"]
+        )
+        _ = order.faces(0, self._every)[0]  # compiled before anything is timed
+        feeder = input_lib.make(
+            feeder,
+            faces=self._faces,
+            order=order,
+            policy=augment.Policy(),
+            key=self._keys["dropout"],
+            shardings=self._shardings,
+            steps_per_dispatch=0,
+            compiler_options=self._compiler_options,
+        )
+        self._advance = feeder.connect(self._train_step())
+        self._eval_step = jax.jit(
+            steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward),
+            compiler_options=self._compiler_options,
+        )
+        self._resident = list(input_lib.padded_batches(self._faces, self._batch, self._shardings[0]))
+
+    def _train_step(self):
+        phase = self.phase
+        return steps.make_train_step(
+            phase.model,
+            phase.tx,
+            classes=self._classes,
+            key=self._keys["dropout"],
+            frozen=phase.frozen,
+            forward=self._forward,
+        )
+
+    def parameters(self) -> dict:
+        """Returns the numbers of parameters, statistics included, and of trained ones."""
+        trained = params_lib.count(params_lib.split(self.state.params, self.phase.frozen)[0])
+        return {"total": params_lib.count(self.state.variables), "trained": trained}
+
+    def train(self, batches: int) -> None:
+        """Takes steps, and fetches their sums as often as a training does."""
+        whole, rest = divmod(batches, self._every)
+        for count in [self._every] * whole + [1] * rest:  # other counts would compile anew
+            self.state, sums = self._advance(self.state, self._step, count)
+            self._step += count
+            if count == self._every:
+                _ = {name: float(value) for name, value in sums.items()}
+        jax.block_until_ready((self.state, sums))
+
+    def evaluate(self, batches: int) -> None:
+        """Judges batches that lie on the device; fetches the sums."""
+        total = None
+        for number in range(batches):
+            sums, _ = self._eval_step(self.state.variables, self._resident[number % len(self._resident)])
+            total = sums if total is None else metrics.add(total, sums)
+        metrics.summarize(jax.device_get(total))
+
+    def predict(self, batches: int) -> None:
+        """Brings the probabilities of batches to the host."""
+        for number in range(batches):
+            _, probs = self._eval_step(self.state.variables, self._resident[number % len(self._resident)])
+            np.asarray(probs)
+
+    def describe(self) -> dict:
+        """Returns the temporary memory of the compiled step, its work, and what the features took once."""
+        step = jax.jit(self._train_step(), donate_argnums=0, compiler_options=self._compiler_options)
+        memory = step.lower(self.state, self._resident[0]).compile().memory_analysis()
+        return {
+            "temporary_MiB": memory.temp_size_in_bytes / 2**20 if memory else None,
+            "step_flops": step_flops(self._spec),
+            "features_seconds": self._features_seconds,
+        }
+
+
+def step_flops(spec) -> float:
+    """Returns the floating-point operations of a training step, as XLA counts them before it optimizes.
+
+    They are those of XLA's own convolutions, whichever way they are then computed.
+    """
+    config = config_lib.from_dict(spec["config"])
+    config.model.cpu_path = False
+    (phase,) = phases.make(config, spec["classes"], steps_per_epoch=1)
+    shape = (spec["batch"],)
+    batch = {
+        "image": jax.ShapeDtypeStruct((*shape, *facts.IMAGE_SHAPE), np.uint8),
+        "label": jax.ShapeDtypeStruct(shape, np.int32),
+        "mask": jax.ShapeDtypeStruct(shape, np.float32),
+    }
+    step = steps.make_train_step(
+        phase.model, phase.tx, classes=spec["classes"], key=jax.random.key(0), frozen=phase.frozen
+    )
+    return jax.jit(step).lower(phase.abstract, batch).cost_analysis()["flops"]

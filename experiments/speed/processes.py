@@ -1,0 +1,126 @@
+"""The workers of a row, seen from the command: processes that live at once and of which one works at a time."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import summary
+
+from fer_jax.errors import InputError
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Ways to run a framework that its documentation offers; the fastest in a short trial is measured.
+CHOICES = {
+    "cpu": {
+        "fer_jax": ({},),
+        "keras": ({"jit_compile": False}, {"jit_compile": "auto"}),
+        "torch": ({"memory_format": "channels_last"}, {"memory_format": "contiguous_format"}),
+    },
+    "gpu": {
+        "fer_jax": ({},),
+        "keras": ({"jit_compile": False}, {"jit_compile": "auto"}),
+        "torch": ({"memory_format": "channels_last"},),
+    },
+}
+
+
+def environment(framework: str) -> dict:
+    """Returns the environment of a worker: this process's, whose setting of malloc all frameworks share."""
+    env = dict(os.environ)
+    env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # three frameworks share the device
+    if framework != "fer_jax":
+        env.pop("XLA_FLAGS", None)  # TensorFlow's XLA stops at a flag that it does not know
+    return env
+
+
+class Process:
+    """A worker; `ask` has it work, and waits. Used as a context, it ends with it."""
+
+    def __init__(self, framework: str, *, python: str = sys.executable):
+        self._framework = framework
+        self._process = subprocess.Popen(
+            [python, str(HERE / "worker.py"), framework],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(framework),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.communicate()
+
+    def ask(self, **question) -> dict:
+        """Returns the answer. Raises InputError if the worker has ended; its own words are on stderr."""
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise InputError(f"the worker of {self._framework} ended at '{question['do']}': see its message above")
+        return json.loads(answer)
+
+
+class Crew:
+    """The workers of one framework for a row: for each kind of work the one whose choice was fastest in a short trial.
+
+    Used as a context, its processes end with it.
+    """
+
+    def __init__(
+        self, framework: str, build: dict, *, choices: tuple, seconds: float, kinds=summary.KINDS, python=sys.executable
+    ):
+        """Builds the row in a worker for each of the choices, which `ask(do="build")` takes with what `build` holds.
+
+        seconds: of a trial of each of the kinds of work.
+        """
+        self._held = []
+        with contextlib.ExitStack() as stack:
+            for choice in choices:
+                process = stack.enter_context(Process(framework, python=python))
+                built = process.ask(do="build", choice=choice, **build)
+                trial = {kind: summary.rate(process.ask(do=kind, seconds=seconds)) for kind in kinds}
+                self._held.append((process, {"choice": choice, **built, "trial_images_per_second": trial}))
+            self._by_kind = {
+                kind: max(self._held, key=lambda one, kind=kind: one[1]["trial_images_per_second"][kind])
+                for kind in kinds
+            }
+            for process, _ in self._held:
+                if not self._kinds(process):
+                    process.__exit__()
+            stack.pop_all()
+
+    def _kinds(self, process):
+        return [kind for kind, one in self._by_kind.items() if one[0] is process]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process, _ in self._held:
+            process.__exit__()
+
+    @property
+    def parameters(self) -> dict:
+        """The counts of the network."""
+        return self._held[0][1]["parameters"]
+
+    def work(self, kind: str, seconds: float) -> dict:
+        """Returns the images and the seconds of some work."""
+        return self._by_kind[kind][0].ask(do=kind, seconds=seconds)
+
+    def finish(self) -> list[dict]:
+        """Returns the facts of each way to run it that was tried; `kinds` is the work that it was chosen for."""
+        found = []
+        for process, facts in self._held:
+            kinds = self._kinds(process)
+            found.append({**facts, "kinds": kinds, **(process.ask(do="finish") if kinds else {})})
+        return found

@@ -1,0 +1,102 @@
+"""Convolutions for training small networks on a CPU; takes the place of `lax.conv_general_dilated`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fer_jax.ops import winograd
+from fer_jax.ops.depthwise import depthwise_conv
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+CHUNK_BYTES = 2 << 20  # of the input, for the kernel's gradient: XLA transposes it, which wants it to stay in cache
+MIN_CHUNK = 8  # faces
+
+
+def conv(  # noqa: PLR0917 - the signature of lax.conv_general_dilated
+    x,
+    kernel,
+    strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    feature_group_count=1,
+    **options,
+):
+    """A convolution, in place of `lax.conv_general_dilated`, to which whatever gains nothing is left.
+
+    x [B, H, W, C]; kernel [k, l, C / groups, F]; strides and padding as `lax.conv_general_dilated` takes them. On a
+    CPU, kernels of one channel are sums of shifted products, 3x3 kernels between many channels go by Winograd's
+    algorithm, and the kernel's gradient of the others is summed up in pieces of the batch.
+    """
+    spec = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
+    plain = (
+        jax.default_backend() != "cpu"
+        or spec != lax.conv_dimension_numbers(x.shape, kernel.shape, DIMENSIONS)
+        or any(dilation not in (None, (1, 1)) for dilation in (lhs_dilation, rhs_dilation))
+    )
+    depthwise = feature_group_count == x.shape[-1] == kernel.shape[-1]
+    if plain or (feature_group_count > 1 and not depthwise):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers=dimension_numbers,
+            feature_group_count=feature_group_count,
+            **options,
+        )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    padding = tuple(tuple(rim) for rim in padding)
+    if depthwise:
+        return depthwise_conv(x, kernel, strides, padding)
+    if tuple(strides) == (1, 1) and winograd.pays(x, kernel, padding):
+        return winograd.conv(x, kernel, padding)
+    return _direct(x, kernel, tuple(strides), padding)
+
+
+def _plain(x, kernel, strides, padding):
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _direct(x, kernel, strides, padding):
+    return _plain(lax.optimization_barrier(x), kernel, strides, padding)
+
+
+def _direct_forward(x, kernel, strides, padding):
+    x = lax.optimization_barrier(x)
+    return _plain(x, kernel, strides, padding), (x, kernel)
+
+
+def _direct_backward(strides, padding, held, grad):
+    x, kernel = held
+    grad = lax.optimization_barrier(grad)
+    (x_grad,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding), x)[1](grad)
+    size = x.shape[0] // _chunks(x, kernel)
+    parts = []
+    for start in range(0, x.shape[0], size):
+        piece = slice(start, start + size)
+        pull = jax.vjp(lambda kernel, x=x[piece]: _plain(x, kernel, strides, padding), kernel)[1]
+        parts += pull(grad[piece])
+    return x_grad, functools.reduce(jnp.add, parts)
+
+
+_direct.defvjp(_direct_forward, _direct_backward)
+
+
+def _chunks(x, kernel):
+    """Returns in how many pieces of the batch the kernel's gradient is computed."""
+    if jax.device_count() > 1:  # a piece of a sharded batch lies on one device
+        return 1
+    number, least = 1, max(CHUNK_BYTES, 8 * kernel.nbytes)
+    while (
+        x.shape[0] % (2 * number) == 0 and x.shape[0] // (2 * number) >= MIN_CHUNK and x.nbytes // number >= 2 * least
+    ):
+        number *= 2
+    return number

@@ -1,0 +1,196 @@
+"""From the command to its first step: where the time goes, and what spares the next start the compiling."""
+
+import gc
+import hashlib
+import logging
+import os
+import pathlib
+import platform
+import tempfile
+import threading
+import time
+
+KEPT_MAX_BYTES = 2 * 2**30  # of compiled programs on the disk; those that were used longest ago go first
+COLLECT_EVERY = 100_000  # objects; at Python's own 700, collecting garbage takes a sixth of the time to the first step
+CPU_FACTS = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+USUAL_THRESHOLD = gc.get_threshold()
+logger = logging.getLogger("fer_jax")
+
+
+class Clock:
+    """The time from a start to the end of the first training step, by parts that add up to the whole.
+
+    started: by `time.perf_counter`; None: now. What JAX traces and compiles meanwhile, or loads compiled, is the part
+    'compile', wherever it happens.
+    """
+
+    def __init__(self, started: float | None = None):
+        from jax import monitoring
+
+        self._started = self._lap = time.perf_counter() if started is None else started
+        self._parts, self._compiling, self._thread = {}, [], threading.get_ident()
+        self._programs = self._kept = 0
+        self._running = True
+        monitoring.register_event_duration_secs_listener(self._on_duration)
+        monitoring.register_event_listener(self._on_event)
+
+    def _on_duration(self, event, seconds, **_):
+        if not event.startswith("/jax/core/compile/"):
+            return
+        self._programs += event.endswith("backend_compile_duration")
+        if threading.get_ident() != self._thread:
+            return
+        ended = time.perf_counter()
+        began = ended - seconds
+        # A trace inside another is reported before it, and is a part of it.
+        while self._compiling and (self._compiling[-1][0] + self._compiling[-1][1]) / 2 > began:
+            self._compiling.pop()
+        self._compiling.append((began, ended))
+
+    def _on_event(self, event, **_):
+        self._kept += event == "/jax/compilation_cache/cache_hits"
+
+    def lap(self, part: str) -> None:
+        """Gives the time since the last lap to a part; after the first step it does nothing."""
+        if not self._running:
+            return
+        now = time.perf_counter()
+        compiling = sum(ended - began for began, ended in self._compiling)
+        for name, seconds in ((part, now - self._lap - compiling), ("compile", compiling)):
+            self._parts[name] = self._parts.get(name, 0.0) + seconds
+        self._lap, self._compiling = now, []
+
+    def watch(self, step, report):
+        """Returns a function like `step` whose first call ends the start, of all functions that this clock watches.
+
+        That call waits for its result, once, and gives `report` a dict: `seconds` in all, `parts` {name: seconds},
+        the number of `programs` that were needed, and of those that came out of the cache, `programs_kept`.
+        """
+        import jax
+
+        def watched(*args):
+            if not self._running:
+                return step(*args)
+            self.lap("input")
+            result = jax.block_until_ready(step(*args))
+            self.lap("step")
+            self._stop()
+            counts = {"programs": self._programs, "programs_kept": self._kept}
+            report({"seconds": self._lap - self._started, "parts": self._parts, **counts})
+            return result
+
+        return watched
+
+    def _stop(self):
+        from jax import monitoring
+
+        self._running = False
+        monitoring.unregister_event_duration_listener(self._on_duration)
+        monitoring.unregister_event_listener(self._on_event)
+        if gc.get_threshold()[0] == COLLECT_EVERY:
+            gc.freeze()  # what is there by now stays, and need not be looked through again
+            gc.set_threshold(*USUAL_THRESHOLD)
+
+
+def collect_rarely() -> None:
+    """Has Python collect garbage rarely, until the first step if there is a Clock: importing and tracing make none."""
+    gc.set_threshold(COLLECT_EVERY, *USUAL_THRESHOLD[1:])
+
+
+def command_started() -> float:
+    """Returns when the process was started, by `time.perf_counter`; now, where the system does not tell."""
+    now = time.perf_counter()
+    try:
+        ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (AttributeError, IndexError, OSError, ValueError):
+        return now
+    return now - age if 0 <= age < 60 else now
+
+
+def describe(split: dict) -> str:
+    """Returns what `Clock.watch` reports as one line."""
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in split["parts"].items() if seconds >= 0.05)
+    kept = f"{split['programs_kept']} of {split['programs']} programs came out of the cache"
+    return f"first step {split['seconds']:.1f} s after the command: {parts}; {kept}"
+
+
+def keep_compiled(cache_dir) -> None:
+    """Keeps the programs that JAX compiles in `<cache_dir>/compiled/<kind of CPU>`, where the next start finds them.
+
+    What the user has set by JAX_COMPILATION_CACHE_DIR or JAX_ENABLE_COMPILATION_CACHE stands. Where programs cannot be
+    kept, this says so and they are compiled at each start.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
+        return
+    folder = pathlib.Path(cache_dir).expanduser().absolute() / "compiled" / _cpu()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        _drop_unfinished(folder)
+        refused = jax.default_backend() == "cpu" and not _loads_on_cpu(folder)
+    except OSError as error:
+        logger.warning("compiled programs are not kept: %s cannot be written (%s); see data.cache_dir", folder, error)
+        return
+    if refused:
+        logger.info("compiled programs are not kept: XLA does not load its own ones on this CPU")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    if jax.config.jax_compilation_cache_max_size == -1:
+        jax.config.update("jax_compilation_cache_max_size", KEPT_MAX_BYTES)
+
+
+def _cpu() -> str:
+    """Returns a name for this kind of CPU: a program may hold instructions that another one lacks."""
+    try:
+        first = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        facts = [line for line in first.splitlines() if line.startswith(CPU_FACTS)]
+    except OSError:
+        facts = [platform.processor()]
+    return f"{platform.machine()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
+
+def _loads_on_cpu(folder) -> bool:
+    """Says whether XLA loads what it compiled for this CPU, in silence; tried once and written down in the folder.
+
+    On some it takes a preference of its compiler for an instruction that the CPU lacks, and says so on stderr for each
+    program (https://github.com/jax-ml/jax/issues/38445).
+    """
+    import jax
+
+    answer = folder / f"loads-{jax.lib.__version__}"
+    if not answer.exists():
+        answer.write_text("yes" if _loads_in_silence() else "no")
+    return answer.read_text() != "no"
+
+
+def _loads_in_silence():
+    import jax
+    from jax.experimental import serialize_executable
+
+    kept = serialize_executable.serialize(jax.jit(lambda x: x + 1).lower(0.0).compile())
+    with tempfile.TemporaryFile() as told:
+        stderr = os.dup(2)
+        os.dup2(told.fileno(), 2)
+        try:
+            serialize_executable.deserialize_and_load(*kept)
+        except Exception:
+            return False
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        return os.fstat(told.fileno()).st_size == 0
+
+
+def _drop_unfinished(folder):
+    """Deletes what a killed process was writing: a program gets its `-atime` file when it is whole.
+
+    JAX itself would warn of a half program at each start, and would not write beside a program without that file.
+    """
+    for program in folder.glob("*-cache"):
+        if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+            program.unlink(missing_ok=True)
