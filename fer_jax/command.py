@@ -14,8 +14,10 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("fer_jax").setLevel(logging.INFO)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    # Orbax logs the traceback of every error that it also raises, and absl is its logger.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax logs the traceback of every error that it also raises, and absl is its logger; asyncio's shows those of the
+    # other arrays that it was reading at the time.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def ask_for_huge_pages(environ, argv) -> None:
@@ -33,7 +35,8 @@ def ask_for_huge_pages(environ, argv) -> None:
 
 def run(main) -> None:
     """Runs an entry; bad input ends it with one message and exit code 2, an interrupt with 130."""
-    ask_for_huge_pages(os.environ, sys.orig_argv)
+    if _is_the_program():
+        ask_for_huge_pages(os.environ, sys.orig_argv)
     try:
         main()
     except InputError as error:
@@ -42,6 +45,12 @@ def run(main) -> None:
         sys.exit(_say(f"error: {error}", 2))
     except KeyboardInterrupt:
         sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
+
+
+def _is_the_program():
+    """Says whether Python was started for one of this package's entries, rather than calls one from another program."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.partition(".")[0] == __package__
 
 
 def _say(text, code):

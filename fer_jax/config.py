@@ -132,6 +132,7 @@ def _train():
     train.early_stopping.restore_best = True
     train.checkpoint_every_epochs = 1
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
+    train.rematerialize = "none"  # none | activations | segments: what is computed twice, to need less memory
     train.keep_compiled = True  # keep compiled programs in data.cache_dir, so that the next start loads them
     return train
 

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from fer_jax import models, optim, steps
+from fer_jax import memory, models, optim, steps
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -36,8 +36,9 @@ def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
     """Builds the phases of a run, without computing anything.
 
     Raises:
-      InputError: whatever in the sections `model` and `optim` cannot work.
+      InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
     """
+    memory.check(config.train.rematerialize)
     section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
     image = jnp.zeros((1, *facts.IMAGE_SHAPE), jnp.uint8)
     plain = models.make(config.model, classes)

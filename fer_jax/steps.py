@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import losses, metrics
+from fer_jax import losses, memory, metrics
 from fer_jax import params as params_lib
 
 
@@ -57,7 +57,17 @@ def abstract_state(model, tx, image_shape, sharding, frozen=frozenset()) -> Trai
 
 
 def make_train_step(
-    model, tx, *, classes, key, label_smoothing=0.0, class_weights=None, l2=0.0, frozen=frozenset(), forward=None
+    model,
+    tx,
+    *,
+    classes,
+    key,
+    label_smoothing=0.0,
+    class_weights=None,
+    l2=0.0,
+    frozen=frozenset(),
+    forward=None,
+    rematerialize="none",
 ):
     """Returns train_step(state, batch) -> (state, sums).
 
@@ -65,17 +75,24 @@ def make_train_step(
     faces), `count`, `correct`. Dropout is drawn from (key, step). class_weights [K] multiply a face's loss, and the
     batch still divides by its number of faces: Keras's `class_weight`. For the layers in `frozen` nothing is
     differentiated. forward: the method of the model that takes what the batch holds as `image`; None: faces.
+    rematerialize: what the backward pass computes again, see `memory.rematerialize`.
     """
 
-    def loss_fn(params, held, state, batch):
-        logits, changed = model.apply(
-            {"params": params_lib.join(held, params), "batch_stats": state.batch_stats},
-            batch["image"],
+    def apply(params, held, batch_stats, image, dropout_key):
+        return model.apply(
+            {"params": params_lib.join(held, params), "batch_stats": batch_stats},
+            image,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(key, state.step)},
+            rngs={"dropout": dropout_key},
             method=forward,
         )
+
+    apply = memory.rematerialize(apply, rematerialize)
+
+    def loss_fn(params, held, state, batch):
+        dropout_key = jax.random.fold_in(key, state.step)
+        logits, changed = apply(params, held, state.batch_stats, batch["image"], dropout_key)
         mask = batch["mask"]
         weights = mask if class_weights is None else mask * class_weights[batch["label"]]
         targets = losses.smooth(batch["label"], classes, label_smoothing)

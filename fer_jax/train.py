@@ -7,7 +7,7 @@ import math
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, features, losses, metrics, ops, patience, phases, records, startup, steps
+from fer_jax import checkpoint, features, losses, memory, metrics, ops, patience, phases, records, startup, steps
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
 from fer_jax import parts as parts_lib
@@ -44,7 +44,9 @@ def train(config, workdir, clock=None) -> dict:
     parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
     parts_lib.open_workdir(config, workdir, parts.data, weights)
     clock.lap("weights")
-    return _Training(config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock).run()
+    training = _Training(config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock)
+    del weights  # in the host's memory, as large as the parameters
+    return training.run()
 
 
 class _Training:
@@ -131,10 +133,11 @@ class _Training:
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
-            compiler_options=ops.compiler_options(config.model.cpu_path),
+            compiler_options=memory.compiler_options(
+                config.train.rematerialize, ops.compiler_options(config.model.cpu_path)
+            ),
         )
-        watch = functools.partial(self._clock.watch, report=self._say_start)
-        advance = feeder.connect(self._train_step(phase, forward), watch)
+        advance = feeder.connect(self._train_step(phase, forward), self._watch)
         evaluate = steps.make_evaluate(
             phase.model,
             classes=len(parts.data.classes),
@@ -151,6 +154,15 @@ class _Training:
                 self._end_epoch(trained, {f"validation_{k}": v for k, v in metrics.summarize(sums).items()})
         finally:
             feeder.close()
+
+    def _watch(self, step):
+        return self._clock.watch(memory.watch(step, self._say_memory), report=self._say_start)
+
+    def _say_memory(self, needs):
+        logger.info(
+            "memory of a step: %s MiB of arguments, %s MiB of which are reused for its results, and %s MiB besides",
+            *(f"{needs[name]:,.0f}" for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
+        )
 
     def _say_start(self, split):
         """Logs and records how long the start took, and does what could wait for its end."""
@@ -207,6 +219,7 @@ class _Training:
             l2=config.loss.l2,
             frozen=phase.frozen,
             forward=forward,
+            rematerialize=config.train.rematerialize,
         )
 
     def _train_epoch(self, feeder, advance):
@@ -253,16 +266,18 @@ class _Training:
         scale = self._plateau.update(validated)
         scale = input_lib.put(np.asarray(scale, np.float32), self._parts.shardings[1])
         self._state = self._state.replace(lr_scale=scale)
-        step, config = int(self._state.step), self._config
-        self._metrics.write("epoch", step, {"epoch": self._epoch, **trained, **validated})
+        step, config, peak_mib = int(self._state.step), self._config, memory.peak_mib()
+        peak = {} if peak_mib is None else {"peak_memory_mib": peak_mib}
+        self._metrics.write("epoch", step, {"epoch": self._epoch, **trained, **validated, **peak})
         left = (config.train.epochs - self._epoch) * trained["seconds"]
         logger.info(
             "epoch %d/%d: train loss %.4f accuracy %.4f | validation loss %.4f accuracy %.4f macro F1 %.4f%s | "
-            "rate %.2e | %.2f steps/s, %s images/s, waiting for data %.2f%% | %s left",
+            "rate %.2e | %.2f steps/s, %s images/s, waiting for data %.2f%%, peak memory %s | %s left",
             *(self._epoch, config.train.epochs, trained["train_loss"], trained["train_accuracy"]),
             *(validated[f"validation_{name}"] for name in ("loss", "accuracy", "macro_f1")),
             *(" (best)" if improved else "", trained["learning_rate"], trained["steps_per_second"]),
-            *(f"{trained['images_per_second']:,.0f}", 100 * trained["data_wait_share"], duration(left)),
+            *(f"{trained['images_per_second']:,.0f}", 100 * trained["data_wait_share"]),
+            *("unknown" if peak_mib is None else f"{peak_mib:,.0f} MiB", duration(left)),
         )
         if not improved and self._epoch % config.train.checkpoint_every_epochs and not self._ends():
             return

@@ -28,6 +28,7 @@ FLOORS = {
         "command",
         "startup",
         "keras_layers",
+        "memory",
         "ops",
     ),
     "ground": ("errors",),

@@ -122,7 +122,7 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 class System:
-    """The compiled model of a row; jit_compile: of `compile`, 'auto' is Keras's default."""
+    """The compiled model of a row; jit_compile: of `compile`, 'auto' is its default."""
 
     def __init__(self, spec, images, labels, *, jit_compile="auto"):
         keras.config.set_dtype_policy("mixed_bfloat16" if spec["dtype"] == "bfloat16" else "float32")

@@ -114,6 +114,6 @@ def figure(rows: dict, path) -> None:
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(compared)), compared, rotation=30, ha="right")
     axes.set_ylabel("images/s of fer_jax / of the faster other")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(KINDS), frameon=False)
     shown.savefig(path, dpi=150)
     pyplot.close(shown)

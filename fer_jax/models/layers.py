@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from fer_jax import ops
+from fer_jax import memory, ops
 from fer_jax.errors import InputError
 
 GLOROT = nn.initializers.glorot_uniform()  # Keras's default
@@ -52,7 +52,7 @@ class Layers(nn.Module):
 
     def conv(self, x, name, filters, kernel, *, strides=1, padding="SAME", use_bias=True, init=GLOROT, **options):
         """A convolution; kernel and strides: a number or a pair; padding: 'SAME', 'VALID' or pairs (before, after)."""
-        return nn.Conv(
+        x = nn.Conv(
             filters,
             _pair(kernel),
             _pair(strides),
@@ -64,6 +64,7 @@ class Layers(nn.Module):
             name=name,
             **options,
         )(x)
+        return memory.layer_output(x)
 
     def depthwise(self, x, name, kernel, *, strides=1, padding="SAME", use_bias=False, init=GLOROT):
         """A convolution of each channel by itself; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
@@ -83,7 +84,8 @@ class Layers(nn.Module):
 
     def dense(self, x, name, units, *, init=GLOROT):
         """A fully connected layer."""
-        return nn.Dense(units, dtype=self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
+        x = nn.Dense(units, dtype=self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
+        return memory.layer_output(x)
 
     def dropout(self, x, rate, *, train):
         """Sets a share of the values to 0 in training, and scales the others so that the mean stays."""

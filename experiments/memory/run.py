@@ -1,0 +1,128 @@
+"""What does `train.rematerialize` save, and what does it cost?
+
+python experiments/memory/run.py
+
+Trains a few steps of each network with each choice, in a process of its own, on random faces: the temporary memory of
+the step's program, the peak resident set of the process above that before the first step, and the seconds of a step,
+medians. Writes results.json and table.md beside this file, or in --out.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import command, memory, ops, phases, records, steps
+from fer_jax.datasets import facts
+
+HERE = pathlib.Path(__file__).resolve().parent
+CONFIGS = HERE.parents[1] / "configs"
+CLASSES, TRIALS, MIB = 7, 4, 2**20
+CHOICES = ("none", "activations", "segments")
+# name -> config file, its argument, fields that differ
+NETWORKS = {
+    "R1 model 2, 128 faces": ("cnn", "model_2", {"train.batch_size": 128}),
+    "VGG10-BN, 128 faces": ("vgg10_bn", None, {"train.batch_size": 128}),
+    "EfficientNetB0 at 96 px, 32 faces": (
+        "efficientnet",
+        "r1",
+        {"model.size_px": 96, "model.head": "global_avg_pool, dropout 0.5", "optim.freeze": (), "train.batch_size": 32},
+    ),
+    "ResNet50 at 96 px, 32 faces": ("resnet50", "r2", {"optim.freeze_first_layers": 0, "train.batch_size": 32}),
+    "VGG16 at 96 px, 32 faces": ("vgg16", "r2", {"optim.freeze": (), "train.batch_size": 32}),
+}
+
+
+def get_config(network: str):
+    """Returns the config of a network, with random weights."""
+    file, argument, fields = NETWORKS[network]
+    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*([argument] if argument else []))
+    config.update_from_flattened_dict({"model.weights": "", **fields})
+    return config
+
+
+def measure(network: str, choice: str) -> dict:
+    """Trains a few steps in this process; returns MiB, seconds and the last loss."""
+    config = get_config(network)
+    (phase,) = phases.make(config, CLASSES, steps_per_epoch=100)
+    size, rng = config.train.batch_size, np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (size, *facts.IMAGE_SHAPE)), jnp.uint8),
+        "label": jnp.asarray(rng.integers(0, CLASSES, size), jnp.int32),
+        "mask": jnp.ones(size),
+    }
+    state = jax.jit(
+        lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE, phase.frozen)
+    )()
+    step = steps.make_train_step(
+        phase.model, phase.tx, classes=CLASSES, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
+    )
+    options = memory.compiler_options(choice, ops.compiler_options(config.model.cpu_path))
+    compiled = jax.jit(step, donate_argnums=0, compiler_options=options).lower(state, batch).compile()
+    before, seconds = memory.peak_mib(), []
+    for _ in range(TRIALS + 1):
+        started = time.perf_counter()
+        state, sums = jax.block_until_ready(compiled(state, batch))
+        seconds.append(time.perf_counter() - started)
+    after = memory.peak_mib()
+    return {
+        "temporaries_MiB": compiled.memory_analysis().temp_size_in_bytes / MIB,
+        "peak_growth_MiB": None if after is None else after - before,
+        "step_seconds": float(np.median(seconds[1:])),
+        "loss": float(sums["loss"] / sums["count"]),
+    }
+
+
+def table(rows: dict) -> str:
+    """Returns the rows as Markdown; shares are of `none`."""
+    lines = ["| network | choice | temporary MiB | share | peak growth MiB | step, s | share |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for network, by_choice in rows.items():
+        usual = by_choice["none"]
+        for choice, row in by_choice.items():
+            shares = [row[name] / usual[name] for name in ("temporaries_MiB", "step_seconds")]
+            lines.append(
+                f"| {network} | {choice} | {row['temporaries_MiB']:,.0f} | {shares[0]:.2f} | "
+                f"{row['peak_growth_MiB']:,.0f} | {row['step_seconds']:.3f} | {shares[1]:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Measures and writes what it found."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="default: all; may be repeated")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
+    options, rows = parser.parse_args(), {}
+    for network in options.network or NETWORKS:
+        for choice in CHOICES:
+            ran = subprocess.run(
+                [sys.executable, __file__, "--measure", network, choice],
+                env={**os.environ, "GLIBC_TUNABLES": f"{command.HUGE_PAGES}=1"},
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            rows.setdefault(network, {})[choice] = json.loads(ran.stdout.splitlines()[-1])
+            print(network, choice, rows[network][choice], flush=True)
+    records.write_json(options.out / "results.json", {**records.facts(), "trials": TRIALS, "rows": rows})
+    (options.out / "table.md").write_text(table(rows))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(*sys.argv[2:])))
+    else:
+        main()
