@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -185,4 +186,5 @@ def main():
 
 
 if __name__ == "__main__":
+    command.ask_for_huge_pages(os.environ, sys.orig_argv)
     command.run(main)

@@ -7,6 +7,7 @@ layers, one changed at a time. Writes scaling.json and scaling.png beside this f
 """
 
 import argparse
+import os
 import pathlib
 import statistics
 import sys
@@ -103,4 +104,5 @@ def main():
 
 
 if __name__ == "__main__":
+    command.ask_for_huge_pages(os.environ, sys.orig_argv)
     command.run(main)

@@ -1,0 +1,96 @@
+"""Do the CPU operations change what a training learns?
+
+python experiments/cpu_ops/training.py --data_path <folder with fer2013.csv> --config configs/cnn.py:model_2
+
+Trains with `model.cpu_path` and without it, from the same seeds, and writes the scores of each epoch and their
+differences, and how far the gradients of the first batch differ by layer. Runs that were cut off go on. Adds the config
+to training.json beside this file. Scores are of the validation split.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import config as config_lib
+from fer_jax import datasets, ops, phases, records, steps
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SCORES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "validation_macro_f1")
+
+
+def train(options, seed, cpu_path):
+    """Trains one run to its end; returns (workdir, scores of each epoch)."""
+    workdir = pathlib.Path(options.runs) / f"{pathlib.Path(options.config.replace(':', '-')).stem}-{seed}-{cpu_path}"
+    command = [sys.executable, "-m", "fer_jax.main", "--config", options.config, f"--workdir={workdir}"]
+    command += [f"--config.data.path={options.data_path}", f"--config.train.epochs={options.epochs}"]
+    command += [f"--config.seed={seed}", f"--config.model.cpu_path={cpu_path}", "--config.data.feeder=resident"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    return workdir, [{name: epoch[name] for name in SCORES} for epoch in records.read_history(workdir)]
+
+
+def gradient_differences(workdir):
+    """Returns {layer/parameter: largest difference of its gradient as a share of its largest value}, first batch."""
+    config = config_lib.from_dict(json.loads((workdir / "config.json").read_text()))
+    faces = datasets.load(config.data).train
+    size = config.train.batch_size
+    batch = {
+        "image": jnp.asarray(faces.images[:size]),
+        "label": jnp.asarray(faces.labels[:size]),
+        "mask": jnp.ones(size),
+    }
+
+    def gradients(cpu_path):
+        config.model.cpu_path = cpu_path
+        # One step of plain descent at rate 1 takes the gradient off the parameters.
+        config.optim.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"})
+        (phase,) = phases.make(config, len(datasets.facts.CLASSES), steps_per_epoch=1)
+        state = jax.jit(
+            lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), datasets.facts.IMAGE_SHAPE)
+        )()
+        step = steps.make_train_step(phase.model, phase.tx, classes=len(datasets.facts.CLASSES), key=jax.random.key(1))
+        after, _ = jax.jit(step, compiler_options=ops.compiler_options(cpu_path))(state, batch)
+        return jax.tree.map(lambda old, new: np.asarray(old - new, np.float64), state.params, after.params)
+
+    with_it, without = gradients(True), gradients(False)
+    shares = jax.tree.map(lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-12)), with_it, without)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): share
+        for path, share in jax.tree_util.tree_leaves_with_path(shares)
+    }
+
+
+def main():
+    """Trains and writes what it found."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--data_path", required=True, help="as data.path")
+    parser.add_argument("--config", default="configs/cnn.py:model_2", help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--runs", default=str(ROOT / "runs" / "cpu_ops"), help="default: %(default)s")
+    options, rows = parser.parse_args(), []
+    for seed in options.seeds:
+        (workdir, on), (_, off) = (train(options, seed, cpu_path) for cpu_path in (True, False))
+        rows.append({"seed": seed, "with": on, "without": off})
+        print(json.dumps({"seed": seed, "with": on[-1], "without": off[-1]}), flush=True)
+    last = [[row[which][-1]["validation_accuracy"] for row in rows] for which in ("with", "without")]
+    found = {
+        **records.facts(),
+        "epochs": options.epochs,
+        "gradient_differences": gradient_differences(workdir),
+        "runs": rows,
+        "last_validation_accuracy": {"with": last[0], "without": last[1]},
+    }
+    path = HERE / "training.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    records.write_json(path, {**kept, options.config: found})
+
+
+if __name__ == "__main__":
+    main()
