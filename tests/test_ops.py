@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import lax
 
 from fer_jax import ops
+from fer_jax.models import layers
 from fer_jax.ops import winograd
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -131,6 +132,62 @@ def test_pooling_and_its_gradient_equal_xlas(kind, shape):
     theirs = with_gradients(lambda x: plain(x, (2, 2), (2, 2)), x)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def linen_norm(x, scale, bias):
+    norm = nn.BatchNorm(use_running_average=False, epsilon=1e-3, momentum=0.0)
+    variables = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": jnp.zeros_like(bias), "var": jnp.ones_like(bias)},
+    }
+    y, changed = norm.apply(variables, x, mutable=["batch_stats"])
+    return y, changed["batch_stats"]["mean"], changed["batch_stats"]["var"]
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 3), (32, 3)], ids=str)
+def test_batch_normalization_and_its_gradients_equal_linens_in_float64(shape):
+    with jax.enable_x64(True):
+        x, scale, bias = arrays(3, shape, shape[-1:], shape[-1:])
+        x = 3 * x + 5
+        ours = with_gradients(lambda *args: ops.batch_norm(*args, 1e-3)[0], x, scale, bias)
+        theirs = with_gradients(lambda *args: linen_norm(*args)[0], x, scale, bias)
+        for one, two in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-9)
+        moments = ops.batch_norm(x, scale, bias, 1e-3)[1:]
+        np.testing.assert_allclose(moments, linen_norm(x, scale, bias)[1:], rtol=1e-12)
+        axes = tuple(range(x.ndim - 1))
+        np.testing.assert_allclose(moments, [np.mean(x, axes), np.var(x, axes)], rtol=1e-10)
+
+
+def test_batch_normalization_keeps_the_type_of_its_input_and_float32_moments():
+    (x,) = arrays(4, (64, 3), dtype=jnp.bfloat16)
+    y, mean, variance = ops.batch_norm(x, jnp.ones(3), jnp.zeros(3), 1e-3)
+    assert (y.dtype, mean.dtype, variance.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+    np.testing.assert_allclose(variance, np.var(np.asarray(x, np.float64), 0), rtol=1e-3)
+
+
+def test_a_channel_that_does_not_change_stays_finite():
+    y, _, variance = ops.batch_norm(jnp.full((16, 2), 1e4), jnp.ones(2), jnp.asarray([0.5, -0.5]), 1e-3)
+    assert (np.asarray(variance) >= 0).all()
+    np.testing.assert_allclose(y, np.broadcast_to([0.5, -0.5], (16, 2)), atol=1e-2)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_layer_has_linens_variables_and_results(train):
+    class Network(layers.Layers):
+        @nn.compact
+        def __call__(self, x):
+            return self.norm(x, "bn", train=train, momentum=0.9)
+
+    (x,) = arrays(5, (8, 4, 4, 3), dtype=np.float32)
+    results = []
+    for cpu_path in (True, False):
+        model = Network(cpu_path=cpu_path)
+        variables = model.init(jax.random.key(0), x)
+        np.testing.assert_array_equal(variables["batch_stats"]["bn"]["mean"], 0)
+        results.append((variables, *model.apply(variables, x, mutable=["batch_stats"])))
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *results)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])

@@ -73,14 +73,11 @@ class Layers(nn.Module):
 
     def norm(self, x, name, *, train, epsilon=1e-3, momentum=0.99, scale=True):
         """A batch normalization; the momentum is the share of the old running statistics that stays."""
-        return nn.BatchNorm(
-            use_running_average=not train or "/".join((*self.path, name)) in self.stored,
-            momentum=momentum,
-            epsilon=epsilon,
-            use_scale=scale,
-            dtype=self.dtype,
-            name=name,
-        )(x)
+        stored = not train or "/".join((*self.path, name)) in self.stored
+        common = {"momentum": momentum, "epsilon": epsilon, "use_scale": scale, "dtype": self.dtype, "name": name}
+        if self.cpu_path and ops.on_cpu() and not stored:
+            return _BatchNorm(**common)(x)
+        return nn.BatchNorm(use_running_average=stored, **common)(x)
 
     def dense(self, x, name, units, *, init=GLOROT):
         """A fully connected layer."""
@@ -93,6 +90,30 @@ class Layers(nn.Module):
             return x
         keep = ops.keep_mask(self.make_rng("dropout"), x.shape, rate)
         return jnp.where(keep, x / (1 - rate), 0)
+
+
+class _BatchNorm(nn.Module):
+    """`nn.BatchNorm` in training, by `ops.batch_norm`; fields and variables are those of linen's."""
+
+    momentum: float
+    epsilon: float
+    use_scale: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        shape = x.shape[-1:]
+        running = {
+            "mean": self.variable("batch_stats", "mean", jnp.zeros, shape),
+            "var": self.variable("batch_stats", "var", jnp.ones, shape),
+        }
+        scale = self.param("scale", nn.initializers.ones, shape) if self.use_scale else jnp.ones(shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        y, *moments = ops.batch_norm(x.astype(self.dtype), scale, bias, self.epsilon)
+        if not self.is_initializing():
+            for old, new in zip(running.values(), moments, strict=True):
+                old.value = self.momentum * old.value + (1 - self.momentum) * new
+        return y
 
 
 def zero_pad(x, before: int, after: int | None = None):

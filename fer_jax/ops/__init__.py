@@ -9,9 +9,10 @@ import jax
 
 from fer_jax.ops.convolution import conv
 from fer_jax.ops.dropout import keep_mask
+from fer_jax.ops.normalization import batch_norm
 from fer_jax.ops.pooling import pool_2x2
 
-__all__ = ["compiler_options", "conv", "keep_mask", "on_cpu", "pool_2x2"]
+__all__ = ["batch_norm", "compiler_options", "conv", "keep_mask", "on_cpu", "pool_2x2"]
 
 # Single convolutions by Eigen instead of YNNPACK, which loses by several of our shapes; and barriers that hold until
 # the code is made, since a producer that is fused into strided reads is computed again at each of them.
