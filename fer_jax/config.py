@@ -84,8 +84,11 @@ def _model():
 
 def _loss():
     loss = config_dict.ConfigDict()
+    loss.name = "cross_entropy"  # cross_entropy | focal | dice: what training minimises
+    loss.focal_gamma = 2.0  # of focal (Lin et al. 2017); 0 is cross_entropy
     loss.label_smoothing = 0.0  # 0..1, share of the target given to all classes evenly
-    loss.class_weights = "none"  # none | balanced (scikit-learn's meaning, R1)
+    loss.class_weights = "none"  # none | balanced (scikit-learn's meaning, R1) | class_balanced (Cui et al. 2019)
+    loss.class_balanced_beta = 0.999  # of class_balanced, 0 to under 1; 0: all classes weigh alike
     loss.l2 = 0.0  # Keras's kernel_regularizer=L2(this) on every kernel
     return loss
 

@@ -1,7 +1,15 @@
 """Losses as sums over real faces, so that uneven batches and devices merge exactly."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from fer_jax.errors import InputError
+
+CLASS_WEIGHTS = ("none", "balanced", "class_balanced")
 
 
 def smooth(labels, classes: int, label_smoothing: float = 0.0):
@@ -22,6 +30,46 @@ def cross_entropy(logits, targets, mask):
     return jnp.sum(nats * mask), jnp.sum(mask)
 
 
+def focal(logits, targets, mask, *, gamma: float = 2.0):
+    """Sums the focal loss of a batch, in nats: sum_k t_k (1 - p_k)^gamma (-log p_k) (Lin et al. 2017).
+
+    Shapes and result as in `cross_entropy`, which it is for gamma 0.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    # 1 - p by expm1, since near p = 1 the difference loses its digits; and over 0, where a power under 1 has no slope.
+    missing = jnp.maximum(-jnp.expm1(log_probs), jnp.finfo(log_probs.dtype).tiny)
+    nats = -jnp.sum(targets * missing**gamma * log_probs, axis=-1)
+    return jnp.sum(nats * mask), jnp.sum(mask)
+
+
+def dice(logits, targets, mask):
+    """Sums the Dice loss of a batch over its real faces: 1 - 2 p.t / (p.p + t.t), 0..1 each.
+
+    The squares in the denominator are those of Milletari et al. 2016 (V-Net); each face is a volume of K voxels, as in
+    Li et al. 2020. Shapes and result as in `cross_entropy`.
+    """
+    probs = jax.nn.softmax(logits)
+    overlap = 2 * jnp.sum(probs * targets, axis=-1)
+    size = jnp.sum(jnp.square(probs) + jnp.square(targets), axis=-1)
+    return jnp.sum((1 - overlap / size) * mask), jnp.sum(mask)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "focal": focal, "dice": dice}
+
+
+def make(section):
+    """Returns the loss of the config's section `loss`: a function (logits, targets, mask) -> (total, count).
+
+    Raises:
+      InputError: an unknown name, or a focal_gamma under 0.
+    """
+    if section.name not in LOSSES:
+        raise InputError(f"loss.name is '{section.name}'; known are {', '.join(LOSSES)}")
+    if section.focal_gamma < 0:
+        raise InputError(f"loss.focal_gamma is {section.focal_gamma}: give 0 or more")
+    return functools.partial(focal, gamma=section.focal_gamma) if section.name == "focal" else LOSSES[section.name]
+
+
 def l2(params):
     """Sums the squares of all kernels: Keras's `kernel_regularizer=L2(1.0)` on every layer. Returns a scalar []."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -35,3 +83,29 @@ def balanced_class_weights(counts):
     """
     counts = jnp.asarray(counts, jnp.float32)
     return jnp.sum(counts) / (counts.shape[0] * counts)
+
+
+def class_balanced_weights(counts, beta: float):
+    """Returns the weight of each class [K] float32, (1 - beta) / (1 - beta^n_k), scaled to a mean of 1 over classes.
+
+    That is one by the effective number of its faces (Cui et al. 2019). counts [K] as above; beta 0 weighs all alike, 1
+    would be by the number of faces.
+    """
+    counts = np.asarray(counts, np.float64)
+    weights = -1 / np.expm1(counts * math.log(beta)) if beta else np.ones_like(counts)
+    return jnp.asarray(weights * len(weights) / weights.sum(), jnp.float32)
+
+
+def class_weights(section, counts):
+    """Returns the weight of each class [K] by the config's section `loss`, None where all weigh 1.
+
+    Raises:
+      InputError: an unknown choice, or a class_balanced_beta outside 0 to under 1.
+    """
+    if section.class_weights not in CLASS_WEIGHTS:
+        raise InputError(f"loss.class_weights is '{section.class_weights}'; known are {', '.join(CLASS_WEIGHTS)}")
+    if not 0 <= section.class_balanced_beta < 1:
+        raise InputError(f"loss.class_balanced_beta is {section.class_balanced_beta}: give 0 to under 1")
+    if section.class_weights == "balanced":
+        return balanced_class_weights(counts)
+    return class_balanced_weights(counts, section.class_balanced_beta) if section.class_weights != "none" else None

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, patience, phases, pretrained, records, steps
+from fer_jax import augment, datasets, losses, patience, phases, pretrained, records, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
@@ -15,7 +15,6 @@ from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.input import order as order_lib
 
-CLASS_WEIGHTS = ("none", "balanced")
 logger = logging.getLogger("fer_jax")
 
 
@@ -114,8 +113,8 @@ def _check(config):
             f"train.batch_size is {train.batch_size}, which {jax.device_count()} devices cannot share evenly: "
             "give a multiple"
         )
-    if config.loss.class_weights not in CLASS_WEIGHTS:
-        raise InputError(f"loss.class_weights is '{config.loss.class_weights}'; known are {', '.join(CLASS_WEIGHTS)}")
+    losses.make(config.loss)
+    losses.class_weights(config.loss, [1, 1])
     if not 0 <= config.loss.label_smoothing < 1:
         raise InputError(f"loss.label_smoothing is {config.loss.label_smoothing}: give 0 to under 1")
     if config.data.feeder not in input_lib.FEEDERS:

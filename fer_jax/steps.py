@@ -62,6 +62,7 @@ def make_train_step(
     *,
     classes,
     key,
+    loss=losses.cross_entropy,
     label_smoothing=0.0,
     class_weights=None,
     l2=0.0,
@@ -72,9 +73,10 @@ def make_train_step(
     """Returns train_step(state, batch) -> (state, sums).
 
     batch: `image` uint8 [B, H, W, 1], `label` int [B], `mask` [B]. sums: `loss` (of what is minimised, over the real
-    faces), `count`, `correct`. Dropout is drawn from (key, step). class_weights [K] multiply a face's loss, and the
-    batch still divides by its number of faces: Keras's `class_weight`. For the layers in `frozen` nothing is
-    differentiated. forward: the method of the model that takes what the batch holds as `image`; None: faces.
+    faces), `count`, `correct`. Dropout is drawn from (key, step). loss: one of `losses`. class_weights [K] multiply a
+    face's loss, and the batch still divides by its number of faces: Keras's `class_weight`. For the layers in
+    `frozen` nothing is differentiated. forward: the method of the model that takes what the batch holds as `image`;
+    None: faces.
     rematerialize: what the backward pass computes again, see `memory.rematerialize`.
     """
 
@@ -96,7 +98,7 @@ def make_train_step(
         mask = batch["mask"]
         weights = mask if class_weights is None else mask * class_weights[batch["label"]]
         targets = losses.smooth(batch["label"], classes, label_smoothing)
-        total, _ = losses.cross_entropy(logits, targets, weights)
+        total, _ = loss(logits, targets, weights)
         count = jnp.sum(mask)
         mean = total / jnp.maximum(count, 1)
         if l2:

@@ -205,17 +205,15 @@ class _Training:
 
     def _train_step(self, phase, forward):
         config, parts = self._config, self._parts
-        weights = None
-        if config.loss.class_weights == "balanced":
-            counts = np.bincount(parts.data.train.labels, minlength=len(parts.data.classes))
-            weights = losses.balanced_class_weights(counts)
+        counts = np.bincount(parts.data.train.labels, minlength=len(parts.data.classes))
         return steps.make_train_step(
             phase.model,
             phase.tx,
             classes=len(parts.data.classes),
             key=parts.keys["dropout"],
+            loss=losses.make(config.loss),
             label_smoothing=config.loss.label_smoothing,
-            class_weights=weights,
+            class_weights=losses.class_weights(config.loss, counts),
             l2=config.loss.l2,
             frozen=phase.frozen,
             forward=forward,

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, evaluate, train, trained
+from fer_jax import datasets, scoring, train, trained
 from fer_jax.errors import InputError
 
 
@@ -29,7 +29,7 @@ def small_config(**train_fields):
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "small"
     best = train.train(small_config(), workdir)
-    scores = {split: evaluate.evaluate(workdir, split=split) for split in ("validation", "test")}
+    scores = {split: scoring.evaluate(workdir, split=split) for split in ("validation", "test")}
     return workdir, best, scores
 
 
@@ -125,7 +125,7 @@ def test_two_workdirs_give_a_comparison(run, tmp_path):
 
 def test_classes_are_matched_by_name():
     faces = datasets.Faces(np.zeros((3, 48, 48, 1), np.uint8), np.array([0, 1, 1], np.int32))
-    moved = evaluate._by_name(faces, ("sad", "happy"), ("angry", "happy", "sad"))
+    moved = scoring.by_name(faces, ("sad", "happy"), ("angry", "happy", "sad"))
     assert moved.labels.tolist() == [2, 1, 1]
     with pytest.raises(InputError, match="does not know bored"):
-        evaluate._by_name(faces, ("sad", "bored"), ("angry", "happy", "sad"))
+        scoring.by_name(faces, ("sad", "bored"), ("angry", "happy", "sad"))

@@ -11,8 +11,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 
 # from the top; a unit may import those of lower floors and, inside a package, its own modules
 FLOORS = {
-    "entry": ("main", "evaluate"),
-    "wiring": ("train",),
+    "entry": ("main", "evaluate", "ensemble"),
+    "wiring": ("train", "scoring"),
     "assembly": ("parts", "trained", "report", "features"),
     "plan": ("phases",),
     "part": ("steps", "optim", "models", "checkpoint", "records", "input", "pretrained"),
@@ -29,6 +29,7 @@ FLOORS = {
         "startup",
         "keras_layers",
         "memory",
+        "significance",
         "ops",
     ),
     "ground": ("errors",),

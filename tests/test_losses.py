@@ -1,12 +1,17 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
+from scipy.spatial import distance
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
+from fer_jax import config as config_lib
 from fer_jax import losses
+from fer_jax.errors import InputError
 
 K = 7
 
@@ -88,3 +93,75 @@ def test_balanced_class_weights_are_scikit_learns():
     labels = np.repeat(range(4), (10, 1, 30, 9))
     expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
     np.testing.assert_allclose(losses.balanced_class_weights(np.bincount(labels)), expected, rtol=1e-6)
+
+
+def test_focal_is_that_of_keras(keras):
+    logits, labels = batch()
+    targets = np.eye(K, dtype=np.float32)[labels]
+    reference = keras.losses.CategoricalFocalCrossentropy(gamma=2.0, alpha=1.0, from_logits=True, reduction="sum")
+    total, count = losses.focal(jnp.asarray(logits), jnp.asarray(targets), jnp.ones(40), gamma=2.0)
+    np.testing.assert_allclose(total, float(reference(targets, logits)), rtol=1e-4)
+    assert count == 40
+
+
+def test_focal_without_gamma_is_cross_entropy():
+    logits, labels = batch()
+    targets = losses.smooth(labels, K, 0.1)
+    args = jnp.asarray(logits), targets, jnp.ones(40)
+    np.testing.assert_allclose(losses.focal(*args, gamma=0.0), losses.cross_entropy(*args), rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_has_a_gradient_where_a_face_is_certain(gamma):
+    logits = jnp.asarray([[40.0, 0.0, 0.0]])
+    grad = jax.grad(lambda x: losses.focal(x, losses.smooth(jnp.asarray([0]), 3), jnp.ones(1), gamma=gamma)[0])(logits)
+    assert np.isfinite(grad).all()
+
+
+def test_dice_is_one_minus_the_overlap_by_hand():
+    logits, labels = batch(8)
+    probs, targets = special.softmax(logits.astype(float), axis=1), np.eye(K)[labels]
+    expected = [1 - 2 * p @ t / (p @ p + t @ t) for p, t in zip(probs, targets, strict=True)]
+    mask = np.r_[np.ones(5), np.zeros(3)].astype(np.float32)
+    total, count = losses.dice(jnp.asarray(logits), jnp.asarray(targets, jnp.float32), jnp.asarray(mask))
+    np.testing.assert_allclose(total, np.sum(expected[:5]), rtol=1e-5)
+    assert count == 5
+    certain = np.where(targets, 60.0, -60.0).astype(np.float32)
+    assert losses.dice(jnp.asarray(certain), jnp.asarray(targets, jnp.float32), jnp.ones(8))[0] == pytest.approx(0)
+
+
+def test_dice_of_hard_predictions_is_scipys_dice_distance():
+    labels, predicted = np.array([0, 1, 2, 2]), np.array([0, 2, 2, 1])
+    sure = np.where(np.eye(3)[predicted], 90.0, -90.0).astype(np.float32)
+    total, _ = losses.dice(jnp.asarray(sure), losses.smooth(labels, 3), jnp.ones(4))
+    expected = sum(distance.dice(a, b) for a, b in zip(np.eye(3)[predicted] > 0, np.eye(3)[labels] > 0, strict=True))
+    assert total == pytest.approx(expected)
+
+
+def test_class_balanced_weights_are_inverse_effective_numbers():
+    counts, beta = np.array([7215, 436, 4097]), 0.999
+    effective = [sum(beta**k for k in range(n)) for n in counts]
+    weights = np.asarray(losses.class_balanced_weights(counts, beta))
+    np.testing.assert_allclose(weights * effective, (weights * effective)[0], rtol=1e-4)
+    assert weights.mean() == pytest.approx(1)
+    np.testing.assert_allclose(losses.class_balanced_weights(counts, 0.0), 1)
+    nearly = losses.class_balanced_weights(counts, 1 - 1e-9)
+    ratio = compute_class_weight("balanced", classes=np.arange(3), y=np.repeat(np.arange(3), counts)) / nearly
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "hinge"}, "loss.name is 'hinge'; known are cross_entropy, focal, dice"),
+        ({"focal_gamma": -1.0}, "loss.focal_gamma is -1.0"),
+        ({"class_weights": "none", "class_balanced_beta": 1.0}, "loss.class_balanced_beta is 1.0"),
+        ({"class_weights": "some"}, "known are none, balanced, class_balanced"),
+    ],
+)
+def test_unknown_losses_are_refused(fields, message):
+    section = config_lib.get_default().loss
+    section.update(fields)
+    with pytest.raises(InputError, match=re.escape(message)):
+        losses.make(section)
+        losses.class_weights(section, [1, 2])

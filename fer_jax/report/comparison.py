@@ -3,12 +3,15 @@
 from fer_jax.report import elements, figures, records, text
 from fer_jax.report.elements import element
 
+SIGNIFICANT = 0.05
 
-def comparison_html(runs) -> str:
+
+def comparison_html(runs, pairs=()) -> str:
     """Returns several runs as one self-contained HTML page: scores, curves, differences of the configs.
 
     runs: a list of dicts: name; scores (as in `Evaluation`, or None where the run was not evaluated); history
-    (as in `html`); config (nested dict).
+    (as in `html`); config (nested dict). pairs: McNemar's test of two runs each, a dict with their positions `first`
+    and `second`, and what `significance.mcnemar` returns.
 
     Raises:
       ValueError: there are no runs, or two share a name.
@@ -28,6 +31,7 @@ def comparison_html(runs) -> str:
     content = [
         *head,
         elements.section("Scores", _runs_table(runs, mark_best=comparable and len(scored) > 1)),
+        *([elements.section("Do they differ?", *_tests(names, pairs))] if pairs else []),
         elements.section("Curves", _curves_of_all(runs)),
         elements.section("What the configs differ in", _differences(runs)),
     ]
@@ -70,6 +74,27 @@ def _runs_table(runs, *, mark_best):
     best_value = f"best {monitors.pop()}" if len(monitors) == 1 else "best value of the monitor"
     header += ("best epoch", best_value.replace("_", " "), "training time")
     return elements.table(header, rows, numbers=range(2, 11), class_="rows", min_width="1000px")
+
+
+def _tests(names, pairs):
+    told = (
+        "McNemar's exact test on the same faces: p is how likely two models of equal accuracy would differ as much. "
+        f"With {len(pairs)} tests, one in {max(1, round(1 / SIGNIFICANT))} of equal pairs looks different by chance."
+    )
+    rows = [
+        (
+            names[pair["first"]],
+            names[pair["second"]],
+            f"{100 * pair['difference']:+.2f}",
+            f"{pair['only_first']:,}",
+            f"{pair['only_second']:,}",
+            f"{pair['p_value']:.3g}",
+            "yes" if pair["p_value"] < SIGNIFICANT else "not shown",
+        )
+        for pair in pairs
+    ]
+    header = ("first", "second", "points of accuracy", "only first right", "only second right", "p", "differ")
+    return element("p", told, class_="remark"), elements.table(header, rows, numbers=range(2, 6), class_="rows")
 
 
 def _best_value(chosen, config, monitors):

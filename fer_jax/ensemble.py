@@ -1,0 +1,147 @@
+"""Scores several trained runs as one: python -m fer_jax.ensemble --workdir runs/a runs/b --out runs/a-and-b.
+
+Averages their probabilities, by equal weights or by weights that are fitted on the validation split. Writes
+ensemble.json (members and weights) and evaluation-<split>.json, .md, .html and .npz into --out.
+"""
+
+import argparse
+import pathlib
+
+from fer_jax import command, startup
+from fer_jax.datasets import facts
+from fer_jax.errors import InputError
+
+WEIGHTS = ("equal", "fitted")
+SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
+
+
+def _parse(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_jax.ensemble",
+        description="Scores several trained runs as one, by their mean probabilities.",
+    )
+    parser.add_argument("--workdir", nargs="+", required=True, metavar="DIR", help="folders of the members' runs")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ensemble's record and reports")
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, default="equal", help="fitted: on the validation split; default: %(default)s"
+    )
+    parser.add_argument(
+        "--split", choices=facts.SPLITS, default="test", help="default: test; choose members on validation"
+    )
+    parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
+    return parser.parse_args(argv)
+
+
+def fit_weights(labels, probs):
+    """Returns the weights [M] on the simplex that give the validation labels the largest likelihood.
+
+    labels [N]; probs [M, N, K], a distribution for each member and face. The mean log-likelihood of a mixture is
+    concave in its weights, so there is one maximum.
+    """
+    import numpy as np
+    from scipy import optimize
+
+    of_labels = np.asarray(probs, np.float64)[:, np.arange(len(labels)), labels].clip(np.finfo(np.float32).tiny)
+    members = len(of_labels)
+
+    def loss(weights):
+        mixed = weights @ of_labels
+        return -np.log(mixed).mean(), -(of_labels / mixed).mean(axis=1)
+
+    found = optimize.minimize(
+        loss,
+        np.full(members, 1 / members),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * members,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(members)},
+        options={"ftol": 1e-10, "maxiter": 200},
+    )
+    weights = found.x.clip(0)
+    return weights / weights.sum()
+
+
+def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best") -> dict:
+    """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
+
+    Raises:
+      InputError: fewer than two members, a member without a checkpoint, or members with other classes or splits.
+    """
+    import numpy as np
+
+    from fer_jax import params, records, scoring, trained
+
+    workdirs = list(dict.fromkeys(str(pathlib.Path(workdir)) for workdir in workdirs))
+    if len(workdirs) < 2:
+        raise InputError("an ensemble has two members or more: give --workdir several folders of runs")
+    needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
+    first, judged, probs, members, parameters = None, None, {name: [] for name in needed}, [], 0
+    for workdir in workdirs:
+        model = trained.load(workdir, checkpoint)
+        if first is None:
+            first, judged = model, scoring.load_faces(model)
+        _check_same(workdirs[0], first, workdir, model)
+        order = [model.classes.index(name) for name in first.classes]
+        for name in needed:
+            faces = judged.splits[name]
+            _, found = trained.predict(model, faces)
+            probs[name].append(np.asarray(found)[:, order])
+        parameters += params.count(model.variables)
+        members.append({"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed})
+    shares = np.full(len(members), 1 / len(members))
+    if weights == "fitted":
+        shares = fit_weights(judged.splits["validation"].labels, np.stack(probs["validation"]))
+    for member, share in zip(members, shares, strict=True):
+        member["weight"] = float(share)
+    mixed = np.tensordot(shares, np.stack(probs[split]), axes=1)
+    out = pathlib.Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error}): give another --out") from error
+    told = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
+    records.write_json(out / "ensemble.json", {**told, **records.facts()})
+    config = {"model": {"name": f"ensemble of {len(members)}"}, "data": first.config.data.to_dict()}
+    return scoring.write(
+        scoring.target(out, split), judged, split, mixed, {**told, "workdir": str(out), "config": config}
+    )
+
+
+def _check_same(first_workdir, first, workdir, model):
+    """Refuses a member that may have been trained on faces that another one is tested on."""
+    if set(model.classes) != set(first.classes):
+        raise InputError(
+            f"{workdir} knows {', '.join(model.classes)}, and {first_workdir} {', '.join(first.classes)}: members of "
+            "an ensemble need the same classes"
+        )
+    mine, theirs = ([_tuple_or(one.config.data[name]) for name in SAME] for one in (model, first))
+    prints = model.run["data_fingerprint"], first.run["data_fingerprint"]
+    if mine != theirs or prints[0] != prints[1]:
+        raise InputError(
+            f"{workdir} was trained on another split of the faces than {first_workdir}, so it may know faces of the "
+            f"test: {', '.join(f'data.{name}' for name in SAME)} and the data's fingerprint must be the same"
+        )
+
+
+def _tuple_or(value):
+    """Returns lists as tuples, so that what was read from JSON compares."""
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _main():
+    flags = _parse()
+    command.start_logging()
+    startup.collect_rarely()
+    scores = ensemble(flags.workdir, flags.out, weights=flags.weights, split=flags.split, checkpoint=flags.checkpoint)
+    print(scores["classification_report"])
+    for member in scores["members"]:
+        print(f"weight {member['weight']:.4f}: {member['workdir']}, epoch {member['epoch']}")
+    print(
+        f"{flags.split}: accuracy {scores['accuracy']:.4f}, macro F1 {scores['macro_f1']:.4f}, "
+        f"loss {scores['loss']:.4f}, {scores['n']:,} faces"
+    )
+    print(f"report: {pathlib.Path(flags.out) / f'evaluation-{flags.split}'}.html")
+
+
+if __name__ == "__main__":
+    command.run(_main)

@@ -1,0 +1,140 @@
+"""From a trained model to its recorded scores: the faces it is judged on, its predictions and the report's files."""
+
+import dataclasses
+import pathlib
+import time
+
+import numpy as np
+
+from fer_jax import config as config_lib
+from fer_jax import datasets, metrics, params, records, report, significance, trained
+from fer_jax.datasets import facts
+from fer_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """The faces of every split in the order of a model's classes, and what has to be said of them."""
+
+    data: datasets.FaceData
+    splits: dict
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def facts(self) -> dict:
+        """Returns what a record says of the data."""
+        return {
+            "data_name": self.data.name,
+            "data_fingerprint": self.data.fingerprint,
+            "synthetic": self.data.synthetic,
+            "notes": list(self.notes),
+        }
+
+
+def load_faces(model: trained.Trained, data_path=None) -> Judged:
+    """Loads the faces of a run, or others, whose classes are then matched by name.
+
+    Raises:
+      InputError: no such data, or classes that the model does not know.
+    """
+    section = model.config.data.copy_and_resolve_references()
+    if data_path:
+        section.update({"name": "auto", "path": data_path, "votes_path": "", "classes": ()})
+    data = datasets.load(section)
+    notes = list(data.notes)
+    if not data_path and data.fingerprint != model.run["data_fingerprint"]:
+        notes.append(f"These are not the faces of the run, whose fingerprint is {model.run['data_fingerprint']}.")
+    splits = {name: by_name(data.split(name), data.classes, model.classes) for name in facts.SPLITS}
+    return Judged(data, splits, model.classes, tuple(notes))
+
+
+def by_name(faces, names, classes):
+    """Renumbers labels from the data's order of class names to the model's.
+
+    Raises:
+      InputError: a class that the model does not know.
+    """
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise InputError(
+            f"the model does not know {', '.join(unknown)}; it knows {', '.join(classes)}: rename these classes, or "
+            "leave them out"
+        )
+    number = np.array([classes.index(name) for name in names], np.int32)
+    return datasets.Faces(faces.images, number[faces.labels], faces.votes)
+
+
+def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dict:
+    """Scores a run on a split, writes its report and returns the scores, as in evaluation-<split>.json.
+
+    Raises:
+      InputError: no such run, checkpoint or data, or classes that the model does not know.
+    """
+    model = trained.load(workdir, checkpoint)
+    judged = load_faces(model, data_path)
+    started = time.perf_counter()
+    _, probs = trained.predict(model, judged.splits[split])
+    trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
+    facts_of_run = {
+        "checkpoint": checkpoint,
+        "step": model.meta["step"],
+        "epoch": model.meta["epoch"],
+        "seconds": time.perf_counter() - started,
+        "parameters": trainable + held + params.count(model.variables["batch_stats"]),
+        "trainable": trainable,
+        "seed": model.config.seed,
+        "trained": {name: model.run[name] for name in ("time", "command", "commit", "device", "data_fingerprint")},
+        "workdir": str(workdir),
+        "config": config_lib.to_dict(model.config),
+    }
+    path = target(workdir, split, data_path)
+    return write(path, judged, split, probs, facts_of_run, history=records.read_history(workdir))
+
+
+def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> dict:
+    """Scores predictions [N, K] of a split and writes <path>.json, .md, .html and .npz; returns the scores.
+
+    The .npz holds `labels` [N], `probs` [N, K] float32 and `classes`, from which models are compared face by face.
+    """
+    faces = judged.splits[split]
+    scores = {"split": split, **metrics.score(faces.labels, probs, judged.classes)}
+    scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
+    scores |= {**facts_of_run, **records.facts(), **judged.facts()}
+    counts = {
+        name: np.bincount(part.labels, minlength=len(judged.classes)).tolist() for name, part in judged.splits.items()
+    }
+    evaluation = report.Evaluation(scores, faces.images, faces.labels, probs)
+    with open(f"{path}.npz", "wb") as file:
+        np.savez_compressed(
+            file, labels=faces.labels, probs=np.asarray(probs, np.float32), classes=np.array(judged.classes)
+        )
+    records.write_json(f"{path}.json", scores)
+    report.write(report.markdown(scores), f"{path}.md")
+    report.write(report.html(evaluation, list(history), counts), f"{path}.html")
+    return scores
+
+
+def target(workdir, split, data_path=None) -> pathlib.Path:
+    """Names the report, without its ending; other faces than the run's get a report of their own."""
+    other = f"-{pathlib.Path(data_path).stem}" if data_path else ""
+    return pathlib.Path(workdir) / f"evaluation-{split}{other}"
+
+
+def compare(paths) -> list[dict]:
+    """Returns McNemar's test for each pair of evaluations, by their paths as `target` gives them.
+
+    A dict a pair: 'first' and 'second' (positions in `paths`), and what `significance.mcnemar` returns. Evaluations of
+    other faces than the first one's, or without predictions beside them, are left out.
+    """
+    held = []
+    for position, path in enumerate(paths):
+        file = pathlib.Path(f"{path}.npz")
+        if file.exists():
+            with np.load(file) as found:
+                held.append((position, found["labels"], found["probs"].argmax(axis=1)))
+    held = [one for one in held if np.array_equal(one[1], held[0][1])]
+    return [
+        {"first": first[0], "second": second[0], **significance.mcnemar(first[1], first[2], second[2])}
+        for number, first in enumerate(held)
+        for second in held[number + 1 :]
+    ]

@@ -1,0 +1,118 @@
+"""Ensembles: the mean of what the members predict, weights that no grid beats, and members that do not fit."""
+
+import json
+import shutil
+
+import commands
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from fer_jax import config as config_lib
+from fer_jax import ensemble, scoring, train
+from fer_jax.errors import InputError
+
+
+def make_config(layers, **fields):
+    config = config_lib.get_default()
+    config.model.layers = layers
+    config.data.update({"drawn_size": "tiny", "name": "drawn_faces", "feeder": "resident"})
+    config.train.update({"batch_size": 64, "epochs": 2})
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two short runs and their predictions of the test split."""
+    root = tmp_path_factory.mktemp("runs")
+    layers = {"conv": "conv 8 relu, max_pool, conv 8 relu, avg_pool, flatten", "dense": "flatten, dense 16 relu"}
+    workdirs = []
+    for name, text in layers.items():
+        train.train(make_config(text), root / name)
+        scoring.evaluate(root / name, split="test")
+        workdirs.append(root / name)
+    return root, workdirs
+
+
+def log_loss(labels, probs):
+    probs = probs.astype(float)
+    return metrics.log_loss(labels, probs / probs.sum(1, keepdims=True), labels=range(7))
+
+
+def predictions(workdir, split="test"):
+    with np.load(workdir / f"evaluation-{split}.npz") as found:
+        return found["labels"], found["probs"]
+
+
+def test_equal_weights_give_the_mean(runs):
+    root, workdirs = runs
+    scores = ensemble.ensemble(workdirs, root / "mean", split="test")
+    (labels, first), (_, second) = map(predictions, workdirs)
+    mean = (first + second) / 2
+    np.testing.assert_allclose(predictions(root / "mean")[1], mean, atol=1e-6)
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(labels, mean.argmax(1)))
+    assert scores["loss"] == pytest.approx(log_loss(labels, mean), rel=1e-4)
+    parameters = [json.loads((w / "evaluation-test.json").read_text())["parameters"] for w in workdirs]
+    assert scores["parameters"] == sum(parameters)
+    record = json.loads((root / "mean" / "ensemble.json").read_text())
+    assert [member["weight"] for member in record["members"]] == [0.5, 0.5]
+    assert (root / "mean" / "evaluation-test.html").read_text().startswith("<!")
+
+
+def test_fitted_weights_are_of_the_validation_split_alone(runs):
+    root, workdirs = runs
+    result = commands.run(
+        "ensemble", "--workdir", *workdirs, "--out", root / "fitted", "--weights", "fitted", "--split", "test"
+    )
+    assert result.returncode == 0, result.stderr
+    weights = [member["weight"] for member in json.loads((root / "fitted" / "ensemble.json").read_text())["members"]]
+    for workdir in workdirs:
+        scoring.evaluate(workdir, split="validation")
+    (labels, first), (_, second) = (predictions(workdir, "validation") for workdir in workdirs)
+
+    def loss(share):
+        mixed = share * first[range(len(labels)), labels] + (1 - share) * second[range(len(labels)), labels]
+        return -np.log(mixed).mean()
+
+    assert sum(weights) == pytest.approx(1)
+    assert loss(weights[0]) <= min(loss(share) for share in np.linspace(0, 1, 201)) + 1e-6
+    assert "accuracy" in result.stdout
+
+
+def test_weights_are_where_expectation_maximization_ends():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    sharp = rng.dirichlet(np.ones(3), (4, 300)) + 1.5 * np.eye(3)[labels] * rng.random((4, 300, 1))
+    probs = sharp / sharp.sum(-1, keepdims=True)
+    of_labels = probs[:, range(300), labels]
+    weights = np.full(4, 0.25)
+    for _ in range(20_000):
+        shares = weights[:, None] * of_labels
+        weights = (shares / shares.sum(0)).mean(1)
+    np.testing.assert_allclose(ensemble.fit_weights(labels, probs), weights, atol=2e-3)
+
+
+def test_a_member_that_knows_nothing_gets_no_weight():
+    labels = np.arange(200) % 4
+    good = np.full((200, 4), 0.1) + 0.6 * np.eye(4)[labels]
+    weights = ensemble.fit_weights(labels, np.stack([np.full((200, 4), 0.25), good]))
+    np.testing.assert_allclose(weights, [0, 1], atol=1e-4)
+
+
+def test_members_of_other_splits_are_refused(runs, tmp_path):
+    _, workdirs = runs
+    other = tmp_path / "other"
+    shutil.copytree(workdirs[0], other)
+    config = json.loads((other / "config.json").read_text())
+    config["data"]["split"] = "random"
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"other was trained on another split .* may know faces of the test"):
+        ensemble.ensemble([workdirs[0], other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_member_is_no_ensemble(runs, tmp_path):
+    _, workdirs = runs
+    with pytest.raises(InputError, match="two members or more"):
+        ensemble.ensemble([workdirs[0], workdirs[0]], tmp_path / "out")
