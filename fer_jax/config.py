@@ -26,6 +26,7 @@ def get_default() -> config_dict.ConfigDict:
     config.loss = _loss()
     config.optim = _optim()
     config.train = _train()
+    config.search = _search()
     config.log = _log()
     config.lock()
     return config
@@ -135,9 +136,20 @@ def _train():
     train.early_stopping.restore_best = True
     train.checkpoint_every_epochs = 1
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
-    train.rematerialize = "none"  # none | activations | segments: what is computed twice, to need less memory
+    train.rematerialize = "auto"  # none | activations | segments: what is computed twice, to need less memory; auto:
+    # segments where that is the faster too, for an EfficientNet on a CPU, else none
     train.keep_compiled = True  # keep compiled programs in data.cache_dir, so that the next start loads them
     return train
+
+
+def _search():
+    search = config_dict.ConfigDict()
+    search.space = ()  # of fer_jax.search: "optim.learning_rate log 1e-4 1e-2", "width choice 32 64"; see there
+    search.start = ()  # values of the first trial: "optim.learning_rate 1e-3", "width 32"
+    search.sampler = "tpe"  # tpe (tree of Parzen estimators) | gp (Gaussian process) | random
+    search.pruner = "median"  # median | none: whether trials that lag behind the others are cut off
+    search.warmup_epochs = 3  # of median: no trial is cut off before
+    return search
 
 
 def _log():
@@ -159,7 +171,7 @@ def from_dict(saved: dict) -> config_dict.ConfigDict:
       InputError: a field that this version does not know.
     """
     config = get_default()
-    known, given = _flat(to_dict(config)), _flat(saved)
+    known, given = flat(to_dict(config)), flat(saved)
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(
@@ -183,7 +195,7 @@ def result_fields(saved: dict, prefix: str = "") -> dict:
 
 def differences(old: dict, new: dict) -> list[str]:
     """Returns a line for each field that can change a result and differs: 'optim.learning_rate: 0.001, now 0.01'."""
-    old, new = _flat(result_fields(old)), _flat(result_fields(new))
+    old, new = flat(result_fields(old)), flat(result_fields(new))
     return [
         f"{name}: {old.get(name, 'absent')!r}, now {new.get(name, 'absent')!r}"
         for name in sorted(old.keys() | new.keys())
@@ -197,11 +209,12 @@ def digest(config) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat = {}
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Returns the leaves of a nested dict as {'section.field': value}."""
+    leaves = {}
     for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves
 
 
 def variant(name: str, known: dict):

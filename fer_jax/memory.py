@@ -10,6 +10,7 @@ from jax.extend import core
 from fer_jax.errors import InputError
 
 LAYER_OUTPUT = "layer_output"
+AUTO = "auto"
 # Of what crosses from one segment into the next all is kept; of what a segment computes again a part is fused away.
 HELD_SHARE = 0.4
 SEARCH_STEPS = 20
@@ -24,6 +25,16 @@ _CPU_COMPILER_OPTIONS = {
 def layer_output(x):
     """Marks the output of a convolution or a dense layer; outside of `rematerialize` it is x."""
     return ad_checkpoint.checkpoint_name(x, LAYER_OUTPUT)
+
+
+def settle(choice: str, network: str) -> str:
+    """Returns the choice that 'auto' stands for with a network, by `model.name`, on this backend; others as they are.
+
+    An EfficientNet's wide maps cost a CPU more to write and to read again than to compute (experiments/memory/).
+    """
+    if choice != AUTO:
+        return choice
+    return "segments" if jax.default_backend() == "cpu" and network.startswith("efficientnet") else "none"
 
 
 def rematerialize(apply, choice: str):
@@ -42,8 +53,8 @@ def rematerialize(apply, choice: str):
 
 def check(choice: str) -> None:
     """Raises InputError that names the choices of `train.rematerialize` if this is none of them."""
-    if choice not in _CHOICES:
-        raise InputError(f"train.rematerialize is '{choice}'; known are {', '.join(_CHOICES)}")
+    if choice not in (AUTO, *_CHOICES):
+        raise InputError(f"train.rematerialize is '{choice}'; known are {', '.join((AUTO, *_CHOICES))}")
 
 
 def compiler_options(choice: str, others: dict | None) -> dict | None:

@@ -18,10 +18,11 @@ from fer_jax.progress import Progress, duration
 logger = logging.getLogger("fer_jax")
 
 
-def train(config, workdir, clock=None) -> dict:
+def train(config, workdir, clock=None, on_epoch=None) -> dict:
     """Trains the run of a config in its workdir, or goes on with the one that is there.
 
-    clock: a `startup.Clock` that began with the command; None: the start is counted from here.
+    clock: a `startup.Clock` that began with the command; None: the start is counted from here. on_epoch: called with each
+    epoch's number and its scores, as in `history.csv`, after it is saved; what it raises ends the training.
 
     Returns:
       the scores of the best epoch, as in `history.csv`.
@@ -44,7 +45,9 @@ def train(config, workdir, clock=None) -> dict:
     parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
     parts_lib.open_workdir(config, workdir, parts.data, weights)
     clock.lap("weights")
-    training = _Training(config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock)
+    training = _Training(
+        config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock, on_epoch=on_epoch
+    )
     del weights  # in the host's memory, as large as the parameters
     return training.run()
 
@@ -52,12 +55,13 @@ def train(config, workdir, clock=None) -> dict:
 class _Training:
     """One training: its state, its checkpoints and what waits for an improvement."""
 
-    def __init__(self, config, workdir, parts, *, checkpoints, weights, clock):
+    def __init__(self, config, workdir, parts, *, checkpoints, weights, clock, on_epoch):
         self._config, self._workdir, self._parts = config, workdir, parts
-        self._checkpoints, self._clock = checkpoints, clock
+        self._checkpoints, self._clock, self._on_epoch = checkpoints, clock, on_epoch
         settings = config.train.early_stopping
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
         self._plateau = self._make_plateau()
+        self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
         self._state, self._epoch, self._phase = self._restore(weights)
         self._metrics = None
 
@@ -133,9 +137,7 @@ class _Training:
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
-            compiler_options=memory.compiler_options(
-                config.train.rematerialize, ops.compiler_options(config.model.cpu_path)
-            ),
+            compiler_options=memory.compiler_options(self._rematerialize, ops.compiler_options(config.model.cpu_path)),
         )
         advance = feeder.connect(self._train_step(phase, forward), self._watch)
         evaluate = steps.make_evaluate(
@@ -152,6 +154,8 @@ class _Training:
                 batches = input_lib.padded_batches(data["validation"], config.train.batch_size, parts.shardings[0])
                 sums, _ = evaluate(self._state.variables, batches)
                 self._end_epoch(trained, {f"validation_{k}": v for k, v in metrics.summarize(sums).items()})
+                if self._on_epoch:
+                    self._on_epoch(self._epoch, self._metrics.history[-1])
         finally:
             feeder.close()
 
@@ -217,7 +221,7 @@ class _Training:
             l2=config.loss.l2,
             frozen=phase.frozen,
             forward=forward,
-            rematerialize=config.train.rematerialize,
+            rematerialize=self._rematerialize,
         )
 
     def _train_epoch(self, feeder, advance):

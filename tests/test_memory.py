@@ -108,8 +108,18 @@ def test_a_step_gives_the_same_with_each_choice(network, choice):
 def test_an_unknown_choice_is_refused_before_anything_is_built():
     config = config_lib.get_default()
     config.train.rematerialize = "everything"
-    with pytest.raises(InputError, match="'everything'; known are none, activations, segments"):
+    with pytest.raises(InputError, match="'everything'; known are auto, none, activations, segments"):
         phases.make(config, 7, steps_per_epoch=5)
+
+
+@pytest.mark.parametrize(
+    ("choice", "network", "settled"),
+    [("auto", "efficientnetb0", "segments"), ("auto", "resnet50", "none"), ("activations", "cnn", "activations")],
+)
+def test_auto_is_the_faster_one_of_a_network(choice, network, settled, monkeypatch):
+    assert memory.settle(choice, network) == settled
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert memory.settle("auto", network) == "none"
 
 
 def test_the_watched_step_tells_once_what_its_program_needs():

@@ -40,7 +40,7 @@ def test_a_training_command_names_a_config_and_known_fields(words):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(*([variant] if variant else []))
-    known = config_lib._flat(config_lib.to_dict(config))
+    known = config_lib.flat(config_lib.to_dict(config))
     for word in words:
         if word.startswith("--config."):
             assert word.removeprefix("--config.").split("=")[0] in known
@@ -52,7 +52,7 @@ def test_an_evaluation_command_is_understood(words):
 
 
 def test_every_flag_and_file_that_the_readme_names_exists():
-    known = config_lib._flat(config_lib.to_dict(config_lib.get_default()))
+    known = config_lib.flat(config_lib.to_dict(config_lib.get_default()))
     for field in re.findall(r"--config\.([a-z_.]+)=", README):
         assert field in known
     for target in re.findall(r"make (\w+) ", README):

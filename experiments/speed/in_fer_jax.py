@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 
-from fer_jax import augment, features, metrics, ops, phases, steps
+from fer_jax import augment, features, memory, metrics, ops, phases, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
@@ -29,6 +29,7 @@ class System:
     def __init__(self, spec, images, labels, *, feeder="resident", cache_dir=""):
         config = config_lib.from_dict(spec["config"])
         self._every = config.log.every_steps
+        self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
         self._compiler_options = ops.compiler_options(config.model.cpu_path)
         self._shardings = steps.make_shardings()
         self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
@@ -70,7 +71,7 @@ class System:
             key=self._keys["dropout"],
             shardings=self._shardings,
             steps_per_dispatch=0,
-            compiler_options=self._compiler_options,
+            compiler_options=memory.compiler_options(self._rematerialize, self._compiler_options),
         )
         self._advance = feeder.connect(self._train_step())
         self._eval_step = jax.jit(
@@ -88,6 +89,7 @@ class System:
             key=self._keys["dropout"],
             frozen=phase.frozen,
             forward=self._forward,
+            rematerialize=self._rematerialize,
         )
 
     def parameters(self) -> dict:
@@ -121,10 +123,11 @@ class System:
 
     def describe(self) -> dict:
         """Returns the temporary memory of the compiled step, its work, and what the features took once."""
-        step = jax.jit(self._train_step(), donate_argnums=0, compiler_options=self._compiler_options)
-        memory = step.lower(self.state, self._resident[0]).compile().memory_analysis()
+        options = memory.compiler_options(self._rematerialize, self._compiler_options)
+        step = jax.jit(self._train_step(), donate_argnums=0, compiler_options=options)
+        needs = step.lower(self.state, self._resident[0]).compile().memory_analysis()
         return {
-            "temporary_MiB": memory.temp_size_in_bytes / 2**20 if memory else None,
+            "temporary_MiB": needs.temp_size_in_bytes / 2**20 if needs else None,
             "step_flops": step_flops(self._spec),
             "features_seconds": self._features_seconds,
         }
