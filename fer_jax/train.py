@@ -21,8 +21,8 @@ logger = logging.getLogger("fer_jax")
 def train(config, workdir, clock=None, on_epoch=None) -> dict:
     """Trains the run of a config in its workdir, or goes on with the one that is there.
 
-    clock: a `startup.Clock` that began with the command; None: the start is counted from here. on_epoch: called with each
-    epoch's number and its scores, as in `history.csv`, after it is saved; what it raises ends the training.
+    clock: a `startup.Clock` that began with the command; None: the start is counted from here. on_epoch: called with
+    each epoch's number and its scores, as in `history.csv`, after it is saved; what it raises ends the training.
 
     Returns:
       the scores of the best epoch, as in `history.csv`.
@@ -170,9 +170,9 @@ class _Training:
 
     def _say_start(self, split):
         """Logs and records how long the start took, and does what could wait for its end."""
-        logger.info("%s", startup.describe(split))
         if jax.process_index() == 0:
             records.write_start(self._workdir, {"epoch": self._epoch, **split})
+        logger.info("%s", startup.describe(split))
         self._checkpoints.prepare()
 
     def _enter(self, phase):
