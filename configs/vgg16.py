@@ -2,23 +2,23 @@
 
 python -m fer_jax.main --config configs/vgg16.py --config.data.path=<folder with fer2013.csv>
 
-R2: all convolutions frozen, ReLU dense layers, 30% dropout, augmentation, SGD with Nesterov momentum, batch 128.
-R3: 15,620,615 parameters in all, augmented. R4: four emotions, batch 32.
+R2: all convolutions frozen, ReLU dense layers, 30% dropout, augmentation (`:r2_plain`: none), SGD with Nesterov
+momentum, batch 128. R3: 15,620,615 parameters in all, augmented. R4: four emotions, batch 32.
 """
 
 from fer_jax import config as config_lib
 
 FACES = {"flip_horizontal": 0.5, "rotate_degrees": 10.0, "shift": 0.1, "zoom": 0.1}
+R2_HEAD = "flatten, dense 256 relu, dropout 0.3, dense 128 relu, dropout 0.3"
+R2 = {"model": {"head": R2_HEAD, "size_px": 96}}
+R2["optim"] = {"freeze": ("backbone",), "name": "sgd", "learning_rate": 1e-2}
 R3_HEAD = "flatten, batch_norm" + ", dense 32, batch_norm, relu, dropout 0.5" * 3
 R4_HEAD = "flatten, dense 256 relu, dense 128 relu, dropout 0.3, dense 64 relu, batch_norm"
-R4 = {"model": {"head": R4_HEAD}, "train": {"batch_size": 32, "epochs": 20}}
-R4["data"] = {"classes": ("happy", "sad", "neutral", "surprise")}
+FOUR = {"classes": ("happy", "sad", "neutral", "surprise")}
+R4 = {"model": {"head": R4_HEAD}, "train": {"batch_size": 32, "epochs": 20}, "data": FOUR}
 VARIANTS = {
-    "r2": {
-        "model": {"head": "flatten, dense 256 relu, dropout 0.3, dense 128 relu, dropout 0.3", "size_px": 96},
-        "optim": {"freeze": ("backbone",), "name": "sgd", "learning_rate": 1e-2},
-        "augment": FACES,
-    },
+    "r2": R2 | {"augment": FACES},
+    "r2_plain": R2,
     "r3": {
         "model": {"head": R3_HEAD, "size_px": 224},
         "optim": {"freeze": ("backbone",)},

@@ -113,6 +113,8 @@ def _check(config):
             f"train.batch_size is {train.batch_size}, which {jax.device_count()} devices cannot share evenly: "
             "give a multiple"
         )
+    if config.search.space:
+        raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
     losses.make(config.loss)
     losses.class_weights(config.loss, [1, 1])
     if not 0 <= config.loss.label_smoothing < 1:

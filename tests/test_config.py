@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import models, optim
+from fer_jax import models, optim, space
 from fer_jax.errors import InputError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -37,13 +37,23 @@ def load(path):
     return module
 
 
+def variants_of(path):
+    return list(getattr(load(path), "VARIANTS", [None]))
+
+
 def variants():
-    return [(path, name) for path in FILES for name in getattr(load(path), "VARIANTS", [None])]
+    return [(path, name) for path in FILES for name in variants_of(path)]
 
 
 def build(path, name):
     module = load(path)
     return module.get_config(name) if name else module.get_config()
+
+
+def build_runnable(path, name):
+    """Returns the config of a variant, of a search that of its first trial."""
+    config = build(path, name)
+    return space.fill(config, space.parse(config.search)[1]) if config.search.space else config
 
 
 def changed(**fields):
@@ -62,7 +72,7 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize(("path", "name"), variants(), ids=name_of)
 def test_a_config_is_a_difference_that_builds(path, name):
-    config, default = build(path, name), config_lib.get_default()
+    config, default = build_runnable(path, name), config_lib.get_default()
     assert config.is_locked
     assert config_lib.differences(config_lib.to_dict(default), config_lib.to_dict(config))
     config_lib.from_dict(config_lib.to_dict(config))  # no field and no type of its own
@@ -82,7 +92,8 @@ def test_no_two_variants_are_the_same_run():
 def test_a_config_file_is_short_and_says_how_to_run_it(path):
     text = path.read_text()
     assert len(text.splitlines()) < 40
-    assert f"python -m fer_jax.main --config configs/{path.name}" in load(path).__doc__
+    module = "search" if build(path, variants_of(path)[0]).search.space else "main"
+    assert f"python -m fer_jax.{module} --config configs/{path.name}" in load(path).__doc__
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if hasattr(load(path), "VARIANTS")], ids=name_of)

@@ -11,11 +11,11 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 
 # from the top; a unit may import those of lower floors and, inside a package, its own modules
 FLOORS = {
-    "entry": ("main", "evaluate", "ensemble"),
+    "entry": ("main", "evaluate", "ensemble", "predict", "search"),
     "wiring": ("train", "scoring"),
     "assembly": ("parts", "trained", "report", "features"),
     "plan": ("phases",),
-    "part": ("steps", "optim", "models", "checkpoint", "records", "input", "pretrained"),
+    "part": ("steps", "optim", "models", "checkpoint", "records", "input", "pretrained", "space"),
     "leaf": (
         "losses",
         "metrics",
@@ -44,6 +44,7 @@ HOMES = {
     "flax": {"models/", "steps.py"},
     "optax": {"optim.py", "steps.py"},
     "orbax": {"checkpoint.py"},
+    "optuna": {"search.py", "report/"},
     "tensorboardX": {"records.py"},
     "matplotlib": {"report/"},
     "h5py": {"pretrained/"},

@@ -6,6 +6,7 @@ Goodfellow et al. 2013 (fer2013.csv, icml_face_data.csv); Barsoum et al. 2016 (f
 import csv
 import dataclasses
 import io
+import os
 import sys
 import warnings
 
@@ -138,6 +139,35 @@ def _image(cells, position):
         wrong = pixels[(pixels < 0) | (pixels > 255)][0]
         raise _BadRowError(f"pixel value {wrong}; it should be 0 to 255")
     return pixels.astype(np.uint8).reshape(facts.IMAGE_SHAPE)
+
+
+def read_pixels(path) -> np.ndarray:
+    """Reads the faces of a table that need not have labels, as the challenge's test.csv: uint8 [N, 48, 48, 1].
+
+    Every row has to be good, since what is written for it stands in its place. Raises InputError on a header without
+    `pixels`, on broken rows (the first ten are listed) and on a table without rows.
+    """
+    images, bad, size = [], [], os.path.getsize(path) if os.path.exists(path) else None
+    with stores.reading(str(path)), warnings.catch_warnings(), _progress(size) as bar:
+        warnings.simplefilter("error", DeprecationWarning)
+        with open(path, encoding="utf-8", errors="replace", newline="") as text:
+            header = text.readline()
+            where = columns(header.encode(), ("pixels",))
+            if where is None:
+                raise InputError(f"{path}: the header {header.strip()[:80]!r} has no column 'pixels'.")
+            lines = csv.reader(text, quoting=csv.QUOTE_NONE)
+            for cells in filter(None, lines):
+                bar.update(sum(map(len, cells)) + len(cells))
+                try:
+                    images.append(_image(cells, where["pixels"]))
+                except _BadRowError as error:
+                    bad.append(f"row {lines.line_num + 1}: {error}")
+    if bad:
+        listed = "\n  ".join(bad[:10])
+        raise InputError(f"{path} has {len(bad)} broken rows, mend them first:\n  {listed}")
+    if not images:
+        raise InputError(f"{path} has a header and no rows.")
+    return np.stack(images)
 
 
 def read_votes(path):

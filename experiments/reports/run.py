@@ -1,0 +1,225 @@
+"""Runs the five reports' systems, a row each, and writes our figures beside the published ones.
+
+python experiments/reports/run.py --data_path <folder with fer2013.csv> --budget smoke|cpu|gpu [--reports R1,R5]
+
+Runs what is missing, goes on with what was cut off. A row that is shortened says so in the table, and its test split is
+left alone: PrivateTest is scored once, for the best checkpoint of a whole run. Writes <report>/results.json, table.md
+and curves.png beside this file, or in --out, and results.md, which collects the five.
+"""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import systems
+import tables
+
+from fer_jax import command, records
+from fer_jax import config as config_lib
+from fer_jax.errors import InputError
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUDGETS = ("smoke", "cpu", "gpu")
+SMOKE = {"train.epochs": 1, "data.train_faces": 512, "train.batch_size": 32}
+SMOKE_PX = 64
+FEWEST_PX = {"inception_v3": 75}
+SMOKE_VIEWED_FACES = 64  # each of which is seen in 12 views
+CURVES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+SCORES = ("accuracy", "macro_f1", "loss", "mean_squared_error", "accuracy_interval_95", "bootstrap_interval_95", "n")
+
+
+def get_config(row):
+    """Returns the config of a row at full length."""
+    name, _, variant = row.config.partition(":")
+    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), ROOT / "configs" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*([variant] if variant else []))
+    config.update_from_flattened_dict(row.fields)
+    return config
+
+
+def shortening(row, budget: str, weights: str = "imagenet") -> dict:
+    """Returns the fields that a budget changes in a row, {name: value}; none where it runs at full length."""
+    config, fields = get_config(row), {}
+    if budget == "smoke":
+        fields = dict(SMOKE)
+        if config.model.size_px > SMOKE_PX:
+            fields["model.size_px"] = FEWEST_PX.get(config.model.name, SMOKE_PX)
+        if config.augment.fixed_views:
+            fields["data.train_faces"] = SMOKE_VIEWED_FACES
+    elif budget == "cpu":
+        fields = dict(row.cpu or {})
+    if weights == "random" and config.model.weights:
+        fields["model.weights"] = ""
+    flat = config_lib.flat(config_lib.to_dict(config))
+    return {name: value for name, value in fields.items() if flat[name] != value}
+
+
+def describe(row, fields: dict) -> str:
+    """Returns in words what was shortened: '2 of 50 epochs, 512 training faces'."""
+    config, told = get_config(row), []
+    for name, value in fields.items():
+        told.append(
+            {
+                "train.epochs": f"{value} of {config.train.epochs} epochs",
+                "data.train_faces": f"{value:,} training faces" if value else "",
+                "model.size_px": f"{value} px in place of {config.model.size_px}",
+                "train.batch_size": f"batch {value} in place of {config.train.batch_size}",
+                "model.weights": "random weights in place of ImageNet's",
+            }[name]
+        )
+    return ", ".join(told)
+
+
+def run(module, *flags):
+    """Runs a command of the project. Raises InputError where it fails; its own words are on stderr."""
+    line = [sys.executable, "-m", f"fer_jax.{module}", *map(str, flags)]
+    if subprocess.run(line, cwd=ROOT, check=False).returncode:
+        raise InputError(f"'{' '.join(line[1:])}' failed: see its message above; the rows before it are recorded")
+
+
+def train(name, row, seed, options) -> dict:
+    """Trains a row to its end and scores it; returns its record."""
+    fields, workdir = shortening(row, options.budget, options.weights), _workdir(name, seed, options)
+    given = {**row.fields, **fields, "seed": seed, "data.path": options.data_path, "data.feeder": options.feeder}
+    flags = [f"--config.{field}={value}" for field, value in given.items()]
+    run("main", "--config", f"configs/{row.config}", *flags, "--workdir", workdir)
+
+    def evaluate(split):
+        run("evaluate", "--workdir", workdir, "--split", split)
+
+    history = records.read_history(workdir)
+    return {
+        "config": row.config,
+        "fields": {field: value for field, value in given.items() if field != "data.path"},
+        "shortened": describe(row, fields),
+        "epochs": len(history),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "train_accuracy": history[-1]["train_accuracy"],
+        **_scores(workdir, whole=not fields, make=evaluate),
+        "history": [
+            {
+                key: epoch[key]
+                for key in ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+            }
+            for epoch in history
+        ],
+    }
+
+
+def train_mlp(name, row, seed, options) -> dict:
+    """Trains scikit-learn's classifier; returns its record."""
+    del row
+    workdir, smoke = _workdir(name, seed, options), options.budget == "smoke"
+    short = ["--epochs", "2", "--train_faces", str(SMOKE["data.train_faces"])] if smoke else []
+
+    def make(split):
+        del split
+        line = [sys.executable, str(HERE / "mlp.py"), "--data_path", options.data_path, "--workdir", str(workdir)]
+        if subprocess.run([*line, "--seed", str(seed), *short], cwd=ROOT, check=False).returncode:
+            raise InputError("mlp.py failed: see its message above")
+
+    scores = _scores(workdir, whole=not smoke, make=make)
+    found = json.loads((workdir / "evaluation-validation.json").read_text())
+    shortened = f"2 epochs, {SMOKE['data.train_faces']} training faces" if smoke else ""
+    return {"shortened": shortened, "epochs": found["epoch"], "seconds": found["seconds_of_training"], **scores}
+
+
+def mix(name, row, seed, options) -> dict:
+    """Scores an ensemble of members that are there; returns its record."""
+    del seed
+    workdirs = []
+    for member, seeds in row.members:
+        there = [_workdir(member, number, options) for number in range(seeds)]
+        workdirs += [path for path in there if (path / "evaluation-validation.json").exists()]
+    wanted = sum(seeds for _, seeds in row.members)
+    if len(workdirs) < 2:
+        raise InputError(f"{name} needs two members or more of {', '.join(member for member, _ in row.members)}")
+    short = [_shortened(path) for path in workdirs]
+    told = [f"{len(workdirs)} of {wanted} members"] if len(workdirs) < wanted else []
+    told += ["shortened members"] if any(short) else []
+    out = _workdir(name, 0, options)
+
+    def make(split):
+        run("ensemble", "--workdir", *workdirs, "--out", out, "--split", split)
+
+    (out / "evaluation-validation.json").unlink(missing_ok=True)  # there may be more members now
+    return {"shortened": ", ".join(told), "members": len(workdirs), **_scores(out, whole=not any(short), make=make)}
+
+
+KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix}
+
+
+def _workdir(name, seed, options):
+    return pathlib.Path(options.runs) / options.budget / name / f"seed{seed}"
+
+
+def _shortened(workdir):
+    """Says whether a member was not scored on the test split, as only whole runs are."""
+    return not (workdir / "evaluation-test.json").exists()
+
+
+def _scores(workdir, *, whole, make):
+    """Returns the scores of the validation split, and of the test split where the run is whole, made where missing."""
+    found = {"validation": None, "test": None}
+    for split in ("validation", "test") if whole else ("validation",):
+        path = workdir / f"evaluation-{split}.json"
+        if not path.exists():
+            make(split)
+        scores = json.loads(path.read_text())
+        keys = (*SCORES, "mean_squared_error_hard")
+        found[split] = {key: scores[key] for key in keys if key in scores}
+        found |= {key: scores[key] for key in ("parameters", "seed", "device", "commit", "time") if key in scores}
+        found |= {"data_fingerprint": scores["data_fingerprint"], "workdir": str(workdir)}
+        found |= {"best_epoch": scores["epoch"]} if "epoch" in scores else {}
+    return found
+
+
+def chosen(options) -> dict:
+    """Returns the rows that the options name. Raises InputError on an unknown one."""
+    unknown = sorted({*(options.rows or ()), *(options.reports or ())} - {*systems.ROWS, *systems.REPORTS})
+    if unknown:
+        raise InputError(f"there is no row or report {', '.join(unknown)}; reports are {', '.join(systems.REPORTS)}")
+    return {
+        name: row
+        for name, row in systems.ROWS.items()
+        if (not options.rows or name in options.rows) and (not options.reports or row.report in options.reports)
+    }
+
+
+def parse(argv=None):
+    """Returns the options."""
+    names = lambda text: tuple(filter(None, text.split(",")))  # noqa: E731
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--data_path", required=True, help="as data.path")
+    parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="default: %(default)s")
+    parser.add_argument("--reports", type=names, help=f"of {','.join(systems.REPORTS)}; default: all")
+    parser.add_argument("--rows", type=names, help="names of rows; default: all")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each row; default: %(default)s")
+    parser.add_argument(
+        "--weights", choices=("imagenet", "random"), default="imagenet", help="random: where no weights can be fetched"
+    )
+    parser.add_argument("--feeder", default="resident", help="as data.feeder; default: %(default)s")
+    parser.add_argument("--runs", default=str(ROOT / "runs" / "reports"), help="default: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def main():
+    """Runs the rows and writes the tables after each."""
+    options = parse()
+    for name, row in chosen(options).items():
+        for seed in range(options.seeds if row.kind != "ensemble" else 1):
+            print(f"== {row.report}: {row.system}, seed {seed}, budget {options.budget}", flush=True)
+            found = KINDS[row.kind](name, row, seed, options)
+            tables.add(options.out, name, row, {"budget": options.budget, "seed": seed, **found})
+    print((options.out / "results.md").read_text())
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,145 @@
+"""The rows of the five reports: which config runs each, and what the report published for it.
+
+R1 to R5 and their figures are those of the project's reference of systems. `published` holds shares of 1: 'train',
+'validation' and 'test' accuracy, 'macro_f1' (test), 'mse'. `lesson` says in a line what the report did wrong, or what
+its figure means, where our measurement shows it.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A system of a report.
+
+    config: as `--config` names it, empty for what is not one network; fields: what differs from it; members: of an
+    ensemble, names of rows and their number of seeds; cpu: fields that shorten it for `--budget cpu`, None where it
+    runs at full length there; kind: 'train', 'mlp', 'ensemble' or 'search'.
+    """
+
+    report: str
+    system: str
+    config: str = ""
+    published: dict = dataclasses.field(default_factory=dict)
+    fields: dict = dataclasses.field(default_factory=dict)
+    kind: str = "train"
+    members: tuple = ()
+    cpu: dict | None = dataclasses.field(default_factory=dict)
+    lesson: str = ""
+
+
+def _val(validation, train, test=None, macro_f1=None):
+    found = {"train": train, "validation": validation, "test": test, "macro_f1": macro_f1}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+# On two cores a row of `SHORT` takes minutes and not hours; at full length these need a GPU.
+SHORT = {"train.epochs": 2, "data.train_faces": 2000}
+SMALL_PX = SHORT | {"model.size_px": 64, "train.batch_size": 32}
+FEW = {"data.train_faces": 200}
+# R3's 351,000 images: 12 changed copies of each of its 28,709 training faces are 344,508.
+VIEWS = {
+    "augment.flip_horizontal": 0.5,
+    "augment.flip_vertical": 0.5,
+    "augment.rotate_degrees": 10.0,
+    "augment.zoom": 0.1,
+    "augment.shear_degrees": 10.0,
+    "augment.crop_px": 44,
+    "augment.fixed_views": 12,
+}
+
+REPORTS = {
+    "R1": "custom CNNs 1 to 6, official splits",
+    "R2": "ResNet50 and VGG16 by transfer learning, imbalanced and rebalanced",
+    "R3": "baselines, searched CNN, transfer learning, ensembles; stratified random 80/10/10",
+    "R4": "transfer learning in three regimes and a deep CNN, four emotions",
+    "R5": "a six-convolution CNN, Adam against SGD, and a sweep; random 80/10/10",
+}
+ROWS = {
+    "r1_model_1": Row("R1", "CNN 1", "cnn.py:model_1", _val(0.6353, 0.7877), cpu=SHORT),
+    "r1_model_2": Row("R1", "CNN 2: average pooling", "cnn.py:model_2", _val(0.6512, 0.8521), cpu=None),
+    "r1_model_3": Row("R1", "CNN 3: filters doubled", "cnn.py:model_3", _val(0.6545, 0.9289, 0.67, 0.67), cpu=SHORT),
+    "r1_model_4": Row("R1", "CNN 4: 5x5 kernels", "cnn.py:model_4", _val(0.6475, 0.8623), cpu=SHORT),
+    "r1_model_5": Row("R1", "CNN 5: one more block", "cnn.py:model_5", _val(0.6520, 0.9210), cpu=SHORT),
+    "r1_model_6": Row("R1", "CNN 6: valid padding", "cnn.py:model_6", _val(0.6506, 0.8219, 0.66, 0.65), cpu=SHORT),
+    "r1_efficientnetb0": Row(
+        "R1", "EfficientNetB0, ImageNet weights", "efficientnet.py:r1", _val(0.56, None, 0.51, 0.42), cpu=SMALL_PX
+    ),
+    "r2_resnet50": Row("R2", "ResNet50, 165 layers frozen", "resnet50.py:r2", {"test": 0.532}, cpu=SMALL_PX),
+    "r2_resnet50_balanced": Row("R2", "the same, rebalanced", "resnet50.py:r2_balanced", cpu=SMALL_PX),
+    "r2_vgg16": Row("R2", "VGG16, frozen, augmented", "vgg16.py:r2", {"test": 0.46}, cpu=SMALL_PX),
+    "r2_vgg16_plain": Row("R2", "VGG16, frozen", "vgg16.py:r2_plain", {"test": 0.42}, cpu=SMALL_PX),
+    "r3_mlp": Row("R3", "MLP 128-64 (scikit-learn)", kind="mlp", published={"mse": 0.1439}, cpu=None),
+    "r3_mlp_flax": Row("R3", "MLP 128-64 (Flax)", "r3_mlp.py", cpu=None),
+    "r3_four_layer": Row("R3", "4-layer CNN", "r3_cnn.py:four_layer", {"test": 0.5985}, {"train.epochs": 30}, cpu=None),
+    "r3_seven_layer": Row(
+        "R3", "7-layer CNN", "r3_cnn.py:seven_layer", {"test": 0.6050}, {"train.epochs": 30}, cpu=None
+    ),
+    "r3_searched": Row("R3", "CNN found by search", "r3_cnn.py:searched", {"test": 0.635}, cpu=SHORT),
+    "r3_ten": Row(
+        "R3",
+        "ensemble of ten 7-layer CNNs",
+        kind="ensemble",
+        published={"test": 0.5020},
+        members=(("r3_seven_layer", 10),),
+    ),
+    "r3_inception_v3": Row("R3", "InceptionV3, frozen", "inception_v3.py", {"test": 0.3033}, cpu=SHORT),
+    "r3_resnet50": Row("R3", "ResNet50, frozen, 224 px", "resnet50.py:r3", {"test": 0.3250}, cpu=SMALL_PX),
+    "r3_vgg16": Row("R3", "VGG16, frozen, 224 px", "vgg16.py:r3", {"test": 0.529}, cpu=SMALL_PX),
+    "r3_ensemble": Row(
+        "R3",
+        "ensemble: ResNet50, searched CNN, VGG16",
+        kind="ensemble",
+        published={"test": 0.6395},
+        members=(("r3_resnet50", 1), ("r3_searched", 1), ("r3_vgg16", 1)),
+    ),
+    "r3_searched_351000": Row(
+        "R3",
+        "searched CNN on 12 views a face",
+        "r3_cnn.py:searched",
+        fields=VIEWS,
+        cpu=SHORT | FEW,
+    ),
+    "r3_resnet50_351000": Row("R3", "ResNet50 on 12 views a face", "resnet50.py:r3", fields=VIEWS, cpu=SMALL_PX | FEW),
+    "r3_vgg16_351000": Row("R3", "VGG16 on 12 views a face", "vgg16.py:r3", fields=VIEWS, cpu=SMALL_PX | FEW),
+    "r3_ensemble_351000": Row(
+        "R3",
+        "the same ensemble on 12 views a face (R3: 351,000 images)",
+        kind="ensemble",
+        published={"test": 0.69413},
+        members=(("r3_resnet50_351000", 1), ("r3_searched_351000", 1), ("r3_vgg16_351000", 1)),
+    ),
+    "r4_model_1": Row("R4", "CNN 1", "r4_cnn.py:model_1", _val(0.661, 0.654, 0.695), cpu=SHORT),
+    "r4_model_2": Row("R4", "CNN 2", "r4_cnn.py:model_2", _val(0.694, 0.735, 0.688), cpu=SHORT),
+    "r4_vgg16_last_layer": Row(
+        "R4", "VGG16, last layer", "vgg16.py:r4_last_layer", _val(0.521, 0.538, 0.51), cpu=SHORT
+    ),
+    "r4_vgg16_frozen": Row("R4", "VGG16, frozen", "vgg16.py:r4_frozen", _val(0.620, 0.658, 0.625), cpu=SHORT),
+    "r4_vgg16_unfrozen": Row("R4", "VGG16, unfrozen", "vgg16.py:r4_unfrozen", _val(0.776, 0.637, 0.789), cpu=SHORT),
+    "r4_resnet101_last_layer": Row(
+        "R4", "ResNet101, last layer", "resnet101.py:last_layer", _val(0.334, 0.306, 0.305), cpu=SHORT
+    ),
+    "r4_resnet101_frozen": Row("R4", "ResNet101, frozen", "resnet101.py:frozen", _val(0.335, 0.496, 0.438), cpu=SHORT),
+    "r4_resnet101_unfrozen": Row(
+        "R4", "ResNet101, unfrozen", "resnet101.py:unfrozen", _val(0.766, 0.924, 0.797), cpu=SHORT
+    ),
+    "r4_efficientnetb2_last_layer": Row(
+        "R4", "EfficientNetB2, last layer", "efficientnet.py:r4_last_layer", _val(0.244, 0.263, 0.25), cpu=SHORT
+    ),
+    "r4_efficientnetb2_frozen": Row(
+        "R4", "EfficientNetB2, frozen", "efficientnet.py:r4_frozen", _val(0.244, 0.262, 0.25), cpu=SHORT
+    ),
+    "r4_efficientnetb2_unfrozen": Row(
+        "R4", "EfficientNetB2, unfrozen", "efficientnet.py:r4_unfrozen", _val(0.249, 0.774, 0.281), cpu=SHORT
+    ),
+    "r4_final": Row("R4", "final CNN, RGB", "r4_cnn.py:final", _val(0.936, 0.924, 0.933), cpu=SHORT),
+    "r4_final_grey": Row("R4", "final CNN, grey", "r4_cnn.py:final_grey", cpu=SHORT),
+    "r5_adam": Row("R5", "Adam 1e-4, batch 64, 30 epochs", "r5_cnn.py:adam", {"test": 0.569}, cpu=None),
+    "r5_sgd": Row("R5", "SGD, same settings", "r5_cnn.py:sgd", {"test": 0.335}, cpu=None),
+    "r5_sgd_nesterov": Row("R5", "SGD with Nesterov momentum", "r5_cnn.py:sgd_nesterov", cpu=None),
+    "r5_epochs_75": Row("R5", "75 epochs", "r5_cnn.py:epochs_75", {"test": 0.607}, cpu=SHORT),
+    "r5_batch_16": Row("R5", "batch 16", "r5_cnn.py:batch_16", {"test": 0.611}, cpu=SHORT),
+    "r5_rate_2e-4": Row(
+        "R5", "learning rate 2e-4", "r5_cnn.py:rate_2e-4", {"test": 0.617, "macro_f1": 0.50}, cpu=SHORT
+    ),
+}

@@ -1,0 +1,109 @@
+"""The recorded rows as tables and curves."""
+
+import json
+import pathlib
+
+import systems
+
+from fer_jax import records, significance
+
+BUDGETS = ("gpu", "cpu", "smoke")  # the fullest first
+NOISE = (
+    "On 3,589 test faces one accuracy has a 95% interval of about +-1.5 points: a difference of less is noise, unless "
+    "McNemar's test on the same faces says otherwise (`fer_jax.evaluate` with several workdirs)."
+)
+
+
+def add(out: pathlib.Path, name: str, row, record: dict) -> None:
+    """Adds a record to its report's results.json, in the place of one of the same row, budget and seed; writes all."""
+    folder = out / row.report.lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    held = read(folder)
+    kept = [one for one in held.get(name, []) if (one["budget"], one["seed"]) != (record["budget"], record["seed"])]
+    held[name] = sorted([*kept, record], key=lambda one: (BUDGETS.index(one["budget"]), one["seed"]))
+    records.write_json(folder / "results.json", {name: held[name] for name in systems.ROWS if name in held})
+    (folder / "table.md").write_text(table(row.report, held))
+    curves(held, folder / "curves.png")
+    (out / "results.md").write_text(page(out))
+
+
+def read(folder: pathlib.Path) -> dict:
+    """Returns {row: records}, empty where nothing was recorded."""
+    path = folder / "results.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def fullest(found: list[dict]) -> list[dict]:
+    """Returns the records of the fullest budget that was run."""
+    return [one for one in found if one["budget"] == found[0]["budget"]] if found else []
+
+
+def table(report: str, held: dict) -> str:
+    """Returns a report's rows in Markdown; every row of the report stands in it, run or not."""
+    lines = [
+        "| system | validation | test | 95% | macro F1 | published | seeds | length | device | time |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in systems.ROWS.items():
+        if row.report == report:
+            lines.append(_line(row, fullest(held.get(name, []))))
+    return "\n".join(lines) + "\n"
+
+
+def _line(row, found):
+    published = ", ".join(f"{key} {value:.4g}" for key, value in row.published.items()) or "-"
+    if not found:
+        return f"| {row.system} | not run yet | | | | {published} | | | | |"
+    split = "test" if found[0]["test"] else "validation"
+    scores = [one[split] for one in found]
+    low, high = scores[0]["bootstrap_interval_95"]["accuracy"]
+    hard = scores[0].get("mean_squared_error_hard")
+    errors = f" (mse {scores[0]['mean_squared_error']:.4f}, of classes {hard:.4f})" if hard is not None else ""
+    seconds = [one["seconds"] for one in found if "seconds" in one]
+    return (
+        f"| {row.system} | {_spread([one['validation']['accuracy'] for one in found])} | "
+        f"{_spread([one['accuracy'] for one in scores]) if split == 'test' else '-'} | {low:.3f} to {high:.3f} | "
+        f"{_spread([one['macro_f1'] for one in scores])}{errors} | {published} | {len(found)} | "
+        f"{found[0]['shortened'] or 'full'} | {found[0]['device']} | "
+        f"{f'{sum(seconds) / len(seconds) / 60:.1f} min' if seconds else '-'} |"
+    )
+
+
+def _spread(values):
+    found = significance.spread(values)
+    return f"{found['mean']:.4f}" + (f" +- {found['std']:.4f}" if found["std"] is not None else "")
+
+
+def page(out: pathlib.Path) -> str:
+    """Returns the page that collects the reports."""
+    parts = ["# Our figures beside the published ones\n", NOISE + "\n"]
+    for report in systems.REPORTS:
+        parts += [f"## {report}: {systems.REPORTS[report]}\n", table(report, read(out / report.lower()))]
+        lessons = [
+            f"- {row.system}: {row.lesson}" for row in systems.ROWS.values() if row.report == report and row.lesson
+        ]
+        parts += ["\n".join(lessons) + "\n"] if lessons else []
+    return "\n".join(parts)
+
+
+def curves(held: dict, path: pathlib.Path) -> None:
+    """Draws accuracy and loss of all runs of a report over epochs, training dashed."""
+    import matplotlib.pyplot as plt
+
+    runs = {name: fullest(found)[0] for name, found in held.items() if found and fullest(found)[0].get("history")}
+    if not runs:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    for axis, score in zip(axes, ("accuracy", "loss"), strict=True):
+        for number, (name, run) in enumerate(runs.items()):
+            epochs = [epoch["epoch"] for epoch in run["history"]]
+            for split, style in (("validation", "-"), ("train", "--")):
+                values = [epoch[f"{split}_{score}"] for epoch in run["history"]]
+                label = systems.ROWS[name].system if split == "validation" else None
+                axis.plot(epochs, values, style, color=f"C{number % 10}", label=label, linewidth=1, marker=".")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(score)
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7, loc="upper right", title="validation; dashed: training")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,36 @@
+"""Optuna's plots of a search."""
+
+import pathlib
+import warnings
+
+import matplotlib
+
+
+def draw_search(study, folder) -> dict[str, str]:
+    """Writes search-history.png, -epochs.png, -slices.png and -importances.png of an optuna.Study into a folder.
+
+    Returns {name: reason} of those that cannot be drawn, as the importances of one trial.
+    """
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as plots
+
+    kinds = {
+        "history": plots.plot_optimization_history,
+        "epochs": plots.plot_intermediate_values,
+        "slices": plots.plot_slice,
+        "importances": plots.plot_param_importances,
+    }
+    left_out = {}
+    for kind, draw in kinds.items():
+        name = f"search-{kind}.png"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the plots are experimental, and say so
+                draw(study)
+                pyplot.savefig(pathlib.Path(folder) / name, dpi=120, bbox_inches="tight")
+        except (RuntimeError, ValueError) as error:
+            left_out[name] = str(error)
+        finally:
+            pyplot.close("all")
+    return left_out

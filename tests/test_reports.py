@@ -1,0 +1,140 @@
+"""The reports' rows: every one has a config, none is missing, and what is shortened is said."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+from collections import Counter
+
+import commands
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from fer_jax import config as config_lib
+
+HERE = commands.ROOT / "experiments" / "reports"
+# Systems in the reports' tables; R4's table has a line for each regime, and its last one an RGB and a grey variant.
+SYSTEMS = {"R1": 7, "R2": 3, "R3": 10, "R4": 13, "R5": 5}
+OWN_CONFIGS = ("demo.py", "lean.py", "vgg10_bn.py", "transfer.py", "r3_search.py")
+
+
+@pytest.fixture(scope="module")
+def runner():
+    sys.path.insert(0, str(HERE))
+    spec = importlib.util.spec_from_file_location("reports_run", HERE / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(HERE))
+    for name in ("systems", "tables"):
+        sys.modules.pop(name)
+
+
+def test_no_row_of_the_reports_is_missing(runner):
+    rows = runner.systems.ROWS
+    published = Counter(row.report for row in rows.values() if row.published)
+    grey = 1  # the report gives one figure for its last CNN's two variants
+    assert {report: published[report] + (grey if report == "R4" else 0) for report in published} == SYSTEMS
+    figures = {name: row.published for name, row in rows.items()}
+    assert figures["r1_model_3"] == {"train": 0.9289, "validation": 0.6545, "test": 0.67, "macro_f1": 0.67}
+    assert figures["r3_ensemble_351000"] == {"test": 0.69413}
+    assert figures["r4_final"]["test"] == 0.933
+    assert figures["r5_sgd"] == {"test": 0.335}
+
+
+def test_every_variant_of_a_reports_config_is_a_row(runner):
+    used = {row.config for row in runner.systems.ROWS.values() if row.config}
+    for path in sorted(pathlib.Path(commands.ROOT / "configs").glob("*.py")):
+        if path.name.startswith("_") or path.name in OWN_CONFIGS:
+            continue
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        wanted = {f"{path.name}:{name}" for name in getattr(module, "VARIANTS", ())} or {path.name}
+        left = {"r4_cnn.py:model_1_grey", "r4_cnn.py:model_2_grey"}
+        assert wanted - used - left == set()
+
+
+@pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu"])
+def test_every_budget_fits_every_config_and_is_said_in_words(runner, budget):
+    for name, row in runner.systems.ROWS.items():
+        if row.kind == "train":
+            fields = runner.shortening(row, budget, "random")
+            config = runner.get_config(row)
+            config.update_from_flattened_dict(fields)
+            told = runner.describe(row, fields)
+            assert bool(told) == bool(fields), name
+            if budget == "gpu":
+                assert set(fields) <= {"model.weights"}
+            if "train.epochs" in fields:
+                assert f"{config.train.epochs} of " in told
+
+
+def test_members_of_ensembles_are_rows_before_them(runner):
+    rows = runner.systems.ROWS
+    for number, row in enumerate(rows.values()):
+        for member, seeds in row.members:
+            assert list(rows).index(member) < number
+            assert seeds >= 1
+
+
+def test_the_parameters_of_the_two_perceptrons_are_the_same(runner, tmp_path):
+    workdir = tmp_path / "mlp"
+    line = [sys.executable, HERE / "mlp.py", "--data_path", "", "--workdir", workdir, "--epochs", "2"]
+    ran = subprocess.run(
+        [*map(str, line), "--train_faces", "300"], cwd=commands.ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    scores = json.loads((workdir / "evaluation-test.json").read_text())
+    assert scores["parameters"] == 2304 * 128 + 128 + 128 * 64 + 64 + 64 * 7 + 7
+    assert scores["mean_squared_error_hard"] == pytest.approx(2 * (1 - scores["accuracy"]) / 7)
+
+
+def test_the_hard_error_is_scikit_learns(runner):
+    spec = importlib.util.spec_from_file_location("reports_mlp", HERE / "mlp.py")
+    mlp = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mlp)
+    labels, predicted = [0, 2, 1, 2], [0, 1, 1, 0]
+    expected = sklearn_metrics.mean_squared_error(
+        [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]]
+    )
+    assert mlp.hard_mean_squared_error(labels, predicted, 3) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_the_runner_trains_scores_mixes_and_resumes(runner, tmp_path):
+    line = [sys.executable, str(HERE / "run.py"), "--data_path", "", "--budget", "smoke"]
+    line += ["--rows", "r3_seven_layer,r3_ten", "--seeds", "2", "--runs", str(tmp_path / "runs")]
+    line += ["--out", str(tmp_path / "out")]
+
+    def run():
+        return subprocess.run(line, cwd=commands.ROOT, capture_output=True, text=True, check=False)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    rows = json.loads((tmp_path / "out" / "r3" / "results.json").read_text())
+    assert [record["seed"] for record in rows["r3_seven_layer"]] == [0, 1]
+    assert rows["r3_seven_layer"][0]["test"] is None  # a shortened run does not touch the test split
+    assert rows["r3_ten"][0]["shortened"] == "2 of 10 members, shortened members"
+    page = (tmp_path / "out" / "results.md").read_text()
+    systems = [row.system for row in runner.systems.ROWS.values()]
+    assert all(system in page for system in systems)
+    assert page.count("not run yet") == len(systems) - 2
+    assert "1 of 30 epochs" in page
+    assert (tmp_path / "out" / "r3" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    again = run()
+    assert again.returncode == 0, again.stderr
+    assert "this run is complete" in again.stderr
+    times = [
+        record["time"]
+        for record in json.loads((tmp_path / "out" / "r3" / "results.json").read_text())["r3_seven_layer"]
+    ]
+    assert times == [record["time"] for record in rows["r3_seven_layer"]]
+
+
+def test_unknown_rows_are_named(runner):
+    options = runner.parse(["--data_path", "x", "--rows", "r9_model"])
+    with pytest.raises(runner.InputError, match="r9_model; reports are R1, R2"):
+        runner.chosen(options)
+    assert config_lib.flat({"a": {"b": 1}}) == {"a.b": 1}

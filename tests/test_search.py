@@ -1,0 +1,120 @@
+"""The search: its space in text, trials that are whole runs, and a study that outlives its processes."""
+
+import json
+import os
+import signal
+import time
+
+import commands
+import optuna
+import pytest
+
+from fer_jax import config as config_lib
+from fer_jax import search, space
+from fer_jax.errors import InputError
+
+SPACE = ("width choice 4 8", "rate float 0.0 0.5", "optim.learning_rate log 1e-4 1e-2", "units int 8 24 8")
+FLAGS = (
+    "--config=configs/r3_search.py",
+    "--config.model.layers=conv {width} relu, max_pool, flatten, dense {units} relu, dropout {rate}",
+    f"--config.search.space={SPACE!r}",
+    "--config.search.start=('width 8', 'rate 0.25', 'optim.learning_rate 1e-3', 'units 16')",
+    "--config.data.drawn_size=tiny",
+    "--config.data.feeder=resident",
+    "--config.train.batch_size=64",
+    "--config.train.epochs=2",
+)
+
+
+def make_config(lines=SPACE, start=(), layers="conv {width} relu, flatten, dense {units}, dropout {rate}"):
+    config = config_lib.get_default()
+    config.model.layers = layers
+    config.data.update({"drawn_size": "tiny", "name": "drawn_faces", "feeder": "resident"})
+    config.train.update({"batch_size": 64, "epochs": 2})
+    config.search.update({"space": tuple(lines), "start": tuple(start)})
+    return config
+
+
+def test_a_choice_fills_fields_and_layers_and_leaves_a_plain_config():
+    config = make_config()
+    filled = space.fill(config, {"width": 8, "rate": 0.25, "optim.learning_rate": 0.003, "units": 16})
+    assert filled.model.layers == "conv 8 relu, flatten, dense 16, dropout 0.25"
+    assert filled.optim.learning_rate == 0.003
+    assert filled.search.space == ()
+    assert config.model.layers.startswith("conv {width}")
+
+
+def test_suggestions_stay_in_the_space():
+    parameters, _ = space.parse(make_config().search)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(30):
+        values = {name: parameter.suggest(study.ask()) for name, parameter in parameters.items()}
+        assert values["width"] in (4, 8)
+        assert 0 <= values["rate"] <= 0.5
+        assert 1e-4 <= values["optim.learning_rate"] <= 1e-2
+        assert values["units"] in (8, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lines": ("width among 4 8",)}, "known kinds are choice, log, float, int"),
+        ({"lines": (*SPACE, "width choice 1")}, "names 'width' twice"),
+        ({"lines": (*SPACE, "optim.momentum float 0.9 0.5")}, "needs a low and a higher number"),
+        ({"lines": (*SPACE, "optim.weight_decay log 0 1")}, "needs numbers over 0"),
+        ({"lines": (*SPACE, "depth int 1 3")}, "depth is neither a field nor in braces"),
+        ({"lines": SPACE[1:]}, "the layers name width in braces"),
+        ({"start": ("width 5",)}, "lies outside 'width choice"),
+        ({"start": ("depth 5",)}, "is not of the space"),
+        ({"lines": ()}, "search.space is empty"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(change, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        search.search(make_config(**change), tmp_path / "study", trials=1)
+    assert not (tmp_path / "study" / search.JOURNAL).exists()
+
+
+def test_training_refuses_a_config_that_declares_a_search(tmp_path):
+    result = commands.run("main", *FLAGS, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 2
+    assert "run it with python -m fer_jax.search" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_search_loses_no_finished_trial(tmp_path):
+    study = tmp_path / "study"
+
+    def trials():
+        path = study / "search.json"
+        return json.loads(path.read_text())["trials"] if path.exists() else []
+
+    def finished():
+        return [trial for trial in trials() if trial["state"] in ("complete", "pruned")]
+
+    process = commands.start("search", *FLAGS, f"--workdir={study}", "--trials=4")
+    deadline = time.monotonic() + 300
+    while len(finished()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = finished()
+    assert 2 <= len(before) < 4
+    result = commands.run("search", *FLAGS, f"--workdir={study}", "--trials=4")
+    assert result.returncode == 0, result.stderr
+    after = finished()
+    assert len(after) == 4
+    assert after[: len(before)] == before
+    record = json.loads((study / "search.json").read_text())
+    assert record["trials"][0]["params"] == {"width": 8, "rate": 0.25, "optim.learning_rate": 1e-3, "units": 16}
+    complete = [trial for trial in after if trial["state"] == "complete"]
+    assert record["best"]["value"] == max(trial["value"] for trial in complete)
+    history = [
+        json.loads(line) for line in (study / record["best"]["workdir"] / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert record["best"]["value"] == max(e["validation_accuracy"] for e in history if e["kind"] == "epoch")
+    for name in ("history", "slices"):
+        assert (study / f"search-{name}.png").read_bytes().startswith(b"\x89PNG")
+    refused = commands.run("search", *FLAGS, "--config.optim.momentum=0.5", f"--workdir={study}", "--trials=4")
+    assert refused.returncode == 2
+    assert "optim.momentum: 0.9, now 0.5" in refused.stderr
