@@ -35,7 +35,7 @@ def ask_for_huge_pages(environ, argv) -> None:
 
 def run(main) -> None:
     """Runs an entry; bad input ends it with one message and exit code 2, an interrupt with 130."""
-    if _is_the_program():
+    if main.__module__ == "__main__":  # and not a function of a program that must not be started anew
         ask_for_huge_pages(os.environ, sys.orig_argv)
     try:
         main()
@@ -45,12 +45,6 @@ def run(main) -> None:
         sys.exit(_say(f"error: {error}", 2))
     except KeyboardInterrupt:
         sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
-
-
-def _is_the_program():
-    """Says whether Python was started for one of this package's entries, rather than calls one from another program."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name.partition(".")[0] == __package__
 
 
 def _say(text, code):

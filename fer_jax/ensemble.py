@@ -114,18 +114,13 @@ def _check_same(first_workdir, first, workdir, model):
             f"{workdir} knows {', '.join(model.classes)}, and {first_workdir} {', '.join(first.classes)}: members of "
             "an ensemble need the same classes"
         )
-    mine, theirs = ([_tuple_or(one.config.data[name]) for name in SAME] for one in (model, first))
+    mine, theirs = ([one.config.data[name] for name in SAME] for one in (model, first))
     prints = model.run["data_fingerprint"], first.run["data_fingerprint"]
     if mine != theirs or prints[0] != prints[1]:
         raise InputError(
             f"{workdir} was trained on another split of the faces than {first_workdir}, so it may know faces of the "
             f"test: {', '.join(f'data.{name}' for name in SAME)} and the data's fingerprint must be the same"
         )
-
-
-def _tuple_or(value):
-    """Returns lists as tuples, so that what was read from JSON compares."""
-    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 def _main():

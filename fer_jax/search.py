@@ -84,9 +84,8 @@ def _open(config, study_dir, optuna):
             raise InputError(f"search.{name} is '{config.search[name]}'; known are {', '.join(known)}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(study_dir / JOURNAL)))
-    known = {study.study_name: study for study in storage.get_all_studies()}
     # A process that joins later must not draw what the first one drew.
-    earlier = sum(len(storage.get_all_trials(study._study_id, deepcopy=False)) for study in known.values())
+    earlier = sum(len(storage.get_all_trials(study._study_id, deepcopy=False)) for study in storage.get_all_studies())
     study = optuna.create_study(
         study_name="fer_jax",
         storage=storage,

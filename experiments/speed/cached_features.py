@@ -8,10 +8,8 @@ one-off cost of the features is recorded beside. Writes cached_features.json bes
 
 import argparse
 import contextlib
-import os
 import pathlib
 import statistics
-import sys
 import tempfile
 
 import processes
@@ -81,5 +79,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command.ask_for_huge_pages(os.environ, sys.orig_argv)
     command.run(main)

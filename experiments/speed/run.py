@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import functools
 import importlib.util
-import os
 import pathlib
 import subprocess
 import sys
@@ -186,5 +185,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command.ask_for_huge_pages(os.environ, sys.orig_argv)
     command.run(main)

@@ -7,7 +7,6 @@ layers, one changed at a time. Writes scaling.json and scaling.png beside this f
 """
 
 import argparse
-import os
 import pathlib
 import statistics
 import sys
@@ -104,5 +103,4 @@ def main():
 
 
 if __name__ == "__main__":
-    command.ask_for_huge_pages(os.environ, sys.orig_argv)
     command.run(main)
