@@ -185,30 +185,18 @@ def _path(places, work, limit):
     return chosen[::-1]
 
 
-def watch(step, report):
-    """Returns a function like the jitted `step` that after its first call gives `report` what its program needs.
+def needs(program) -> dict:
+    """Returns what a `jax.stages.Compiled` needs on a device, as XLA laid it out, in MiB.
 
-    That is {'arguments_mib', 'donated_mib', 'temporaries_mib'} on a device, as XLA laid it out; donated are those
-    arguments whose memory the results take over.
+    `arguments_mib`, `donated_mib` of them, whose memory the results take over, and `temporaries_mib`.
     """
-    watching = True
-
-    def watched(*args):
-        nonlocal watching
-        results = step(*args)
-        if watching:
-            watching = False
-            # Already compiled: JAX finds the program of these arguments, also where their arrays are donated.
-            found = step.lower(*args).compile().memory_analysis()
-            sizes = {
-                "arguments_mib": found.argument_size_in_bytes,
-                "donated_mib": found.alias_size_in_bytes,
-                "temporaries_mib": found.temp_size_in_bytes,
-            }
-            report({name: size / 2**20 for name, size in sizes.items()})
-        return results
-
-    return watched
+    found = program.memory_analysis()
+    sizes = {
+        "arguments_mib": found.argument_size_in_bytes,
+        "donated_mib": found.alias_size_in_bytes,
+        "temporaries_mib": found.temp_size_in_bytes,
+    }
+    return {name: size / 2**20 for name, size in sizes.items()}
 
 
 def peak_mib() -> float | None:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 
 from fer_jax import memory, models, optim, steps
 from fer_jax import params as params_lib
@@ -40,10 +39,8 @@ def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
     """
     memory.check(config.train.rematerialize)
     section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
-    image = jnp.zeros((1, *facts.IMAGE_SHAPE), jnp.uint8)
     plain = models.make(config.model, classes)
-    variables = jax.eval_shape(lambda: plain.init(jax.random.key(0), image, train=False))
-    params = variables["params"]
+    params = steps.init_variables.eval_shape(plain, jax.random.key(0), facts.IMAGE_SHAPE)["params"]
     frozen = optim.frozen_layers(section, config.model.name, params)
     build = functools.partial(_phase, config, classes, steps_per_epoch=steps_per_epoch, params=params)
     if not tune.after_epochs:

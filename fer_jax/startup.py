@@ -60,11 +60,12 @@ class Clock:
             self._parts[name] = self._parts.get(name, 0.0) + seconds
         self._lap, self._compiling = now, []
 
-    def watch(self, step, report):
+    def watch(self, step, report, ready=lambda: None):
         """Returns a function like `step` whose first call ends the start, of all functions that this clock watches.
 
-        That call waits for its result, once, and gives `report` a dict: `seconds` in all, `parts` {name: seconds},
-        the number of `programs` that were needed, and of those that came out of the cache, `programs_kept`.
+        That call waits for its result, once, and gives `report` a dict: `seconds` in all, `parts` {name: seconds}, the
+        number of `programs` that were needed, and of those that came out of the cache, `programs_kept`. ready: waits
+        for the program that the call needs, as a part of 'compile'.
         """
         import jax
 
@@ -72,6 +73,8 @@ class Clock:
             if not self._running:
                 return step(*args)
             self.lap("input")
+            ready()
+            self.lap("compile")
             result = jax.block_until_ready(step(*args))
             self.lap("step")
             self._stop()

@@ -1,5 +1,7 @@
 """What is pure: the training state and the steps that move or judge it."""
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -32,9 +34,15 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def init_variables(model, key, image_shape) -> dict:
+    """Draws a model's variables; jitted, so that a start traces it once and not wherever it asks for their shapes."""
+    return model.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
+
+
 def init_state(model, tx, key, image_shape, frozen=frozenset()) -> TrainState:
     """Draws the initial state; image_shape is that of one face, (H, W, 1); frozen: paths of layers without training."""
-    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
+    variables = init_variables(model, key, image_shape)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros([], jnp.int32),

@@ -48,7 +48,7 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
     training = _Training(
         config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock, on_epoch=on_epoch
     )
-    del weights  # in the host's memory, as large as the parameters
+    del weights  # the training lets go of them as soon as the devices have them
     return training.run()
 
 
@@ -62,8 +62,9 @@ class _Training:
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
         self._plateau = self._make_plateau()
         self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
-        self._state, self._epoch, self._phase = self._restore(weights)
-        self._metrics = None
+        self._weights, self._state, self._metrics = weights, None, None
+        self._started_at = checkpoints.step("latest") or 0
+        self._epoch, self._phase = self._begin()
 
     def _make_plateau(self):
         settings = self._config.optim.plateau
@@ -76,23 +77,30 @@ class _Training:
             settings.min_learning_rate / self._config.optim.learning_rate,
         )
 
-    def _restore(self, weights):
-        """Returns (state, epochs done, phase): those of the latest checkpoint, or fresh ones with loaded weights."""
-        parts = self._parts
-        if self._checkpoints.step("latest") is None:
-            phase = parts.phases[0]
-            init = functools.partial(
-                steps.init_state, phase.model, phase.tx, parts.keys["init"], facts.IMAGE_SHAPE, phase.frozen
-            )
-            state = jax.jit(init, out_shardings=parts.shardings[1])()
-            return (state if weights is None else self._with(state, weights)), 0, phase
-        epoch = self._checkpoints.meta("latest")["epoch"]
-        phase = phases.of_epoch(parts.phases, epoch)
-        state, meta = self._checkpoints.restore("latest", phase.abstract)
+    def _begin(self):
+        """Returns (epochs done, phase), and has the rules count on from the latest checkpoint, if there is one."""
+        if not self._started_at:
+            return 0, self._parts.phases[0]
+        meta = self._checkpoints.meta("latest")
         patience.restore(self._stopping, meta["early_stopping"])
         patience.restore(self._plateau, meta["plateau"])
-        logger.info("going on from step %d, epoch %d, in %s", int(state.step), epoch, self._workdir)
-        return state, epoch, phase
+        return meta["epoch"], phases.of_epoch(self._parts.phases, meta["epoch"])
+
+    def _make_state(self):
+        """Makes the training state where there is none yet: the latest checkpoint's, or a fresh one with weights."""
+        if self._state is not None:
+            return
+        phase, weights = self._phase, self._weights
+        if self._started_at:
+            self._state, _ = self._checkpoints.restore("latest", phase.abstract)
+            logger.info("going on from step %d, epoch %d, in %s", self._started_at, self._epoch, self._workdir)
+            return
+        init = functools.partial(
+            steps.init_state, phase.model, phase.tx, self._parts.keys["init"], facts.IMAGE_SHAPE, phase.frozen
+        )
+        state = jax.jit(init, out_shardings=self._parts.shardings[1])()
+        self._state = state if weights is None else self._with(state, weights)
+        self._weights = None
 
     def _with(self, state, weights):
         """Puts pretrained weights into a fresh state; the optimizer's own state does not depend on them."""
@@ -104,20 +112,20 @@ class _Training:
 
     def run(self) -> dict:
         """Trains to the end; returns the scores of the best epoch."""
-        started_at = int(self._state.step)
         self._metrics = records.Metrics(
             self._workdir,
-            resume_step=started_at,
+            resume_step=self._started_at,
             tensorboard=self._config.log.tensorboard,
             writes=jax.process_index() == 0,
         )
         try:
             for phase in self._parts.phases[self._parts.phases.index(self._phase) :]:
                 self._run_phase(phase)
+            self._make_state()  # of a run that is complete, so that a damaged checkpoint is told
         finally:
             self._metrics.close()
             self._checkpoints.close()
-        return self._finish(started_at)
+        return self._finish()
 
     def _run_phase(self, phase):
         """Trains the epochs of a phase that are left."""
@@ -126,7 +134,6 @@ class _Training:
         if self._epoch >= phase.last_epoch or self._stopping.stop:
             return
         config, parts = self._config, self._parts
-        self._clock.lap("state")
         data, forward = self._data(phase)
         self._clock.lap("features")
         feeder = input_lib.make(
@@ -139,7 +146,14 @@ class _Training:
             steps_per_dispatch=config.train.steps_per_dispatch,
             compiler_options=memory.compiler_options(self._rematerialize, ops.compiler_options(config.model.cpu_path)),
         )
-        advance = feeder.connect(self._train_step(phase, forward), self._watch)
+        advance = feeder.connect(
+            self._train_step(phase, forward),
+            lambda step: self._clock.watch(step, lambda split: self._say_start(split, feeder), feeder.compiled),
+            state=phase.abstract,
+            steps=min(config.log.every_steps, parts.order.steps_per_epoch),
+        )
+        self._make_state()  # while the program of a step is compiled
+        self._clock.lap("state")
         evaluate = steps.make_evaluate(
             phase.model,
             classes=len(parts.data.classes),
@@ -159,24 +173,21 @@ class _Training:
         finally:
             feeder.close()
 
-    def _watch(self, step):
-        return self._clock.watch(memory.watch(step, self._say_memory), report=self._say_start)
-
-    def _say_memory(self, needs):
-        logger.info(
-            "memory of a step: %s MiB of arguments, %s MiB of which are reused for its results, and %s MiB besides",
-            *(f"{needs[name]:,.0f}" for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
-        )
-
-    def _say_start(self, split):
+    def _say_start(self, split, feeder):
         """Logs and records how long the start took, and does what could wait for its end."""
         if jax.process_index() == 0:
             records.write_start(self._workdir, {"epoch": self._epoch, **split})
         logger.info("%s", startup.describe(split))
+        needs = memory.needs(feeder.compiled())
+        logger.info(
+            "memory of a step: %s MiB of arguments, %s MiB of which are reused for its results, and %s MiB besides",
+            *(f"{needs[name]:,.0f}" for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
+        )
         self._checkpoints.prepare()
 
     def _enter(self, phase):
         """Goes over to a later phase: a fresh optimizer for what it trains, and rules that count anew."""
+        self._make_state()
         self._epoch, self._phase = phase.first_epoch - 1, phase
         self._stopping.start_phase()
         self._plateau = self._make_plateau()
@@ -194,6 +205,8 @@ class _Training:
         data = {"train": parts.data.train, "validation": parts.data.validation}
         if not (phase.backbone_frozen and config.train.cache_features) or parts.policy.active:
             return data, None
+        self._make_state()
+        self._clock.lap("state")
         held = {
             name: features.cached(
                 phase.model,
@@ -305,9 +318,9 @@ class _Training:
     def _ends(self):
         return self._epoch == self._config.train.epochs or self._stopping.stop
 
-    def _finish(self, started_at):
+    def _finish(self):
         best = self._metrics.history[self._stopping.best_epoch - 1] if self._stopping.best_epoch else {}
-        if int(self._state.step) == started_at:
+        if int(self._state.step) == self._started_at:
             logger.info("this run is complete: %d epochs in %s", self._epoch, self._workdir)
         elif self._stopping.stop:
             logger.info("stopped early: no better %s for %d epochs", self._config.train.monitor, self._stopping.wait)

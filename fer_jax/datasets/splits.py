@@ -117,9 +117,10 @@ def unofficial_counts(faces):
 def shared_pictures(faces):
     """Returns a note per pair of splits that share pictures (the same 2,304 bytes)."""
     pictures = {split: [image.tobytes() for image in faces[split].images] for split in facts.SPLITS}
+    different = {split: set(held) for split, held in pictures.items()}
     notes = []
     for first, second in itertools.combinations(facts.SPLITS, 2):
-        shared = set(pictures[first]) & set(pictures[second])
+        shared = different[first] & different[second]
         if shared:
             held = sum(picture in shared for picture in pictures[second])
             notes.append(

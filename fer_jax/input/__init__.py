@@ -7,6 +7,7 @@ plan (`order`) and one augmentation policy with the same draws, so a run may cha
 """
 
 import importlib
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from fer_jax.errors import InputError
 
 FEEDERS = ("tfdata", "resident")
+SUMS = ("loss", "count", "correct")
 
 
 def make(
@@ -32,8 +34,11 @@ def make(
       compiler_options: those of `jax.jit` for the program of a step.
 
     Returns:
-      A feeder with `connect(train_step, watch) -> advance(state, step, steps) -> (state, sums)` and `wait_seconds`, the
-      time that steps have waited for data so far. watch: wraps the compiled functions that `advance` calls.
+      A feeder with `wait_seconds`, the time that steps have waited for data so far, and
+      `connect(train_step, watch, state, steps) -> advance(state, step, steps) -> (state, sums)`. watch: wraps the
+      functions that `advance` calls. state: the training state as shapes; where it is given, the program of `advance`'s
+      first dispatch, if that advances by `steps`, is compiled on a thread from then on, and `feeder.compiled()` waits
+      for it and returns it as `jax.stages.Compiled`.
 
     Raises:
       InputError: an unknown name.
@@ -69,3 +74,25 @@ def padded_batches(faces, batch_size: int, sharding):
 def put(host, sharding):
     """Puts an array that every process holds whole onto the devices of all processes."""
     return jax.make_array_from_callback(host.shape, sharding, lambda index: np.asarray(host)[index])
+
+
+def zero_sums(sharding) -> dict:
+    """Returns the sums of no steps, where those of a step will be: elsewhere they would need a program of their own."""
+    return {name: put(np.zeros([], np.float32), sharding) for name in SUMS}
+
+
+def shapes(tree, sharding=None):
+    """Returns a tree of arrays as `jax.ShapeDtypeStruct`s."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def compile_beside(jitted, *args) -> futures.Future:
+    """Traces a jitted function for shapes of arguments and compiles it on a thread; returns the program's future.
+
+    Tracing is Python's work and compiling is not, so that other Python goes on meanwhile.
+    """
+    lowered = jitted.lower(*args)
+    pool = futures.ThreadPoolExecutor(1)
+    program = pool.submit(lowered.compile)
+    pool.shutdown(wait=False)
+    return program

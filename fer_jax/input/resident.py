@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fer_jax import augment
 from fer_jax import input as input_lib
@@ -22,9 +23,10 @@ class Feeder:
     def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, compiler_options=None):
         self._order, self._policy, self._key = order, policy, key
         self._compiler_options = compiler_options
-        self._sharding, replicated = shardings
-        self._images = input_lib.put(faces.images, replicated)
-        self._labels = input_lib.put(faces.labels, replicated)
+        self._sharding, self._replicated = shardings
+        self._images = input_lib.put(faces.images, self._replicated)
+        self._labels = input_lib.put(faces.labels, self._replicated)
+        self._program = None
         # XLA:CPU runs convolutions inside a loop tens of times slower, so there a dispatch is one step.
         by_device = 1 if jax.default_backend() == "cpu" else ACCELERATOR_STEPS
         self._steps_per_dispatch = steps_per_dispatch or by_device
@@ -48,7 +50,7 @@ class Feeder:
     def close(self) -> None:
         """Nothing to let go of but the arrays."""
 
-    def connect(self, train_step, watch=lambda dispatch: dispatch):
+    def connect(self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1):
         """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
 
         def one(carry, given, images, labels):
@@ -56,24 +58,40 @@ class Feeder:
             state, sums = train_step(state, self._batch(images, labels, *given))
             return state, jax.tree.map(jnp.add, total, sums)
 
-        single = watch(jax.jit(one, donate_argnums=0, compiler_options=self._compiler_options))
-
-        @watch
-        @functools.partial(jax.jit, donate_argnums=0, compiler_options=self._compiler_options)
         def many(carry, given, images, labels):
             return jax.lax.scan(lambda carry, now: (one(carry, now, images, labels), None), carry, given)[0]
 
+        jit = functools.partial(
+            jax.jit, donate_argnums=0, out_shardings=self._replicated, compiler_options=self._compiler_options
+        )
+        held, single, several = (self._images, self._labels), jit(one), jit(many)
+        first = min(steps, self._steps_per_dispatch) if state is not None else 0
+        if first:
+            total = input_lib.shapes(input_lib.zero_sums(self._replicated), self._replicated)
+            shape = (self._order.batch_size,) if first == 1 else (first, self._order.batch_size)
+            given = (jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct(shape[:-1], np.int32))
+            self._program = input_lib.compile_beside(
+                single if first == 1 else several, (state, total), given, *input_lib.shapes(held, self._replicated)
+            )
+
+        @watch
+        def dispatch(carry, given):
+            count = 1 if given[0].ndim == 1 else len(given[0])
+            run = self.compiled() if count == first else single if count == 1 else several
+            return run(carry, given, *held)
+
         def advance(state, step, steps):
-            total = {name: jnp.zeros([]) for name in ("loss", "count", "correct")}
+            total = input_lib.zero_sums(self._replicated)
             picked = self._order.faces(step, steps)
             for start in range(0, steps, self._steps_per_dispatch):
                 end = min(start + self._steps_per_dispatch, steps)
-                held = (self._images, self._labels)
-                if end - start == 1:
-                    state, total = single((state, total), (picked[start], step + start), *held)
-                else:
-                    given = (picked[start:end], step + jnp.arange(start, end))
-                    state, total = many((state, total), given, *held)
+                alone = end - start == 1
+                numbers = step + (np.int32(start) if alone else np.arange(start, end, dtype=np.int32))
+                state, total = dispatch((state, total), (picked[start] if alone else picked[start:end], numbers))
             return state, total
 
         return advance
+
+    def compiled(self):
+        """Returns the program that `connect` has begun to compile, once it is there."""
+        return self._program.result()

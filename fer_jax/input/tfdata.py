@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import augment
+from fer_jax import input as input_lib
 
 PLANNED_STEPS = 32  # steps whose faces and draws are planned in one call
 AHEAD = 2  # batches that are on their way to the devices while a step runs
@@ -26,10 +27,10 @@ class Feeder:
     def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, compiler_options=None):
         del steps_per_dispatch  # a step of this feeder is a dispatch: its batch comes from the host
         self._faces, self._order, self._policy, self._key = faces, order, policy, key
-        self._sharding, self._compiler_options = shardings[0], compiler_options
+        (self._sharding, self._replicated), self._compiler_options = shardings, compiler_options
         self._size_px = faces.images.shape[1]
         self._uniform = jax.jit(self._draw, static_argnums=1)
-        self.wait_seconds, self._stream = 0.0, None
+        self.wait_seconds, self._stream, self._program = 0.0, None, None
 
     def _draw(self, step, steps):
         keys = jax.vmap(lambda s: jax.random.fold_in(self._key, s))(step + jnp.arange(steps))
@@ -101,14 +102,24 @@ class Feeder:
             self._stream.close()
             self._stream = None
 
-    def connect(self, train_step, watch=lambda dispatch: dispatch):
+    def connect(self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1):
         """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
+        del steps  # each is a dispatch
 
-        @watch
-        @functools.partial(jax.jit, donate_argnums=0, compiler_options=self._compiler_options)
+        @functools.partial(
+            jax.jit, donate_argnums=0, out_shardings=self._replicated, compiler_options=self._compiler_options
+        )
         def single(state, total, batch):
             state, sums = train_step(state, batch)
             return state, jax.tree.map(jnp.add, total, sums)
+
+        if state is not None:
+            total = input_lib.shapes(input_lib.zero_sums(self._replicated), self._replicated)
+            self._program = input_lib.compile_beside(single, state, total, self._shapes())
+
+        @watch
+        def dispatch(*args):
+            return (single if state is None else self.compiled())(*args)
 
         position = None
 
@@ -117,15 +128,29 @@ class Feeder:
             if position != step:
                 self.close()
                 self._stream = self.stream(step)
-            total = {name: jnp.zeros([]) for name in ("loss", "count", "correct")}
+            total = input_lib.zero_sums(self._replicated)
             for _ in range(steps):
                 batch, previous = next(self._stream), total
-                state, total = single(state, total, batch)
+                state, total = dispatch(state, total, batch)
                 jax.block_until_ready(previous)  # one step ahead of the device, so that waiting is seen as waiting
             position = step + steps
             return state, total
 
         return advance
+
+    def compiled(self):
+        """Returns the program that `connect` has begun to compile, once it is there."""
+        return self._program.result()
+
+    def _shapes(self):
+        """Returns a batch as shapes."""
+        images, rows = self._faces.images, (self._order.batch_size,)
+        batch = {
+            "image": jax.ShapeDtypeStruct((*rows, *images.shape[1:]), images.dtype),
+            "label": jax.ShapeDtypeStruct(rows, self._faces.labels.dtype),
+            "mask": jax.ShapeDtypeStruct(rows, np.float32),
+        }
+        return input_lib.shapes(batch, self._sharding)
 
 
 @functools.cache

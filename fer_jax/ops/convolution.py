@@ -81,10 +81,15 @@ def _direct_backward(strides, padding, held, grad):
     size = x.shape[0] // _chunks(x, kernel)
     parts = []
     for start in range(0, x.shape[0], size):
-        piece = slice(start, start + size)
-        pull = jax.vjp(lambda kernel, x=x[piece]: _plain(x, kernel, strides, padding), kernel)[1]
-        parts += pull(grad[piece])
+        pieces = (lax.slice_in_dim(array, start, start + size) for array in (x, grad))
+        parts.append(_kernel_gradient(*pieces, kernel.shape, strides, padding))
     return x_grad, functools.reduce(jnp.add, parts)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))  # so that equal pieces are traced once
+def _kernel_gradient(x, grad, shape, strides, padding):
+    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda kernel: _plain(x, kernel, strides, padding), kernel)(grad)[0]
 
 
 _direct.defvjp(_direct_forward, _direct_backward)

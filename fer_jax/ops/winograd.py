@@ -2,6 +2,9 @@
 
 Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks": y = A^T [(G w G^T) * (B^T x B)] A on tiles of
 4x4 outputs, with a quarter of the multiplications. The transforms cost memory traffic, so few channels gain nothing.
+
+A step has thousands of these operations, and tracing them is a part of every start: so they are `lax`'s and not
+jax.numpy's, which take twice as long.
 """
 
 import functools
@@ -52,13 +55,15 @@ def _forward(x, kernel, padding):
 def _backward(padding, held, grad):
     x, kernel = held
     grad = lax.optimization_barrier(grad)
-    mirrored = kernel[::-1, ::-1].swapaxes(2, 3)
+    mirrored = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
     x_grad = _convolve(grad, mirrored, tuple((2 - before, 2 - after) for before, after in padding))
     patches = _input_tiles(x, padding)
-    products = [patch.T @ tile for patch, tile in zip(patches, _gradient_tiles(grad), strict=True)]
+    products = [
+        lax.dot(lax.transpose(patch, (1, 0)), tile) for patch, tile in zip(patches, _gradient_tiles(grad), strict=True)
+    ]
     columns = [[_combine(KERNEL[:, i], products[j::6]) for j in range(6)] for i in range(3)]
     columns = lax.optimization_barrier(columns)
-    return x_grad, jnp.stack([jnp.stack([_combine(row, line) for row in KERNEL.T]) for line in columns])
+    return x_grad, _stack([_stack([_combine(row, line) for row in KERNEL.T], 0) for line in columns], 0)
 
 
 conv.defvjp(_forward, _backward)
@@ -66,11 +71,13 @@ conv.defvjp(_forward, _backward)
 
 def _convolve(x, kernel, padding):
     size, tiles = _sizes(x.shape, padding)
-    columns = lax.optimization_barrier([[_combine(row, kernel[:, j]) for j in range(3)] for row in KERNEL])
+    taps = [lax.index_in_dim(lax.collapse(kernel, 0, 2), i, keepdims=False) for i in range(9)]
+    columns = lax.optimization_barrier([[_combine(row, taps[j::3]) for j in range(3)] for row in KERNEL])
     weights = [_combine(row, line) for line in columns for row in KERNEL]
     # Each product stays by itself: fused into the transform of the output it would be read piecemeal.
-    products = [lax.optimization_barrier(tile @ weights[i]) for i, tile in enumerate(_input_tiles(x, padding))]
-    grid = [[products[6 * i + j].reshape(x.shape[0], *tiles, -1) for j in range(6)] for i in range(6)]
+    products = [lax.optimization_barrier(lax.dot(tile, weights[i])) for i, tile in enumerate(_input_tiles(x, padding))]
+    grid_shape = (x.shape[0], *tiles, kernel.shape[3])
+    grid = [[lax.reshape(products[6 * i + j], grid_shape) for j in range(6)] for i in range(6)]
     columns = [_interleave([_combine(row, line) for row in OUTPUT], axis=2) for line in grid]
     columns = lax.optimization_barrier(columns)
     y = _interleave([_combine(row, columns) for row in OUTPUT], axis=1)
@@ -85,7 +92,7 @@ def _sizes(shape, padding):
 
 def _input_tiles(x, padding):
     """Returns B^T x B of all tiles: 36 arrays [tiles, C]."""
-    side, channels = x.shape[1:3], x.shape[3]
+    side = x.shape[1:3]
     _, tiles = _sizes(x.shape, padding)
     # Tiles at the end may reach beyond the padded input.
     rims = [(padding[i][0], TILE * tiles[i] + 2 - side[i] - padding[i][0]) for i in (0, 1)]
@@ -95,7 +102,7 @@ def _input_tiles(x, padding):
     for weights in INPUT:
         line = lax.optimization_barrier(_combine(weights, rows))
         cells = [lax.slice_in_dim(line, j, j + TILE * tiles[1] - 3, TILE, axis=2) for j in range(6)]
-        transformed += [_combine(row, cells).reshape(-1, channels) for row in INPUT]
+        transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in INPUT]
     return [lax.optimization_barrier(tile) for tile in transformed]
 
 
@@ -103,27 +110,31 @@ def _gradient_tiles(grad):
     """Returns A g A^T of all tiles: 36 arrays [tiles, F]."""
     rims = [(0, -side % TILE) for side in grad.shape[1:3]]
     grad = jnp.pad(grad, ((0, 0), *rims, (0, 0)))
-    rows = [grad[:, i::TILE] for i in range(TILE)]
+    rows = [lax.slice_in_dim(grad, i, None, TILE, axis=1) for i in range(TILE)]
     transformed = []
     for weights in OUTPUT.T:
         line = lax.optimization_barrier(_combine(weights, rows))
-        cells = [line[:, :, j::TILE] for j in range(TILE)]
-        transformed += [_combine(row, cells).reshape(-1, grad.shape[-1]) for row in OUTPUT.T]
+        cells = [lax.slice_in_dim(line, j, None, TILE, axis=2) for j in range(TILE)]
+        transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in OUTPUT.T]
     return [lax.optimization_barrier(tile) for tile in transformed]
 
 
 def _combine(weights, arrays):
     """The sum of weights[i] * arrays[i], without the terms that are 0 or the products that are 1."""
     terms = [
-        array if weight == 1 else -array if weight == -1 else array * float(weight)
+        array if weight == 1 else lax.neg(array) if weight == -1 else lax.mul(array, float(weight))
         for weight, array in zip(weights, arrays, strict=True)
         if weight
     ]
-    return functools.reduce(jnp.add, terms)
+    return functools.reduce(lax.add, terms)
 
 
 def _interleave(arrays, axis):
     """Puts equal arrays into one along an axis, element by element in turns."""
     shape = list(arrays[0].shape)
     shape[axis] *= len(arrays)
-    return jnp.stack(arrays, axis + 1).reshape(shape)
+    return lax.reshape(_stack(arrays, axis + 1), shape)
+
+
+def _stack(arrays, axis):
+    return lax.concatenate([lax.expand_dims(array, (axis,)) for array in arrays], axis)

@@ -162,6 +162,23 @@ def test_a_connected_feeder_steps_through_the_plan(make, name, steps_per_dispatc
     assert int(state) == expected
 
 
+@pytest.mark.parametrize(("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 2)])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_one_program_serves_all_steps(make, make_shardings, name, steps_per_dispatch, ahead):
+    feeder = make(name, augment.Policy(flip_horizontal=0.5), steps_per_dispatch=steps_per_dispatch)
+    state = input_lib.put(np.zeros([], np.int32), make_shardings(2)[1])
+    compiled = []
+    listener = lambda event, _, fun_name="", **__: "backend_compile" in event and compiled.append(fun_name)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        advance = feeder.connect(count_step, state=input_lib.shapes(state, state.sharding) if ahead else None, steps=4)
+        for step in (0, 4, 8):
+            state, _ = advance(state, step, 4)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert sum(name in ("jit(single)", "jit(one)", "jit(many)") for name in compiled) == 1
+
+
 def test_blocks_of_the_plan_follow_each_other(make):
     _, second = itertools.islice(make("tfdata")._plan(5), 2)
     later = next(make("tfdata")._plan(5 + len(second["picked"])))
