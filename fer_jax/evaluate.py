@@ -7,7 +7,7 @@ comparison page besides.
 import argparse
 import pathlib
 
-from fer_jax import command, startup
+from fer_jax import command, programs, startup
 from fer_jax.datasets import facts
 
 
@@ -50,7 +50,7 @@ def _main():
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path}
     config = trained.read_config(workdirs[0])
     if config.train.keep_compiled:
-        startup.keep_compiled(config.data.cache_dir)
+        programs.keep_compiled(config.data.cache_dir)
     all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path) for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
         scores = scoring.evaluate(workdir, **options)

@@ -6,7 +6,7 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command, startup
+from fer_jax import command, programs, startup
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -61,9 +61,8 @@ def _main(argv):
     clock.lap("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
-    if config.train.keep_compiled:
-        startup.keep_compiled(config.data.cache_dir)
-    train.train(config, _WORKDIR.value or _workdir(config), clock=clock)
+    kept_dir = programs.keep_compiled(config.data.cache_dir) if config.train.keep_compiled else None
+    train.train(config, _WORKDIR.value or _workdir(config), clock=clock, kept_dir=kept_dir)
 
 
 if __name__ == "__main__":

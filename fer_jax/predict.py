@@ -8,7 +8,7 @@ its probability.
 import argparse
 import pathlib
 
-from fer_jax import command, startup
+from fer_jax import command, programs, startup
 from fer_jax.errors import InputError
 
 FORMATS = ("kaggle", "csv")
@@ -80,7 +80,7 @@ def _main():
 
     config = trained.read_config(flags.workdir)
     if config.train.keep_compiled:
-        startup.keep_compiled(config.data.cache_dir)
+        programs.keep_compiled(config.data.cache_dir)
     name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"
     out = flags.out or pathlib.Path(flags.workdir) / name
     counts = predict(flags.workdir, flags.data_path, out, format=flags.format, checkpoint=flags.checkpoint)

@@ -13,7 +13,7 @@ import socket
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command, startup
+from fer_jax import command, programs, startup
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -198,7 +198,7 @@ def _main(argv):
     startup.collect_rarely()
     config = _CONFIG.value
     if config.train.keep_compiled:
-        startup.keep_compiled(config.data.cache_dir)
+        programs.keep_compiled(config.data.cache_dir)
     study = search(config, _WORKDIR.value, trials=_TRIALS.value)
     best = study.best_trial
     print(f"{len(study.trials)} trials; the best one, {best.number}: {config.train.monitor} {best.value:.4f}")

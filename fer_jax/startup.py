@@ -1,20 +1,13 @@
-"""From the command to its first step: where the time goes, and what spares the next start the compiling."""
+"""From the command to its first step: where the time goes."""
 
 import gc
-import hashlib
-import logging
 import os
 import pathlib
-import platform
-import tempfile
 import threading
 import time
 
-KEPT_MAX_BYTES = 2 * 2**30  # of compiled programs on the disk; those that were used longest ago go first
 COLLECT_EVERY = 100_000  # objects; at Python's own 700, collecting garbage takes a sixth of the time to the first step
-CPU_FACTS = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 USUAL_THRESHOLD = gc.get_threshold()
-logger = logging.getLogger("fer_jax")
 
 
 class Clock:
@@ -116,84 +109,3 @@ def describe(split: dict) -> str:
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in split["parts"].items() if seconds >= 0.05)
     kept = f"{split['programs_kept']} of {split['programs']} programs came out of the cache"
     return f"first step {split['seconds']:.1f} s after the command: {parts}; {kept}"
-
-
-def keep_compiled(cache_dir) -> None:
-    """Keeps the programs that JAX compiles in `<cache_dir>/compiled/<kind of CPU>`, where the next start finds them.
-
-    What the user has set by JAX_COMPILATION_CACHE_DIR or JAX_ENABLE_COMPILATION_CACHE stands. Where programs cannot be
-    kept, this says so and they are compiled at each start.
-    """
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
-        return
-    folder = pathlib.Path(cache_dir).expanduser().absolute() / "compiled" / _cpu()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-        _drop_unfinished(folder)
-        refused = jax.default_backend() == "cpu" and not _loads_on_cpu(folder)
-    except OSError as error:
-        logger.warning("compiled programs are not kept: %s cannot be written (%s); see data.cache_dir", folder, error)
-        return
-    if refused:
-        logger.info("compiled programs are not kept: XLA does not load its own ones on this CPU")
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    if jax.config.jax_compilation_cache_max_size == -1:
-        jax.config.update("jax_compilation_cache_max_size", KEPT_MAX_BYTES)
-
-
-def _cpu() -> str:
-    """Returns a name for this kind of CPU: a program may hold instructions that another one lacks."""
-    try:
-        first = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-        facts = [line for line in first.splitlines() if line.startswith(CPU_FACTS)]
-    except OSError:
-        facts = [platform.processor()]
-    return f"{platform.machine()}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
-
-
-def _loads_on_cpu(folder) -> bool:
-    """Says whether XLA loads what it compiled for this CPU, in silence; tried once and written down in the folder.
-
-    On some it takes a preference of its compiler for an instruction that the CPU lacks, and says so on stderr for each
-    program (https://github.com/jax-ml/jax/issues/38445).
-    """
-    import jax
-
-    answer = folder / f"loads-{jax.lib.__version__}"
-    if not answer.exists():
-        answer.write_text("yes" if _loads_in_silence() else "no")
-    return answer.read_text() != "no"
-
-
-def _loads_in_silence():
-    import jax
-    from jax.experimental import serialize_executable
-
-    kept = serialize_executable.serialize(jax.jit(lambda x: x + 1).lower(0.0).compile())
-    with tempfile.TemporaryFile() as told:
-        stderr = os.dup(2)
-        os.dup2(told.fileno(), 2)
-        try:
-            serialize_executable.deserialize_and_load(*kept)
-        except Exception:
-            return False
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        return os.fstat(told.fileno()).st_size == 0
-
-
-def _drop_unfinished(folder):
-    """Deletes what a killed process was writing: a program gets its `-atime` file when it is whole.
-
-    JAX itself would warn of a half program at each start, and would not write beside a program without that file.
-    """
-    for program in folder.glob("*-cache"):
-        if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
-            program.unlink(missing_ok=True)

@@ -7,7 +7,21 @@ import math
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, features, losses, memory, metrics, ops, patience, phases, records, startup, steps
+from fer_jax import (
+    checkpoint,
+    features,
+    losses,
+    memory,
+    metrics,
+    ops,
+    patience,
+    phases,
+    programs,
+    records,
+    startup,
+    steps,
+)
+from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
 from fer_jax import parts as parts_lib
@@ -18,11 +32,12 @@ from fer_jax.progress import Progress, duration
 logger = logging.getLogger("fer_jax")
 
 
-def train(config, workdir, clock=None, on_epoch=None) -> dict:
+def train(config, workdir, clock=None, on_epoch=None, kept_dir=None) -> dict:
     """Trains the run of a config in its workdir, or goes on with the one that is there.
 
     clock: a `startup.Clock` that began with the command; None: the start is counted from here. on_epoch: called with
     each epoch's number and its scores, as in `history.csv`, after it is saved; what it raises ends the training.
+    kept_dir: the folder of `programs.keep_compiled`, for the programs of steps; None: those are not kept.
 
     Returns:
       the scores of the best epoch, as in `history.csv`.
@@ -46,7 +61,14 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
     parts_lib.open_workdir(config, workdir, parts.data, weights)
     clock.lap("weights")
     training = _Training(
-        config, workdir, parts, checkpoints=checkpoints, weights=weights, clock=clock, on_epoch=on_epoch
+        config,
+        workdir,
+        parts,
+        checkpoints=checkpoints,
+        weights=weights,
+        clock=clock,
+        on_epoch=on_epoch,
+        kept_dir=kept_dir,
     )
     del weights  # the training lets go of them as soon as the devices have them
     return training.run()
@@ -55,13 +77,16 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
 class _Training:
     """One training: its state, its checkpoints and what waits for an improvement."""
 
-    def __init__(self, config, workdir, parts, *, checkpoints, weights, clock, on_epoch):
+    def __init__(self, config, workdir, parts, *, checkpoints, weights, clock, on_epoch, kept_dir):
         self._config, self._workdir, self._parts = config, workdir, parts
         self._checkpoints, self._clock, self._on_epoch = checkpoints, clock, on_epoch
+        self._kept_dir = kept_dir
         settings = config.train.early_stopping
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
         self._plateau = self._make_plateau()
         self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
+        plain = ops.compiler_options(config.model.cpu_path)
+        self._compiler_options = memory.compiler_options(self._rematerialize, plain)
         self._weights, self._state, self._metrics = weights, None, None
         self._started_at = checkpoints.step("latest") or 0
         self._epoch, self._phase = self._begin()
@@ -144,13 +169,14 @@ class _Training:
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
-            compiler_options=memory.compiler_options(self._rematerialize, ops.compiler_options(config.model.cpu_path)),
+            compiler_options=self._compiler_options,
         )
         advance = feeder.connect(
             self._train_step(phase, forward),
             lambda step: self._clock.watch(step, lambda split: self._say_start(split, feeder), feeder.compiled),
             state=phase.abstract,
             steps=min(config.log.every_steps, parts.order.steps_per_epoch),
+            prepare=self._prepare(phase),
         )
         self._make_state()  # while the program of a step is compiled
         self._clock.lap("state")
@@ -172,6 +198,17 @@ class _Training:
                     self._on_epoch(self._epoch, self._metrics.history[-1])
         finally:
             feeder.close()
+
+    def _prepare(self, phase):
+        """Returns what makes the program of a phase's steps; one of several processes does not keep it."""
+        if self._kept_dir is None or jax.process_count() > 1:
+            return programs.compile_beside
+        facts_of_run = {
+            "config": config_lib.result_fields(config_lib.to_dict(self._config)),
+            "data": self._parts.data.fingerprint,
+            "first_epoch": phase.first_epoch,
+        }
+        return programs.Kept(self._kept_dir, facts_of_run, self._compiler_options).compile_beside
 
     def _say_start(self, split, feeder):
         """Logs and records how long the start took, and does what could wait for its end."""

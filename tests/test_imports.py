@@ -27,6 +27,7 @@ FLOORS = {
         "config",
         "command",
         "startup",
+        "programs",
         "keras_layers",
         "memory",
         "significance",

@@ -7,7 +7,6 @@ plan (`order`) and one augmentation policy with the same draws, so a run may cha
 """
 
 import importlib
-from concurrent import futures
 
 import jax
 import numpy as np
@@ -35,10 +34,10 @@ def make(
 
     Returns:
       A feeder with `wait_seconds`, the time that steps have waited for data so far, and
-      `connect(train_step, watch, state, steps) -> advance(state, step, steps) -> (state, sums)`. watch: wraps the
-      functions that `advance` calls. state: the training state as shapes; where it is given, the program of `advance`'s
-      first dispatch, if that advances by `steps`, is compiled on a thread from then on, and `feeder.compiled()` waits
-      for it and returns it as `jax.stages.Compiled`.
+      `connect(train_step, watch, state, steps, prepare) -> advance(state, step, steps) -> (state, sums)`. watch: wraps
+      the functions that `advance` calls. state: the training state as shapes; where it is given, the program of
+      `advance`'s first dispatch, if that advances by `steps`, is compiled on a thread from then on by `prepare`, and
+      `feeder.compiled()` waits for it and returns it as `jax.stages.Compiled`.
 
     Raises:
       InputError: an unknown name.
@@ -84,15 +83,3 @@ def zero_sums(sharding) -> dict:
 def shapes(tree, sharding=None):
     """Returns a tree of arrays as `jax.ShapeDtypeStruct`s."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-
-def compile_beside(jitted, *args) -> futures.Future:
-    """Traces a jitted function for shapes of arguments and compiles it on a thread; returns the program's future.
-
-    Tracing is Python's work and compiling is not, so that other Python goes on meanwhile.
-    """
-    lowered = jitted.lower(*args)
-    pool = futures.ThreadPoolExecutor(1)
-    program = pool.submit(lowered.compile)
-    pool.shutdown(wait=False)
-    return program

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import augment
+from fer_jax import augment, programs
 from fer_jax import input as input_lib
 
 ACCELERATOR_STEPS = 25
@@ -50,7 +50,9 @@ class Feeder:
     def close(self) -> None:
         """Nothing to let go of but the arrays."""
 
-    def connect(self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1):
+    def connect(
+        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=programs.compile_beside
+    ):
         """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
 
         def one(carry, given, images, labels):
@@ -70,9 +72,8 @@ class Feeder:
             total = input_lib.shapes(input_lib.zero_sums(self._replicated), self._replicated)
             shape = (self._order.batch_size,) if first == 1 else (first, self._order.batch_size)
             given = (jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct(shape[:-1], np.int32))
-            self._program = input_lib.compile_beside(
-                single if first == 1 else several, (state, total), given, *input_lib.shapes(held, self._replicated)
-            )
+            args = ((state, total), given, *input_lib.shapes(held, self._replicated))
+            self._program = prepare(single if first == 1 else several, args, (state, total))
 
         @watch
         def dispatch(carry, given):

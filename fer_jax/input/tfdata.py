@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import augment
+from fer_jax import augment, programs
 from fer_jax import input as input_lib
 
 PLANNED_STEPS = 32  # steps whose faces and draws are planned in one call
@@ -102,7 +102,9 @@ class Feeder:
             self._stream.close()
             self._stream = None
 
-    def connect(self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1):
+    def connect(
+        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=programs.compile_beside
+    ):
         """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
         del steps  # each is a dispatch
 
@@ -115,7 +117,7 @@ class Feeder:
 
         if state is not None:
             total = input_lib.shapes(input_lib.zero_sums(self._replicated), self._replicated)
-            self._program = input_lib.compile_beside(single, state, total, self._shapes())
+            self._program = prepare(single, (state, total, self._shapes()), (state, total))
 
         @watch
         def dispatch(*args):
