@@ -5,10 +5,9 @@ import os
 import sys
 
 import commands
-import jax
 import pytest
 
-from fer_jax import command, startup
+from fer_jax import command
 
 SCORES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
@@ -60,22 +59,6 @@ def test_the_parts_of_the_start_add_up_to_it(starts):
         assert {"imports", "data", "compile", "step"} <= start["parts"].keys()
         assert min(start["parts"].values()) >= 0
         assert f"first step {start['seconds']:.1f} s after the command: imports" in told
-
-
-def test_a_folder_that_cannot_be_written_is_said_once_and_does_not_stop(tmp_path, caplog):
-    (tmp_path / "compiled").write_text("a file in the folder's place")
-    before = jax.config.jax_compilation_cache_dir
-    startup.keep_compiled(tmp_path)
-    assert jax.config.jax_compilation_cache_dir == before
-    (record,) = caplog.records
-    assert str(tmp_path) in record.message
-    assert "data.cache_dir" in record.message
-
-
-def test_what_the_user_set_stands(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-    startup.keep_compiled(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
