@@ -146,7 +146,9 @@ def _search():
     search = config_dict.ConfigDict()
     search.space = ()  # of fer_jax.search: "optim.learning_rate log 1e-4 1e-2", "width choice 32 64"; see there
     search.start = ()  # values of the first trial: "optim.learning_rate 1e-3", "width 32"
-    search.sampler = "tpe"  # tpe (tree of Parzen estimators) | gp (Gaussian process) | random
+    search.sampler = (
+        "tpe"  # tpe (tree of Parzen estimators) | gp (Gaussian process) | grid (all combinations of choices) | random
+    )
     search.pruner = "median"  # median | none: whether trials that lag behind the others are cut off
     search.warmup_epochs = 3  # of median: no trial is cut off before
     return search

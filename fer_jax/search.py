@@ -1,8 +1,8 @@
 """Searches for hyperparameters: python -m fer_jax.search --config configs/r3_search.py --workdir runs/search/r3.
 
-Bayesian optimization by Optuna over the space that the config declares (`fer_jax/space.py`), on the validation split;
-trials that lag behind are cut off. The study is a journal file that several processes and machines may share, and the
-same command goes on with it: finished trials stay, one that was cut off resumes from its checkpoint.
+Bayesian optimization by Optuna over the space that the config declares (`fer_jax/space.py`), or a whole grid, on the
+validation split; trials that lag behind are cut off. The study is a journal file that several processes and machines
+may share, and the same command goes on with it: finished trials stay, one that was cut off resumes from its checkpoint.
 """
 
 import logging
@@ -44,9 +44,10 @@ def search(config, study_dir, *, trials: int):
     if not parameters:
         raise InputError("search.space is empty: declare what to search, as configs/r3_search.py does")
     space_lib.check(config, parameters)
+    _check_grid(config, parameters)
     study_dir = pathlib.Path(study_dir)
     study_dir.mkdir(parents=True, exist_ok=True)
-    study = _open(config, study_dir, optuna)
+    study = _open(config, parameters, study_dir, optuna)
     if start and not study.get_trials(deepcopy=False):
         study.enqueue_trial(start)
     _revive(study, optuna)
@@ -69,10 +70,19 @@ def search(config, study_dir, *, trials: int):
     return study
 
 
-def _open(config, study_dir, optuna):
+def _check_grid(config, parameters):
+    ranges = [name for name, parameter in parameters.items() if parameter.kind != "choice"]
+    if config.search.sampler == "grid" and ranges:
+        raise InputError(f"search.sampler 'grid' needs choices, and {', '.join(ranges)} of search.space is a range")
+
+
+def _open(config, parameters, study_dir, optuna):
     samplers = {
         "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
         "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+        "grid": lambda seed: optuna.samplers.GridSampler(
+            {name: parameter.values for name, parameter in parameters.items()}, seed=seed
+        ),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }
     pruners = {

@@ -1,5 +1,6 @@
 """The search: its space in text, trials that are whole runs, and a study that outlives its processes."""
 
+import itertools
 import json
 import os
 import signal
@@ -73,6 +74,24 @@ def test_a_space_that_cannot_be_searched_is_refused(change, message, tmp_path):
     with pytest.raises(InputError, match=message):
         search.search(make_config(**change), tmp_path / "study", trials=1)
     assert not (tmp_path / "study" / search.JOURNAL).exists()
+
+
+def test_a_grid_is_walked_once_and_wholly(tmp_path):
+    config = make_config(
+        ("width choice 4 8", "optim.name choice adam sgd"), layers="conv {width} relu, flatten, dense 8"
+    )
+    config.search.update({"sampler": "grid", "pruner": "none"})
+    config.train.epochs = 1
+    study = search.search(config, tmp_path / "study", trials=99)
+    combinations = [(trial.params["width"], trial.params["optim.name"]) for trial in study.trials]
+    assert sorted(combinations) == list(itertools.product((4, 8), ("adam", "sgd")))
+
+
+def test_a_grid_needs_choices(tmp_path):
+    config = make_config()
+    config.search.sampler = "grid"
+    with pytest.raises(InputError, match=r"rate, optim\.learning_rate, units of search\.space is a range"):
+        search.search(config, tmp_path / "study", trials=1)
 
 
 def test_training_refuses_a_config_that_declares_a_search(tmp_path):
