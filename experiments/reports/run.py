@@ -8,7 +8,7 @@ and curves.png beside this file, or in --out, and results.md, which collects the
 """
 
 import argparse
-import importlib.util
+import importlib
 import json
 import pathlib
 import subprocess
@@ -23,11 +23,13 @@ from fer_jax.errors import InputError
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.append(str(ROOT))  # for configs
 BUDGETS = ("smoke", "cpu", "gpu")
 SMOKE = {"train.epochs": 1, "data.train_faces": 512, "train.batch_size": 32}
 SMOKE_PX = 64
 FEWEST_PX = {"inception_v3": 75}
 SMOKE_VIEWED_FACES = 64  # each of which is seen in 12 views
+MOST_TRIALS = {"smoke": 2, "cpu": 20}
 CURVES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 SCORES = ("accuracy", "macro_f1", "loss", "mean_squared_error", "accuracy_interval_95", "bootstrap_interval_95", "n")
 
@@ -35,9 +37,7 @@ SCORES = ("accuracy", "macro_f1", "loss", "mean_squared_error", "accuracy_interv
 def get_config(row):
     """Returns the config of a row at full length."""
     name, _, variant = row.config.partition(":")
-    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), ROOT / "configs" / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module(f"configs.{name.removesuffix('.py')}")
     config = module.get_config(*([variant] if variant else []))
     config.update_from_flattened_dict(row.fields)
     return config
@@ -52,6 +52,7 @@ def shortening(row, budget: str, weights: str = "imagenet") -> dict:
             fields["model.size_px"] = FEWEST_PX.get(config.model.name, SMOKE_PX)
         if config.augment.fixed_views:
             fields["data.train_faces"] = SMOKE_VIEWED_FACES
+        fields |= {name: value for name, value in (row.cpu or {}).items() if name == "search.space"}
     elif budget == "cpu":
         fields = dict(row.cpu or {})
     if weights == "random" and config.model.weights:
@@ -62,18 +63,16 @@ def shortening(row, budget: str, weights: str = "imagenet") -> dict:
 
 def describe(row, fields: dict) -> str:
     """Returns in words what was shortened: '2 of 50 epochs, 512 training faces'."""
-    config, told = get_config(row), []
-    for name, value in fields.items():
-        told.append(
-            {
-                "train.epochs": f"{value} of {config.train.epochs} epochs",
-                "data.train_faces": f"{value:,} training faces" if value else "",
-                "model.size_px": f"{value} px in place of {config.model.size_px}",
-                "train.batch_size": f"batch {value} in place of {config.train.batch_size}",
-                "model.weights": "random weights in place of ImageNet's",
-            }[name]
-        )
-    return ", ".join(told)
+    config = get_config(row)
+    words = {
+        "train.epochs": lambda epochs: f"{epochs} of {config.train.epochs} epochs",
+        "data.train_faces": lambda faces: f"{faces:,} training faces",
+        "model.size_px": lambda size_px: f"{size_px} px in place of {config.model.size_px}",
+        "train.batch_size": lambda size: f"batch {size} in place of {config.train.batch_size}",
+        "model.weights": lambda _: "random weights in place of ImageNet's",
+        "search.space": lambda space: f"only {', '.join(line.split()[0] for line in space)} searched",
+    }
+    return ", ".join(words[name](value) for name, value in fields.items())
 
 
 def run(module, *flags):
@@ -152,7 +151,35 @@ def mix(name, row, seed, options) -> dict:
     return {"shortened": ", ".join(told), "members": len(workdirs), **_scores(out, whole=not any(short), make=make)}
 
 
-KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix}
+def explore(name, row, seed, options) -> dict:
+    """Searches, and scores the best trial; returns its record, with the score of the first trial beside it."""
+    fields, workdir = shortening(row, options.budget, options.weights), _workdir(name, seed, options)
+    trials = min(row.trials, MOST_TRIALS.get(options.budget, row.trials))
+    given = {**row.fields, **fields, "seed": seed, "data.path": options.data_path, "data.feeder": options.feeder}
+    flags = [f"--config.{field}={value}" for field, value in given.items()]
+    run("search", "--config", f"configs/{row.config}", *flags, "--workdir", workdir, "--trials", trials)
+    found = json.loads((workdir / "search.json").read_text())
+    best = workdir / found["best"]["workdir"]
+
+    def evaluate(split):
+        run("evaluate", "--workdir", best, "--split", split)
+
+    told = [f"{trials} of {row.trials} trials"] if trials < row.trials else []
+    told += [describe(row, fields)] if fields else []
+    return {
+        "config": row.config,
+        "fields": {field: value for field, value in given.items() if field != "data.path"},
+        "shortened": ", ".join(told),
+        "trials": len(found["trials"]),
+        "cut_off": sum(trial["state"] == "pruned" for trial in found["trials"]),
+        "start": {"params": found["trials"][0]["params"], "value": found["trials"][0]["value"]},
+        "best": found["best"]["params"],
+        "seconds": sum(trial["seconds"] or 0 for trial in found["trials"]),
+        **_scores(best, whole=not told, make=evaluate),
+    }
+
+
+KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix, "search": explore}
 
 
 def _workdir(name, seed, options):

@@ -14,7 +14,7 @@ class Row:
 
     config: as `--config` names it, empty for what is not one network; fields: what differs from it; members: of an
     ensemble, names of rows and their number of seeds; cpu: fields that shorten it for `--budget cpu`, None where it
-    runs at full length there; kind: 'train', 'mlp', 'ensemble' or 'search'.
+    runs at full length there; kind: 'train', 'mlp', 'ensemble' or 'search', which ends after `trials`.
     """
 
     report: str
@@ -24,6 +24,7 @@ class Row:
     fields: dict = dataclasses.field(default_factory=dict)
     kind: str = "train"
     members: tuple = ()
+    trials: int = 0
     cpu: dict | None = dataclasses.field(default_factory=dict)
     lesson: str = ""
 
@@ -37,6 +38,8 @@ def _val(validation, train, test=None, macro_f1=None):
 SHORT = {"train.epochs": 2, "data.train_faces": 2000}
 SMALL_PX = SHORT | {"model.size_px": 64, "train.batch_size": 32}
 FEW = {"data.train_faces": 200}
+TRIED = {"train.epochs": 5, "data.train_faces": 8000}
+RATES = {"search.space": ("optim.learning_rate choice 1e-4 2e-4 9e-4 1e-3 2e-3",)}
 # R3's 351,000 images: 12 changed copies of each of its 28,709 training faces are 344,508.
 VIEWS = {
     "augment.flip_horizontal": 0.5,
@@ -76,6 +79,14 @@ ROWS = {
         "R3", "7-layer CNN", "r3_cnn.py:seven_layer", {"test": 0.6050}, {"train.epochs": 30}, cpu=None
     ),
     "r3_searched": Row("R3", "CNN found by search", "r3_cnn.py:searched", {"test": 0.635}, cpu=SHORT),
+    "r3_search": Row(
+        "R3",
+        "our search, from the 7-layer CNN on",
+        "r3_search.py",
+        kind="search",
+        trials=100,
+        cpu=TRIED,
+    ),
     "r3_ten": Row(
         "R3",
         "ensemble of ten 7-layer CNNs",
@@ -142,4 +153,5 @@ ROWS = {
     "r5_rate_2e-4": Row(
         "R5", "learning rate 2e-4", "r5_cnn.py:rate_2e-4", {"test": 0.617, "macro_f1": 0.50}, cpu=SHORT
     ),
+    "r5_sweep": Row("R5", "the sweep as one grid", "r5_sweep.py", kind="search", trials=120, cpu=SHORT | RATES),
 }
