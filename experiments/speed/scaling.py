@@ -72,7 +72,7 @@ def figure(sweeps, path):
             axes.plot([point[name] for point in points], [point[field] for point in points], "o-")
             axes.set_xscale("log", base=2)
             axes.set_xticks([point[name] for point in points], [f"{point[name]:g}" for point in points])
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * max(point[field] for point in points))
             axes.set_ylabel(label)
             axes.grid(alpha=0.3)
         all_axes[1, column].set_xlabel(UNITS[name])
