@@ -1,14 +1,18 @@
 """R4's ResNet101 with ImageNet weights in three regimes: `:last_layer`, `:frozen`, `:unfrozen`; four emotions.
 
+`:last_layer_v2` is ResNet101V2, which the report's first version names.
+
 python -m fer_jax.main --config configs/resnet101.py:unfrozen --config.data.path=<folder with fer2013.csv>
 """
 
 from fer_jax import config as config_lib
 
+LAST_LAYER = ("backbone/(?!conv5_block3_3_).*",)
 VARIANTS = {
-    "last_layer": {"freeze": ("backbone/(?!conv5_block3_3_).*",)},
-    "frozen": {"freeze": ("backbone",)},
-    "unfrozen": {"learning_rate": 1e-4},
+    "last_layer": {"optim.freeze": LAST_LAYER},
+    "last_layer_v2": {"model.name": "resnet101v2", "optim.freeze": LAST_LAYER},
+    "frozen": {"optim.freeze": ("backbone",)},
+    "unfrozen": {"optim.learning_rate": 1e-4},
 }
 
 
@@ -18,6 +22,6 @@ def get_config(variant="unfrozen"):
     config.model.update({"name": "resnet101", "weights": "imagenet"})
     config.model.head = "flatten, dense 256 relu, dense 128 relu, dropout 0.3, dense 64 relu, batch_norm"
     config.data.classes = ("happy", "sad", "neutral", "surprise")
-    config.optim.update(config_lib.variant(variant, VARIANTS))
     config.train.update({"batch_size": 32, "epochs": 20})
+    config.update_from_flattened_dict(config_lib.variant(variant, VARIANTS))
     return config

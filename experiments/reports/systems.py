@@ -130,6 +130,9 @@ ROWS = {
     "r4_resnet101_last_layer": Row(
         "R4", "ResNet101, last layer", "resnet101.py:last_layer", _val(0.334, 0.306, 0.305), cpu=SHORT
     ),
+    "r4_resnet101v2_last_layer": Row(
+        "R4", "ResNet101V2, last layer (the report's first version)", "resnet101.py:last_layer_v2", cpu=SHORT
+    ),
     "r4_resnet101_frozen": Row("R4", "ResNet101, frozen", "resnet101.py:frozen", _val(0.335, 0.496, 0.438), cpu=SHORT),
     "r4_resnet101_unfrozen": Row(
         "R4", "ResNet101, unfrozen", "resnet101.py:unfrozen", _val(0.766, 0.924, 0.797), cpu=SHORT
