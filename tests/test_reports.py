@@ -143,6 +143,21 @@ def test_the_runner_trains_scores_mixes_and_resumes(runner, tmp_path, monkeypatc
     assert [record["time"] for record in again["small"]] == [record["time"] for record in found["small"]]
 
 
+@pytest.mark.parametrize(
+    ("published", "shortened", "difference"),
+    [
+        ({"test": 0.5, "validation": 0.9}, "", "+12.5"),
+        ({"validation": 0.62}, "", "-2.0"),
+        ({"test": 0.5}, "short", "-"),
+    ],
+)
+def test_the_difference_is_to_the_figure_of_the_same_split(runner, published, shortened, difference):
+    row = runner.systems.Row("R1", "a network", "cnn.py", published)
+    test, validation = [[{"accuracy": value} for value in values] for values in ((0.6, 0.65), (0.59, 0.61))]
+    found = [{"test": a, "validation": b, "shortened": shortened} for a, b in zip(test, validation, strict=True)]
+    assert runner.tables._difference(row, found) == difference
+
+
 def test_unknown_rows_are_named(runner):
     options = runner.parse(["--data_path", "x", "--rows", "r9_model"])
     with pytest.raises(runner.InputError, match="r9_model; reports are R1, R2"):
