@@ -158,6 +158,17 @@ def test_the_difference_is_to_the_figure_of_the_same_split(runner, published, sh
     assert runner.tables._difference(row, found) == difference
 
 
+@pytest.mark.parametrize(("best", "made"), [(None, []), (20, []), (30, ["validation"])])
+def test_a_score_of_an_earlier_checkpoint_is_made_anew(runner, tmp_path, best, made):
+    scores = {"accuracy": 0.5, "data_fingerprint": "sha256:0", "step": 20}
+    (tmp_path / "evaluation-validation.json").write_text(json.dumps(scores))
+    if best:
+        (tmp_path / "checkpoints" / "best" / str(best)).mkdir(parents=True)
+    asked = []
+    runner._scores(tmp_path, whole=False, make=asked.append)
+    assert asked == made
+
+
 def test_unknown_rows_are_named(runner):
     options = runner.parse(["--data_path", "x", "--rows", "r9_model"])
     with pytest.raises(runner.InputError, match="r9_model; reports are R1, R2"):

@@ -191,12 +191,17 @@ def _shortened(workdir):
     return not (workdir / "evaluation-test.json").exists()
 
 
+def _step(workdir):
+    """Returns the step of the best checkpoint, which may be a later one than was scored; None where there is none."""
+    return max((int(path.name) for path in workdir.glob("checkpoints/best/*") if path.name.isdigit()), default=None)
+
+
 def _scores(workdir, *, whole, make):
     """Returns the scores of the validation split, and of the test split where the run is whole, made where missing."""
     found = {"validation": None, "test": None}
     for split in ("validation", "test") if whole else ("validation",):
         path = workdir / f"evaluation-{split}.json"
-        if not path.exists():
+        if not path.exists() or _step(workdir) not in (None, json.loads(path.read_text()).get("step")):
             make(split)
         scores = json.loads(path.read_text())
         keys = (*SCORES, "mean_squared_error_hard")
