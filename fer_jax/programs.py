@@ -21,6 +21,13 @@ ENVIRONMENT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 logger = logging.getLogger("fer_jax")
 
 
+def shapes(tree, sharding):
+    """Returns a tree of arrays, or of their shapes, as `jax.ShapeDtypeStruct`s with a sharding."""
+    import jax
+
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
 def compile_beside(jitted, args, out) -> futures.Future:
     """Traces a jitted function for its arguments and compiles it on a thread; returns the program's future.
 
@@ -60,8 +67,8 @@ class Kept:
         import jax
 
         structure = jax.tree.structure((args, {})), jax.tree.structure(out)
-        shapes = [(leaf.shape, str(leaf.dtype), str(leaf.sharding)) for leaf in jax.tree.leaves(args)]
-        start = self._path("start", {**self._outside, **self._inside, "args": repr((shapes, *structure))})
+        leaves = [(leaf.shape, str(leaf.dtype), str(leaf.sharding)) for leaf in jax.tree.leaves(args)]
+        start = self._path("start", {**self._outside, **self._inside, "args": repr((leaves, *structure))})
         lowered = None if start.exists() else jitted.lower(*args)
 
         def make():

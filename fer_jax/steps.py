@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import losses, memory, metrics
+from fer_jax import losses, memory, metrics, programs
 from fer_jax import params as params_lib
 
 
@@ -61,7 +61,7 @@ def init_optimizer(tx, params, frozen):
 def abstract_state(model, tx, image_shape, sharding, frozen=frozenset()) -> TrainState:
     """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
     state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape, frozen))
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+    return programs.shapes(state, sharding)
 
 
 def make_train_step(

@@ -277,7 +277,7 @@ class _Training:
     def _train_epoch(self, feeder, advance):
         """Runs the steps of one epoch; returns its scores and times."""
         config, parts = self._config, self._parts
-        total, wait_before = dict.fromkeys(("loss", "count", "correct"), 0.0), feeder.wait_seconds
+        total, wait_before = dict.fromkeys(input_lib.SUMS, 0.0), feeder.wait_seconds
         first, last = (
             (self._epoch - 1) * parts.order.steps_per_epoch,
             self._epoch * parts.order.steps_per_epoch,

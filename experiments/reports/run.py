@@ -84,30 +84,18 @@ def run(module, *flags):
 
 def train(name, row, seed, options) -> dict:
     """Trains a row to its end and scores it; returns its record."""
-    fields, workdir = shortening(row, options.budget, options.weights), _workdir(name, seed, options)
-    given = {**row.fields, **fields, "seed": seed, "data.path": options.data_path, "data.feeder": options.feeder}
-    flags = [f"--config.{field}={value}" for field, value in given.items()]
-    run("main", "--config", f"configs/{row.config}", *flags, "--workdir", workdir)
-
-    def evaluate(split):
-        run("evaluate", "--workdir", workdir, "--split", split)
-
+    workdir = _workdir(name, seed, options)
+    shortened, fields = _run_config("main", row, seed, options, "--workdir", workdir)
     history = records.read_history(workdir)
     return {
         "config": row.config,
-        "fields": {field: value for field, value in given.items() if field != "data.path"},
-        "shortened": describe(row, fields),
+        "fields": fields,
+        "shortened": shortened,
         "epochs": len(history),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "train_accuracy": history[-1]["train_accuracy"],
-        **_scores(workdir, whole=not fields, make=evaluate),
-        "history": [
-            {
-                key: epoch[key]
-                for key in ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-            }
-            for epoch in history
-        ],
+        **_scores(workdir, whole=not shortened, make=_evaluate(workdir)),
+        "history": [{key: epoch[key] for key in CURVES} for epoch in history],
     }
 
 
@@ -153,33 +141,40 @@ def mix(name, row, seed, options) -> dict:
 
 def explore(name, row, seed, options) -> dict:
     """Searches, and scores the best trial; returns its record, with the score of the first trial beside it."""
-    fields, workdir = shortening(row, options.budget, options.weights), _workdir(name, seed, options)
+    workdir = _workdir(name, seed, options)
     trials = min(row.trials, MOST_TRIALS.get(options.budget, row.trials))
-    given = {**row.fields, **fields, "seed": seed, "data.path": options.data_path, "data.feeder": options.feeder}
-    flags = [f"--config.{field}={value}" for field, value in given.items()]
-    run("search", "--config", f"configs/{row.config}", *flags, "--workdir", workdir, "--trials", trials)
+    shortened, fields = _run_config("search", row, seed, options, "--workdir", workdir, "--trials", trials)
     found = json.loads((workdir / "search.json").read_text())
     best = workdir / found["best"]["workdir"]
-
-    def evaluate(split):
-        run("evaluate", "--workdir", best, "--split", split)
-
     told = [f"{trials} of {row.trials} trials"] if trials < row.trials else []
-    told += [describe(row, fields)] if fields else []
+    told += [shortened] if shortened else []
     return {
         "config": row.config,
-        "fields": {field: value for field, value in given.items() if field != "data.path"},
+        "fields": fields,
         "shortened": ", ".join(told),
         "trials": len(found["trials"]),
         "cut_off": sum(trial["state"] == "pruned" for trial in found["trials"]),
         "start": {"params": found["trials"][0]["params"], "value": found["trials"][0]["value"]},
         "best": found["best"]["params"],
         "seconds": sum(trial["seconds"] or 0 for trial in found["trials"]),
-        **_scores(best, whole=not told, make=evaluate),
+        **_scores(best, whole=not told, make=_evaluate(best)),
     }
 
 
 KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix, "search": explore}
+
+
+def _run_config(module, row, seed, options, *flags):
+    """Runs a row's config by a command; returns (what the budget shortened, in words; the fields that were given)."""
+    short = shortening(row, options.budget, options.weights)
+    given = {**row.fields, **short, "seed": seed, "data.feeder": options.feeder}
+    fields = [f"--config.{field}={value}" for field, value in {**given, "data.path": options.data_path}.items()]
+    run(module, "--config", f"configs/{row.config}", *fields, *flags)
+    return describe(row, short), given
+
+
+def _evaluate(workdir):
+    return lambda split: run("evaluate", "--workdir", workdir, "--split", split)
 
 
 def _workdir(name, seed, options):

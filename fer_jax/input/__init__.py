@@ -78,8 +78,3 @@ def put(host, sharding):
 def zero_sums(sharding) -> dict:
     """Returns the sums of no steps, where those of a step will be: elsewhere they would need a program of their own."""
     return {name: put(np.zeros([], np.float32), sharding) for name in SUMS}
-
-
-def shapes(tree, sharding=None):
-    """Returns a tree of arrays as `jax.ShapeDtypeStruct`s."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

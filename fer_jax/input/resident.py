@@ -69,10 +69,10 @@ class Feeder:
         held, single, several = (self._images, self._labels), jit(one), jit(many)
         first = min(steps, self._steps_per_dispatch) if state is not None else 0
         if first:
-            total = input_lib.shapes(input_lib.zero_sums(self._replicated), self._replicated)
+            total = programs.shapes(input_lib.zero_sums(self._replicated), self._replicated)
             shape = (self._order.batch_size,) if first == 1 else (first, self._order.batch_size)
             given = (jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct(shape[:-1], np.int32))
-            args = ((state, total), given, *input_lib.shapes(held, self._replicated))
+            args = ((state, total), given, *programs.shapes(held, self._replicated))
             self._program = prepare(single if first == 1 else several, args, (state, total))
 
         @watch

@@ -116,7 +116,7 @@ class Feeder:
             return state, jax.tree.map(jnp.add, total, sums)
 
         if state is not None:
-            total = input_lib.shapes(input_lib.zero_sums(self._replicated), self._replicated)
+            total = programs.shapes(input_lib.zero_sums(self._replicated), self._replicated)
             self._program = prepare(single, (state, total, self._shapes()), (state, total))
 
         @watch
@@ -152,7 +152,7 @@ class Feeder:
             "label": jax.ShapeDtypeStruct(rows, self._faces.labels.dtype),
             "mask": jax.ShapeDtypeStruct(rows, np.float32),
         }
-        return input_lib.shapes(batch, self._sharding)
+        return programs.shapes(batch, self._sharding)
 
 
 @functools.cache

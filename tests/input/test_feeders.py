@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax import augment
+from fer_jax import augment, programs
 from fer_jax import input as input_lib
 from fer_jax.errors import InputError
 from fer_jax.input import order as order_lib
@@ -171,7 +171,7 @@ def test_one_program_serves_all_steps(make, make_shardings, name, steps_per_disp
     listener = lambda event, _, fun_name="", **__: "backend_compile" in event and compiled.append(fun_name)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listener)
     try:
-        advance = feeder.connect(count_step, state=input_lib.shapes(state, state.sharding) if ahead else None, steps=4)
+        advance = feeder.connect(count_step, state=programs.shapes(state, state.sharding) if ahead else None, steps=4)
         for step in (0, 4, 8):
             state, _ = advance(state, step, 4)
     finally:
