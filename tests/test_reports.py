@@ -158,6 +158,29 @@ def test_the_difference_is_to_the_figure_of_the_same_split(runner, published, sh
     assert runner.tables._difference(row, found) == difference
 
 
+def test_a_reports_best_row_is_tested_against_the_others_on_the_same_faces(runner, tmp_path):
+    rng = np.random.default_rng(0)
+    labels, held = rng.integers(0, 7, 500), {}
+    for name, right in (("r5_adam", 300), ("r5_sgd", 100), ("r5_batch_16", 290)):
+        probs = np.eye(7)[labels].astype(np.float32)
+        probs[rng.permutation(500)[right:]] = 0
+        predicted = np.where(probs.any(1), labels, (labels + 1) % 7)
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "evaluation-test.npz", labels=labels, probs=np.eye(7)[predicted], classes=[])
+        held[name] = [{"budget": "gpu", "workdir": str(tmp_path / name), "test": {"accuracy": right / 500}}]
+    held["r5_epochs_75"] = [{"budget": "smoke", "workdir": "elsewhere", "test": None}]
+
+    found = runner.tables.pairs(held, {})
+    assert set(found) == {"r5_adam and r5_sgd", "r5_adam and r5_batch_16"}
+    assert found["r5_adam and r5_sgd"]["difference"] == pytest.approx(0.4)
+    assert found["r5_adam and r5_sgd"]["p_value"] < 1e-6
+    assert found["r5_adam and r5_batch_16"]["p_value"] > 0.05
+    for path in tmp_path.glob("*/*.npz"):
+        path.unlink()
+    assert runner.tables.pairs(held, found) == found
+    assert "Adam 1e-4, batch 64, 30 epochs, against SGD, same settings" in runner.tables._tests(found)[0]
+
+
 @pytest.mark.parametrize(("best", "made"), [(None, []), (20, []), (30, ["validation"])])
 def test_a_score_of_an_earlier_checkpoint_is_made_anew(runner, tmp_path, best, made):
     scores = {"accuracy": 0.5, "data_fingerprint": "sha256:0", "step": 20}

@@ -2,9 +2,9 @@
 
 python experiments/reports/mlp.py --data_path <folder with fer2013.csv> --workdir runs/mlp
 
-Writes evaluation-validation.json and evaluation-test.json like those of `fer_jax.evaluate`, with two mean squared
-errors: `mean_squared_error` of the probabilities, and `mean_squared_error_hard` of the predicted classes in one-hot
-form, which is what R3's 0.1439 can be: of probabilities it would be worse than that of a guess by class sizes.
+Writes evaluation-<split>.json, .md, .html and .npz as `fer_jax.evaluate` does, for validation and test, with two mean
+squared errors: `mean_squared_error` of the probabilities, and `mean_squared_error_hard` of the predicted classes in
+one-hot form, which is what R3's 0.1439 can be: of probabilities it would be worse than that of a guess by class sizes.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from fer_jax import command, datasets, metrics, records, significance
+from fer_jax import command, datasets, scoring
 from fer_jax import config as config_lib
 
 HIDDEN = (128, 64)
@@ -56,26 +56,21 @@ def main():
     model = fit(data.train, options.seed, options.epochs)
     seconds = time.perf_counter() - started
     options.workdir.mkdir(parents=True, exist_ok=True)
+    judged = scoring.Judged(data, {split: data.split(split) for split in datasets.facts.SPLITS}, data.classes)
     for split in ("validation", "test"):
         faces = data.split(split)
         probs = np.zeros((len(faces), len(data.classes)))
         probs[:, model.classes_] = model.predict_proba(_values(faces))
-        scores = metrics.score(faces.labels, probs, data.classes)
-        hard = hard_mean_squared_error(faces.labels, probs.argmax(1), len(data.classes))
-        found = {
-            "split": split,
-            **scores,
-            "mean_squared_error_hard": hard,
-            "bootstrap_interval_95": significance.bootstrap_intervals(scores["confusion"]),
+        facts_of_run = {
+            "mean_squared_error_hard": hard_mean_squared_error(faces.labels, probs.argmax(1), len(data.classes)),
             "epoch": model.n_iter_,
             "parameters": sum(part.size for part in (*model.coefs_, *model.intercepts_)),
             "seconds_of_training": seconds,
             "seed": options.seed,
-            **records.facts(),
-            "data_fingerprint": data.fingerprint,
+            "workdir": str(options.workdir),
             "config": config_lib.to_dict(config),
         }
-        records.write_json(options.workdir / f"evaluation-{split}.json", found)
+        found = scoring.write(scoring.target(options.workdir, split), judged, split, probs, facts_of_run)
         print(f"{split}: accuracy {found['accuracy']:.4f}, mean squared error {found['mean_squared_error']:.4f}")
 
 

@@ -5,12 +5,12 @@ import pathlib
 
 import systems
 
-from fer_jax import records, significance
+from fer_jax import records, scoring, significance
 
 BUDGETS = ("gpu", "cpu", "smoke")  # the fullest first
 NOISE = (
     "On 3,589 test faces one accuracy has a 95% interval of about +-1.5 points: a difference of less is noise, unless "
-    "McNemar's test on the same faces says otherwise (`fer_jax.evaluate` with several workdirs)."
+    "McNemar's test on the same faces, in the second table of a report, says otherwise."
 )
 
 
@@ -22,15 +22,36 @@ def add(out: pathlib.Path, name: str, row, record: dict) -> None:
     kept = [one for one in held.get(name, []) if (one["budget"], one["seed"]) != (record["budget"], record["seed"])]
     held[name] = sorted([*kept, record], key=lambda one: (BUDGETS.index(one["budget"]), one["seed"]))
     records.write_json(folder / "results.json", {name: held[name] for name in systems.ROWS if name in held})
+    records.write_json(folder / "pairs.json", pairs(held, read(folder, "pairs.json")))
     (folder / "table.md").write_text(table(row.report, held))
     curves(held, folder / "curves.png")
     (out / "results.md").write_text(page(out))
 
 
-def read(folder: pathlib.Path) -> dict:
-    """Returns {row: records}, empty where nothing was recorded."""
-    path = folder / "results.json"
+def read(folder: pathlib.Path, name: str = "results.json") -> dict:
+    """Returns what a report's file holds, such as {row: records}, empty where nothing was recorded."""
+    path = folder / name
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def pairs(held: dict, before: dict) -> dict:
+    """Tests a report's best row against each other one whose test split was scored, on the same faces.
+
+    Returns {'first and second': McNemar's test}, of the first seeds; tests of `before` are kept where the predictions
+    of a row are no longer there.
+    """
+    whole = {name: fullest(found)[0] for name, found in held.items() if found and fullest(found)[0]["test"]}
+    if not whole:
+        return {}
+    best = max(whole, key=lambda name: whole[name]["test"]["accuracy"])
+    others = [name for name in whole if name != best]
+    found = {}
+    for name in others:
+        key = f"{best} and {name}"
+        paths = [scoring.target(whole[one]["workdir"], "test") for one in (best, name)]
+        for pair in scoring.compare(paths) or [before.get(key)]:
+            found |= {key: pair} if pair else {}
+    return found
 
 
 def fullest(found: list[dict]) -> list[dict]:
@@ -89,11 +110,27 @@ def page(out: pathlib.Path) -> str:
     parts = ["# Our figures beside the published ones\n", NOISE + "\n"]
     for report in systems.REPORTS:
         parts += [f"## {report}: {systems.REPORTS[report]}\n", table(report, read(out / report.lower()))]
+        parts += _tests(read(out / report.lower(), "pairs.json"))
         lessons = [
             f"- {row.system}: {row.lesson}" for row in systems.ROWS.values() if row.report == report and row.lesson
         ]
         parts += ["\n".join(lessons) + "\n"] if lessons else []
     return "\n".join(parts)
+
+
+def _tests(found):
+    """Returns the table of the paired tests, none where there are none."""
+    if not found:
+        return []
+    lines = ["| the best on these test faces, against | right where the other errs | the reverse | points | p |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for key, pair in found.items():
+        first, second = (systems.ROWS[name].system for name in key.split(" and "))
+        lines.append(
+            f"| {first}, against {second} | {pair['only_first']} | {pair['only_second']} | "
+            f"{100 * pair['difference']:+.1f} | {pair['p_value']:.2g} |"
+        )
+    return ["\n".join(lines) + "\n"]
 
 
 def curves(held: dict, path: pathlib.Path) -> None:
