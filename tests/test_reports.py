@@ -10,6 +10,7 @@ from collections import Counter
 import commands
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
@@ -101,6 +102,19 @@ def test_the_hard_error_is_scikit_learns(runner):
         [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]]
     )
     assert mlp.hard_mean_squared_error(labels, predicted, 3) == pytest.approx(expected)
+
+
+def test_few_faces_spread_as_drawing_without_replacement_says(runner):
+    spec = importlib.util.spec_from_file_location("reports_few_faces", HERE / "few_faces.py")
+    few = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(few)
+    labels = np.repeat([0, 1], [100, 60])
+    right = np.concatenate([np.arange(100) < 80, np.arange(60) < 30])
+    drawn = few.draw(right, labels, 20)
+    assert drawn.mean() == pytest.approx((0.8 + 0.5) / 2, abs=5e-3)
+    variances = [stats.hypergeom(100, 80, 20).var(), stats.hypergeom(60, 30, 20).var()]
+    assert drawn.std() == pytest.approx(np.sqrt(sum(variances)) / 40, rel=0.03)
+    assert np.ptp(few.draw(right[:100], labels[:100], 100)) == 0  # all faces: no choice is left
 
 
 def write_noise(path, faces=700):
