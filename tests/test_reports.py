@@ -131,26 +131,29 @@ def test_the_runner_trains_scores_mixes_and_resumes(runner, tmp_path, monkeypatc
     write_noise(tmp_path / "fer2013.csv")
     row = runner.systems.Row
     rows = {
+        "broken": row("R3", "a network of unknown layers", "r3_mlp.py", fields={"model.layers": "dense 9 sigmund"}),
         "small": row("R3", "a small network", "r3_mlp.py", {"test": 0.5}),
         "both": row("R3", "an ensemble of it", kind="ensemble", members=(("small", 3),)),
         "other": row("R3", "another network", "r3_mlp.py"),
     }
     monkeypatch.setattr(runner.systems, "ROWS", rows)
-    line = ["run.py", "--data_path", str(tmp_path / "fer2013.csv"), "--budget", "smoke", "--rows", "small,both"]
-    line += ["--seeds", "2", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    line = ["run.py", "--data_path", str(tmp_path / "fer2013.csv"), "--budget", "smoke", "--rows", "broken,small,both"]
+    line += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", line)
 
-    runner.main()
+    with pytest.raises(runner.InputError, match="broken failed"):
+        runner.main()  # one seed of each row; the ensemble asks for a second one
     found = json.loads((tmp_path / "out" / "r3" / "results.json").read_text())
     assert [record["seed"] for record in found["small"]] == [0, 1]
     assert found["small"][0]["test"] is None  # a shortened run does not touch the test split
     assert found["both"][0]["shortened"] == "2 of 3 members, shortened members"
     page = (tmp_path / "out" / "results.md").read_text()
     assert all(row.system in page for row in rows.values())
-    assert page.count("not run yet") == 1
+    assert page.count("not run yet") == 2
     assert "1 of 50 epochs" in page
     assert (tmp_path / "out" / "r3" / "curves.png").read_bytes().startswith(b"\x89PNG")
     capfd.readouterr()
+    line[line.index("broken,small,both")] = "small,both"
     runner.main()
     assert "this run is complete" in capfd.readouterr().err
     again = json.loads((tmp_path / "out" / "r3" / "results.json").read_text())

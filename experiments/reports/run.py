@@ -17,7 +17,7 @@ import sys
 import systems
 import tables
 
-from fer_jax import command, records
+from fer_jax import command, datasets, records
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -79,7 +79,7 @@ def run(module, *flags):
     """Runs a command of the project. Raises InputError where it fails; its own words are on stderr."""
     line = [sys.executable, "-m", f"fer_jax.{module}", *map(str, flags)]
     if subprocess.run(line, cwd=ROOT, check=False).returncode:
-        raise InputError(f"'{' '.join(line[1:])}' failed: see its message above; the rows before it are recorded")
+        raise InputError(f"'{' '.join(line[1:])}' failed: see its message above")
 
 
 def train(name, row, seed, options) -> dict:
@@ -118,15 +118,14 @@ def train_mlp(name, row, seed, options) -> dict:
 
 
 def mix(name, row, seed, options) -> dict:
-    """Scores an ensemble of members that are there; returns its record."""
+    """Scores an ensemble of the members that are there; returns its record."""
     del seed
+    add_members(row, options)
     workdirs = []
     for member, seeds in row.members:
         there = [_workdir(member, number, options) for number in range(seeds)]
         workdirs += [path for path in there if (path / "evaluation-validation.json").exists()]
     wanted = sum(seeds for _, seeds in row.members)
-    if len(workdirs) < 2:
-        raise InputError(f"{name} needs two members or more of {', '.join(member for member, _ in row.members)}")
     short = [_shortened(path) for path in workdirs]
     told = [f"{len(workdirs)} of {wanted} members"] if len(workdirs) < wanted else []
     told += ["shortened members"] if any(short) else []
@@ -137,6 +136,15 @@ def mix(name, row, seed, options) -> dict:
 
     (out / "evaluation-validation.json").unlink(missing_ok=True)  # there may be more members now
     return {"shortened": ", ".join(told), "members": len(workdirs), **_scores(out, whole=not any(short), make=make)}
+
+
+def add_members(row, options):
+    """Runs the members of an ensemble that are missing: all of them with a GPU, else no more than make it one."""
+    for member, seeds in row.members:
+        needed = seeds if options.budget == "gpu" else min(seeds, 1 if len(row.members) > 1 else 2)
+        for seed in range(needed):
+            if not (_workdir(member, seed, options) / "evaluation-validation.json").exists():
+                add(member, seed, options)
 
 
 def explore(name, row, seed, options) -> dict:
@@ -237,15 +245,32 @@ def parse(argv=None):
     return parser.parse_args(argv)
 
 
+def add(name, seed, options):
+    """Runs a row with a seed and adds it to the tables."""
+    row = systems.ROWS[name]
+    print(f"== {row.report}: {row.system}, seed {seed}, budget {options.budget}", flush=True)
+    found = KINDS[row.kind](name, row, seed, options)
+    tables.add(options.out, name, row, {"budget": options.budget, "seed": seed, **found})
+
+
 def main():
-    """Runs the rows and writes the tables after each."""
+    """Runs the rows and writes the tables after each. Raises InputError at the end where rows have failed."""
     options = parse()
+    data = config_lib.get_default().data
+    data.path = options.data_path
+    datasets.load(data)  # what is wrong with the faces is said once, and not by every row
+    failed = []
     for name, row in chosen(options).items():
         for seed in range(options.seeds if row.kind != "ensemble" else 1):
-            print(f"== {row.report}: {row.system}, seed {seed}, budget {options.budget}", flush=True)
-            found = KINDS[row.kind](name, row, seed, options)
-            tables.add(options.out, name, row, {"budget": options.budget, "seed": seed, **found})
-    print((options.out / "results.md").read_text())
+            try:
+                add(name, seed, options)
+            except InputError as error:
+                print(f"error: {name}: {error}", file=sys.stderr, flush=True)
+                failed.append(name)
+    if (options.out / "results.md").exists():
+        print((options.out / "results.md").read_text())
+    if failed:
+        raise InputError(f"{', '.join(dict.fromkeys(failed))} failed: see the messages above; the others are recorded")
 
 
 if __name__ == "__main__":
