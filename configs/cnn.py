@@ -2,7 +2,7 @@
 
 python -m fer_jax.main --config configs/cnn.py:model_2 --config.data.path=<folder with fer2013.csv>
 
-It gave, for model 2 and seed 0 after 14 of the epochs, 0.5952 on validation: experiments/r1_cnns/.
+It gave, for model 2 and seed 0, 0.6565 on validation and 0.6606 on test: experiments/r1_cnns/.
 Adam at 1e-3, decayed by 0.98 every 1,000 steps; batch 128; 50 epochs; pixels as they are, 0 to 255.
 """
 

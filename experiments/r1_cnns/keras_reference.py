@@ -2,7 +2,7 @@
 
 python experiments/r1_cnns/keras_reference.py --data_path <fer2013.csv> --epochs 13
 
-Writes a line an epoch into model_2-keras-history.jsonl beside this file. Needs Keras, the extra `dev`.
+Writes a line an epoch into model_2-keras-seed_<n>-history.jsonl beside this file. Needs Keras, the extra `dev`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     keras.utils.set_random_seed(options.seed)
-    with (HERE / "model_2-keras-history.jsonl").open("w") as file:
+    with (HERE / f"model_2-keras-seed_{options.seed}-history.jsonl").open("w") as file:
 
         def write(epoch, scores):
             line = {"epoch": epoch + 1, "seed": options.seed, **{name: float(value) for name, value in scores.items()}}
