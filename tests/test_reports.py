@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from sklearn.neural_network import MLPClassifier
 
 from fer_jax import config as config_lib
 
@@ -97,11 +98,27 @@ def test_the_hard_error_is_scikit_learns(runner):
     spec = importlib.util.spec_from_file_location("reports_mlp", HERE / "mlp.py")
     mlp = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mlp)
-    labels, predicted = [0, 2, 1, 2], [0, 1, 1, 0]
-    expected = sklearn_metrics.mean_squared_error(
-        [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]]
-    )
-    assert mlp.hard_mean_squared_error(labels, predicted, 3) == pytest.approx(expected)
+    labels, decided = [0, 2, 1, 2], np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 0]])
+    expected = sklearn_metrics.mean_squared_error([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]], decided)
+    assert mlp.hard_mean_squared_error(labels, decided) == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_one_hot_labels_are_decided_each_by_itself(runner, tmp_path):
+    spec = importlib.util.spec_from_file_location("reports_mlp", HERE / "mlp.py")
+    mlp = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mlp)
+    images, labels = np.random.default_rng(0).random((40, 4)), np.arange(40) % 3
+    for targets in (labels, np.eye(3)[labels]):
+        model = MLPClassifier((4,), max_iter=5, random_state=0).fit(images, targets)
+        probs, decided = mlp.decide(model, images, 3)
+        np.testing.assert_allclose(probs.sum(axis=1), 1)
+        if targets.ndim > 1:
+            np.testing.assert_array_equal(decided, model.predict_proba(images) > 0.5)
+            assert set(decided.sum(axis=1)) != {1}
+        else:
+            np.testing.assert_array_equal(decided.argmax(axis=1), probs.argmax(axis=1))
+            assert set(decided.sum(axis=1)) == {1}
 
 
 def test_few_faces_spread_as_drawing_without_replacement_says(runner):

@@ -101,14 +101,15 @@ def train(name, row, seed, options) -> dict:
 
 def train_mlp(name, row, seed, options) -> dict:
     """Trains scikit-learn's classifier; returns its record."""
-    del row
     workdir, smoke = _workdir(name, seed, options), options.budget == "smoke"
-    short = ["--epochs", "2", "--train_faces", str(SMOKE["data.train_faces"])] if smoke else []
+    flags = {"seed": seed, **row.fields}
+    flags |= {"epochs": 2, "train_faces": SMOKE["data.train_faces"]} if smoke else {}
 
     def make(split):
         del split
         line = [sys.executable, str(HERE / "mlp.py"), "--data_path", options.data_path, "--workdir", str(workdir)]
-        if subprocess.run([*line, "--seed", str(seed), *short], cwd=ROOT, check=False).returncode:
+        line += [f"--{flag}={value}" for flag, value in flags.items()]
+        if subprocess.run(line, cwd=ROOT, check=False).returncode:
             raise InputError("mlp.py failed: see its message above")
 
     scores = _scores(workdir, whole=not smoke, make=make)

@@ -12,9 +12,9 @@ import dataclasses
 class Row:
     """A system of a report.
 
-    config: as `--config` names it, empty for what is not one network; fields: what differs from it; members: of an
-    ensemble, names of rows and their number of seeds; cpu: fields that shorten it for `--budget cpu`, None where it
-    runs at full length there; kind: 'train', 'mlp', 'ensemble' or 'search', which ends after `trials`.
+    config: as `--config` names it, empty for what is not one network; fields: what differs from it, or flags of mlp.py;
+    members: of an ensemble, names of rows and their number of seeds; cpu: fields that shorten it for `--budget cpu`,
+    None where it runs at full length there; kind: 'train', 'mlp', 'ensemble' or 'search', which ends after `trials`.
     """
 
     report: str
@@ -73,6 +73,9 @@ ROWS = {
     "r2_vgg16": Row("R2", "VGG16, frozen, augmented", "vgg16.py:r2", {"test": 0.46}, cpu=SMALL_PX),
     "r2_vgg16_plain": Row("R2", "VGG16, frozen", "vgg16.py:r2_plain", {"test": 0.42}, cpu=SMALL_PX),
     "r3_mlp": Row("R3", "MLP 128-64 (scikit-learn)", kind="mlp", published={"mse": 0.1439}, cpu=None),
+    "r3_mlp_one_hot": Row(
+        "R3", "MLP 128-64 (scikit-learn), one-hot labels", kind="mlp", fields={"targets": "one_hot"}, cpu=None
+    ),
     "r3_mlp_flax": Row("R3", "MLP 128-64 (Flax)", "r3_mlp.py", cpu=None),
     "r3_four_layer": Row("R3", "4-layer CNN", "r3_cnn.py:four_layer", {"test": 0.5985}, {"train.epochs": 30}, cpu=None),
     "r3_seven_layer": Row(
