@@ -22,13 +22,18 @@ SYSTEMS = {"R1": 7, "R2": 3, "R3": 10, "R4": 13, "R5": 5}
 OWN_CONFIGS = ("demo.py", "lean.py", "vgg10_bn.py", "transfer.py")
 
 
+def load(path):
+    """Returns the module of a file."""
+    spec = importlib.util.spec_from_file_location(f"reports_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def runner():
     sys.path.insert(0, str(HERE))
-    spec = importlib.util.spec_from_file_location("reports_run", HERE / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load(HERE / "run.py")
     sys.path.remove(str(HERE))
     for name in ("systems", "tables"):
         sys.modules.pop(name)
@@ -51,9 +56,7 @@ def test_every_variant_of_a_reports_config_is_a_row(runner):
     for path in sorted(pathlib.Path(commands.ROOT / "configs").glob("*.py")):
         if path.name.startswith("_") or path.name in OWN_CONFIGS:
             continue
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load(path)
         wanted = {f"{path.name}:{name}" for name in getattr(module, "VARIANTS", ())} or {path.name}
         left = {"r4_cnn.py:model_1_grey", "r4_cnn.py:model_2_grey"}
         assert wanted - used - left == set()
@@ -95,9 +98,7 @@ def test_the_parameters_of_the_two_perceptrons_are_the_same(runner, tmp_path):
 
 
 def test_the_hard_error_is_scikit_learns(runner):
-    spec = importlib.util.spec_from_file_location("reports_mlp", HERE / "mlp.py")
-    mlp = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mlp)
+    mlp = load(HERE / "mlp.py")
     labels, decided = [0, 2, 1, 2], np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 0]])
     expected = sklearn_metrics.mean_squared_error([[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]], decided)
     assert mlp.hard_mean_squared_error(labels, decided) == pytest.approx(expected)
@@ -105,9 +106,7 @@ def test_the_hard_error_is_scikit_learns(runner):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_one_hot_labels_are_decided_each_by_itself(runner, tmp_path):
-    spec = importlib.util.spec_from_file_location("reports_mlp", HERE / "mlp.py")
-    mlp = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(mlp)
+    mlp = load(HERE / "mlp.py")
     images, labels = np.random.default_rng(0).random((40, 4)), np.arange(40) % 3
     for targets in (labels, np.eye(3)[labels]):
         model = MLPClassifier((4,), max_iter=5, random_state=0).fit(images, targets)
@@ -122,9 +121,7 @@ def test_one_hot_labels_are_decided_each_by_itself(runner, tmp_path):
 
 
 def test_few_faces_spread_as_drawing_without_replacement_says(runner):
-    spec = importlib.util.spec_from_file_location("reports_few_faces", HERE / "few_faces.py")
-    few = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(few)
+    few = load(HERE / "few_faces.py")
     labels = np.repeat([0, 1], [100, 60])
     right = np.concatenate([np.arange(100) < 80, np.arange(60) < 30])
     drawn = few.draw(right, labels, 20)

@@ -7,7 +7,6 @@ to few_faces.json beside this file.
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -37,15 +36,16 @@ def main():
     parser.add_argument("--per_class", type=int, default=32, help="faces of each class; default: %(default)s, as R4")
     options = parser.parse_args()
     path = scoring.target(options.workdir, options.split)
-    if not (path.with_name(path.name + ".npz")).exists():
-        raise InputError(f"{path}.npz: no predictions here; run fer_jax.evaluate on this workdir and split")
+    mend = "run fer_jax.evaluate on this workdir and split"
+    scores = records.read_json(f"{path}.json", what="evaluation", mend=mend)
+    if not pathlib.Path(f"{path}.npz").exists():
+        raise InputError(f"{path}.npz: no predictions here; {mend}")
     with np.load(f"{path}.npz") as found:
         labels, right = found["labels"], found["probs"].argmax(axis=1) == found["labels"]
     fewest = int(np.unique(labels, return_counts=True)[1].min())
     if not 0 < options.per_class <= fewest:
         raise InputError(f"--per_class is {options.per_class}: give 1 to {fewest}, the faces of the smallest class")
     drawn = draw(right, labels, options.per_class)
-    scores = json.loads(path.with_name(path.name + ".json").read_text())
     record = {
         "faces": options.per_class * len(np.unique(labels)),
         "draws": DRAWS,
