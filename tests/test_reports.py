@@ -223,6 +223,38 @@ def test_a_score_of_an_earlier_checkpoint_is_made_anew(runner, tmp_path, best, m
     assert asked == made
 
 
+def test_an_ensemble_of_more_members_is_scored_anew_on_both_splits(runner, tmp_path, monkeypatch):
+    row = runner.systems.Row("R3", "an ensemble", kind="ensemble", members=(("small", 3),))
+    options = runner.parse(["--data_path", "x", "--budget", "cpu", "--runs", str(tmp_path)])
+    scored = []
+
+    def train(seed, epoch):
+        folder = tmp_path / "cpu" / "small" / f"seed{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for split in ("validation", "test"):
+            (folder / f"evaluation-{split}.json").write_text(json.dumps({"epoch": epoch}))
+
+    def run(module, *flags):
+        assert module == "ensemble"
+        workdirs = flags[1 : flags.index("--out")]
+        out, split = flags[flags.index("--out") + 1], flags[-1]
+        scored.append((split, len(workdirs)))
+        members = [{"workdir": str(path), "epoch": runner._epoch(path)} for path in workdirs]
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"evaluation-{split}.json").write_text(json.dumps({"members": members, "data_fingerprint": ""}))
+
+    monkeypatch.setattr(runner, "run", run)
+    train(0, 4), train(1, 7)
+    assert runner.mix("both", row, 0, options)["members"] == 2
+    runner.mix("both", row, 0, options)
+    assert scored == [("validation", 2), ("test", 2)]
+    train(2, 5)
+    runner.mix("both", row, 0, options)
+    train(1, 9)
+    assert runner.mix("both", row, 0, options)["shortened"] == ""
+    assert scored[2:] == [("validation", 3), ("test", 3)] * 2
+
+
 def test_unknown_rows_are_named(runner):
     options = runner.parse(["--data_path", "x", "--rows", "r9_model"])
     with pytest.raises(runner.InputError, match="r9_model; reports are R1, R2"):

@@ -135,8 +135,13 @@ def mix(name, row, seed, options) -> dict:
     def make(split):
         run("ensemble", "--workdir", *workdirs, "--out", out, "--split", split)
 
-    (out / "evaluation-validation.json").unlink(missing_ok=True)  # there may be more members now
-    return {"shortened": ", ".join(told), "members": len(workdirs), **_scores(out, whole=not any(short), make=make)}
+    members = [(str(path), _epoch(path)) for path in workdirs]
+
+    def fits(scores):
+        return [(member["workdir"], member["epoch"]) for member in scores["members"]] == members
+
+    found = _scores(out, whole=not any(short), make=make, fits=fits)
+    return {"shortened": ", ".join(told), "members": len(workdirs), **found}
 
 
 def add_members(row, options):
@@ -200,12 +205,21 @@ def _step(workdir):
     return max((int(path.name) for path in workdir.glob("checkpoints/best/*") if path.name.isdigit()), default=None)
 
 
-def _scores(workdir, *, whole, make):
-    """Returns the scores of the validation split, and of the test split where the run is whole, made where missing."""
+def _epoch(workdir):
+    """Returns the epoch of the checkpoint that a member was scored by."""
+    return json.loads((workdir / "evaluation-validation.json").read_text())["epoch"]
+
+
+def _scores(workdir, *, whole, make, fits=None):
+    """Returns the scores of the validation split, and of the test split where the run is whole.
+
+    make(split) writes those that are missing, and those that `fits` says no to: by default, of an earlier checkpoint.
+    """
+    fits = fits or (lambda scores: _step(workdir) in (None, scores.get("step")))
     found = {"validation": None, "test": None}
     for split in ("validation", "test") if whole else ("validation",):
         path = workdir / f"evaluation-{split}.json"
-        if not path.exists() or _step(workdir) not in (None, json.loads(path.read_text()).get("step")):
+        if not path.exists() or not fits(json.loads(path.read_text())):
             make(split)
         scores = json.loads(path.read_text())
         keys = (*SCORES, "mean_squared_error_hard")
