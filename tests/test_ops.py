@@ -52,10 +52,19 @@ def test_depthwise_and_direct_convolutions_and_their_gradients_equal_xlas_in_flo
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 1), (0, 2))], ids=str)
 @pytest.mark.parametrize("size", [(8, 8), (12, 9), (7, 10)], ids=str)
-def test_winograd_and_its_gradients_equal_xlas_in_float64(size, padding, monkeypatch):
+@pytest.mark.parametrize("side", [3, 5])
+def test_winograd_and_its_gradients_equal_xlas_in_float64(side, size, padding, monkeypatch):
     monkeypatch.setattr(winograd, "pays", lambda *_: True)
     with jax.enable_x64(True):
-        assert_equals_xla(*arrays(1, (3, *size, 5), (3, 3, 5, 7)), (1, 1), padding)
+        assert_equals_xla(*arrays(1, (3, *size, 5), (side, side, 5, 7)), (1, 1), padding)
+
+
+def test_transforms_are_the_published_ones():
+    """Lavin and Gray 2015, section 4.3: F(4x4, 3x3)."""
+    inputs, kernel, output = winograd.transforms(3)
+    assert inputs[[0, 1, 5]].tolist() == [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, 0, -5, 0, 1]]
+    np.testing.assert_allclose(kernel[[0, 1, 3]], [[1 / 4, 0, 0], [-1 / 6] * 3, [1 / 24, 1 / 12, 1 / 6]], rtol=1e-15)
+    assert output[[0, 3]].tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, -1, 8, -8, 1]]
 
 
 def test_the_kernels_gradient_is_the_same_in_pieces_of_the_batch(monkeypatch):
@@ -69,10 +78,12 @@ def test_the_kernels_gradient_is_the_same_in_pieces_of_the_batch(monkeypatch):
         assert_equals_xla(x, kernel, (1, 1), "SAME")
 
 
-def test_float32_errors_of_winograd_stay_within_a_few_of_the_direct_ones():
+@pytest.mark.parametrize("side", [3, 5])
+def test_float32_errors_of_winograd_stay_within_a_few_of_the_direct_ones(side):
     """Lavin and Gray 2015, table 6: F(4x4, 3x3) in float32 is less exact than a direct convolution, yet enough."""
-    x, kernel = arrays(3, (8, 24, 24, 64), (3, 3, 64, 64), dtype=np.float32)
-    assert winograd.pays(jax.ShapeDtypeStruct((128, 24, 24, 64), np.float32), kernel, ((1, 1), (1, 1)))
+    x, kernel = arrays(3, (8, 24, 24, 64), (side, side, 64, 64), dtype=np.float32)
+    padding = ((side // 2, side // 2),) * 2
+    assert winograd.pays(jax.ShapeDtypeStruct((128, 24, 24, 64), np.float32), kernel, padding)
     (grad,) = arrays(4, (8, 24, 24, 64), dtype=np.float32)
 
     def parts(conv, *args):
@@ -80,9 +91,7 @@ def test_float32_errors_of_winograd_stay_within_a_few_of_the_direct_ones():
         return [np.asarray(part, np.float64) for part in (out, *pull(args[2]))]
 
     plain = lambda x, w: lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
-    ours, direct_ones = (
-        parts(conv, x, kernel, grad) for conv in (lambda x, w: winograd.conv(x, w, ((1, 1), (1, 1))), plain)
-    )
+    ours, direct_ones = (parts(conv, x, kernel, grad) for conv in (lambda x, w: winograd.conv(x, w, padding), plain))
     with jax.enable_x64(True):
         exact = parts(plain, *(jnp.asarray(np.asarray(array), np.float64) for array in (x, kernel, grad)))
     for name, winograds, directs, truth in zip(("y", "x", "kernel"), ours, direct_ones, exact, strict=True):

@@ -1,10 +1,11 @@
 """What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
 
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [convolutions] [step]
 
-For 3x3 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the input's and
-for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and the largest
-errors against float64. Then the training step of R1's model 2 with parts switched off. Writes results.json.
+For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
+input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and the
+largest errors against float64. Then the training step of R1's model 2 with parts switched off. Writes results.json; a
+part that is not named keeps what the file says of it.
 """
 
 import functools
@@ -25,14 +26,23 @@ from fer_jax.ops import convolution, winograd
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRIALS = 7
-# batch, side, channels in, filters
-SHAPES = [(128, 48, 32, 32), (128, 24, 32, 64), (128, 24, 64, 64), (128, 12, 64, 128), (128, 12, 128, 128)]
-SHAPES += [(128, 12, 256, 256), (128, 6, 256, 256), (64, 6, 512, 512), (32, 14, 256, 256), (32, 56, 64, 64)]
-SAME = ((1, 1), (1, 1))
+PARTS_OF_FILE = ["convolutions", "step"]
+# side of the kernel: (batch, side, channels in, filters)
+SHAPES = {
+    3: [(128, 48, 32, 32), (128, 24, 32, 64), (128, 24, 64, 64), (128, 12, 64, 128), (128, 12, 128, 128)],
+    5: [(128, 48, 32, 32), (128, 24, 32, 64), (128, 24, 64, 64), (64, 24, 64, 128), (128, 12, 128, 128)],
+}
+SHAPES[3] += [(128, 12, 256, 256), (128, 6, 256, 256), (64, 6, 512, 512), (32, 14, 256, 256), (32, 56, 64, 64)]
+
+
+def _same(w):
+    return ((w.shape[0] // 2,) * 2,) * 2
+
+
 WAYS = {
-    "xla": lambda x, w: convolution._plain(x, w, (1, 1), SAME),
-    "pieces": lambda x, w: convolution._direct(x, w, (1, 1), SAME),
-    "winograd": lambda x, w: winograd.conv(x, w, SAME),
+    "xla": lambda x, w: convolution._plain(x, w, (1, 1), _same(w)),
+    "pieces": lambda x, w: convolution._direct(x, w, (1, 1), _same(w)),
+    "winograd": lambda x, w: winograd.conv(x, w, _same(w)),
 }
 PARTS = {
     "forward": lambda way, x, w, g: way(x, w),
@@ -62,15 +72,16 @@ def interleaved(functions, args, trials=TRIALS):
     return {name: float(np.median(some)) for name, some in seconds.items()}
 
 
-def convolution_row(shape):
-    """Returns the speeds and errors of a shape."""
+def convolution_row(taps, shape):
+    """Returns the speeds and errors of a shape, by kernels of taps x taps."""
     batch, side, channels, filters = shape
     rng = np.random.default_rng(0)
-    exact = [rng.normal(size=size) for size in ((batch, side, side, channels), (3, 3, channels, filters))]
+    exact = [rng.normal(size=size) for size in ((batch, side, side, channels), (taps, taps, channels, filters))]
     exact.append(rng.normal(size=(batch, side, side, filters)))
     args = [jnp.asarray(values, jnp.float32) for values in exact]
-    operations = 2 * 9 * batch * side**2 * channels * filters
-    row = {"shape": shape, "chosen": "winograd" if winograd.pays(*args[:2], SAME) else "pieces", "GFs": {}}
+    operations = 2 * taps**2 * batch * side**2 * channels * filters
+    chosen = "winograd" if winograd.pays(*args[:2], _same(args[1])) else "pieces"
+    row = {"kernel": taps, "shape": shape, "chosen": chosen, "GFs": {}}
     for part, of in PARTS.items():
         compiled = {
             name: jax.jit(functools.partial(of, way), compiler_options=ops.compiler_options())
@@ -146,12 +157,19 @@ def step_rows():
 
 def main():
     """Measures and writes what it found."""
-    rows = []
-    for shape in SHAPES:
-        rows.append(convolution_row(shape))
-        print(json.dumps(rows[-1]), flush=True)
-    found = {**records.facts(), "trials": TRIALS, "convolutions": rows, "step_of_model_2_seconds": step_rows()}
-    records.write_json(HERE / "results.json", found)
+    parts = sys.argv[1:] or PARTS_OF_FILE
+    path = HERE / "results.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if "convolutions" in parts:
+        rows = []
+        for taps, shapes in SHAPES.items():
+            for shape in shapes:
+                rows.append(convolution_row(taps, shape))
+                print(json.dumps(rows[-1]), flush=True)
+        found["convolutions"] = {**records.facts(), "trials": TRIALS, "rows": rows}
+    if "step" in parts:
+        found["step_of_model_2"] = {**records.facts(), "trials": TRIALS, "seconds": step_rows()}
+    records.write_json(path, found)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Winograd's algorithm F(4x4, 3x3) for 3x3 convolutions of stride 1, with gradients: 36 matrix products a tile.
+"""Winograd's algorithm for 3x3 and 5x5 convolutions of stride 1, with gradients: matrix products on tiles of 4x4.
 
 Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks": y = A^T [(G w G^T) * (B^T x B)] A on tiles of
-4x4 outputs, with a quarter of the multiplications. The transforms cost memory traffic, so few channels gain nothing.
+4x4 outputs: F(4x4, 3x3) and F(4x4, 5x5), with a quarter and less than a sixth of the multiplications. The transforms
+cost memory traffic, so few channels gain nothing.
 
 A step has thousands of these operations, and tracing them is a part of every start: so they are `lax`'s and not
 jax.numpy's, which take twice as long.
 """
 
 import functools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -15,35 +17,57 @@ import numpy as np
 from jax import lax
 
 TILE = 4
-INPUT = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
-KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-MIN_CHANNELS = 64
+# Of the kernel's side: the points at which its polynomials are evaluated, beside infinity; few and small, as each costs
+# products and exactness (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for
+# Deep Neural Networks").
+POINTS = {3: (0, 1, -1, 2, -2), 5: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))}
+MIN_CHANNELS = {3: 64, 5: 32}
+
+
+@functools.cache
+def transforms(taps: int):
+    """Returns the transforms of the input B^T [S, S], kernel G [S, taps] and output A^T [TILE, S]; S = TILE + taps - 1.
+
+    By Cook and Toom: a product of polynomials from its values at S - 1 points and its leading coefficient.
+    """
+    points = [Fraction(point) for point in POINTS[taps]]
+    size = TILE + taps - 1
+    inputs, kernel, output = (np.zeros(shape) for shape in ((size, size), (size, taps), (TILE, size)))
+    for i, point in enumerate(points):
+        others = points[:i] + points[i + 1 :]
+        row, scale = _from_roots(others)
+        inputs[i, :-1] = row
+        kernel[i] = [point**j / (scale * np.prod([point - other for other in others])) for j in range(taps)]
+        output[:, i] = [point**j for j in range(TILE)]
+    inputs[-1], scale = _from_roots(points)
+    kernel[-1, -1], output[-1, -1] = 1 / scale, 1
+    return inputs, kernel, output
+
+
+def _from_roots(roots):
+    """Returns the coefficients, lowest first, of scale * prod(x - root), and the least scale that makes them whole."""
+    row = [Fraction(1)]
+    for root in roots:
+        row = [low - root * high for low, high in zip([0, *row], [*row, 0], strict=True)]
+    scale = np.lcm.reduce([value.denominator for value in row])
+    return [float(value * scale) for value in row], Fraction(int(scale))
 
 
 def pays(x, kernel, padding) -> bool:
     """Whether the algorithm is expected to beat a direct convolution; measured in experiments/cpu_ops/."""
-    if kernel.shape[:2] != (3, 3) or x.dtype not in (jnp.float32, jnp.float64):
+    taps = kernel.shape[0]
+    if kernel.shape[1] != taps or taps not in POINTS or x.dtype not in (jnp.float32, jnp.float64):
         return False
-    size, tiles = _sizes(x.shape, padding)
+    size, tiles = _sizes(x.shape, taps, padding)
     waste = TILE**2 * tiles[0] * tiles[1] / (size[0] * size[1])
     channels = min(kernel.shape[2:])
     enough = x.shape[0] * tiles[0] * tiles[1] >= max(kernel.shape[2:]) / 4  # else the kernel's transform dominates
-    return enough and channels >= MIN_CHANNELS * waste**2
+    return enough and channels >= MIN_CHANNELS[taps] * waste**2
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x, kernel, padding):
-    """x [B, H, W, C], kernel [3, 3, C, F], padding ((before, after), (before, after)) -> [B, H', W', F]."""
+    """x [B, H, W, C], kernel [k, k, C, F] (k 3 or 5), padding ((before, after), (before, after)) -> [B, H', W', F]."""
     return _convolve(lax.optimization_barrier(x), kernel, padding)
 
 
@@ -55,67 +79,78 @@ def _forward(x, kernel, padding):
 def _backward(padding, held, grad):
     x, kernel = held
     grad = lax.optimization_barrier(grad)
+    taps = kernel.shape[0]
+    size = TILE + taps - 1
     mirrored = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
-    x_grad = _convolve(grad, mirrored, tuple((2 - before, 2 - after) for before, after in padding))
-    patches = _input_tiles(x, padding)
+    x_grad = _convolve(grad, mirrored, tuple((taps - 1 - before, taps - 1 - after) for before, after in padding))
+    patches = _input_tiles(x, taps, padding)
     products = [
-        lax.dot(lax.transpose(patch, (1, 0)), tile) for patch, tile in zip(patches, _gradient_tiles(grad), strict=True)
+        lax.dot(lax.transpose(patch, (1, 0)), tile)
+        for patch, tile in zip(patches, _gradient_tiles(grad, taps), strict=True)
     ]
-    columns = [[_combine(KERNEL[:, i], products[j::6]) for j in range(6)] for i in range(3)]
-    columns = lax.optimization_barrier(columns)
-    return x_grad, _stack([_stack([_combine(row, line) for row in KERNEL.T], 0) for line in columns], 0)
+    of_kernel = transforms(taps)[1].T
+    columns = lax.optimization_barrier([[_combine(line, products[j::size]) for j in range(size)] for line in of_kernel])
+    return x_grad, _stack([_stack([_combine(row, line) for row in of_kernel], 0) for line in columns], 0)
 
 
 conv.defvjp(_forward, _backward)
 
 
 def _convolve(x, kernel, padding):
-    size, tiles = _sizes(x.shape, padding)
-    taps = [lax.index_in_dim(lax.collapse(kernel, 0, 2), i, keepdims=False) for i in range(9)]
-    columns = lax.optimization_barrier([[_combine(row, taps[j::3]) for j in range(3)] for row in KERNEL])
-    weights = [_combine(row, line) for line in columns for row in KERNEL]
+    taps = kernel.shape[0]
+    side = TILE + taps - 1
+    _, of_kernel, of_output = transforms(taps)
+    size, tiles = _sizes(x.shape, taps, padding)
+    cells = [lax.index_in_dim(lax.collapse(kernel, 0, 2), i, keepdims=False) for i in range(taps**2)]
+    columns = lax.optimization_barrier([[_combine(row, cells[j::taps]) for j in range(taps)] for row in of_kernel])
+    weights = [_combine(row, line) for line in columns for row in of_kernel]
     # Each product stays by itself: fused into the transform of the output it would be read piecemeal.
-    products = [lax.optimization_barrier(lax.dot(tile, weights[i])) for i, tile in enumerate(_input_tiles(x, padding))]
+    products = [
+        lax.optimization_barrier(lax.dot(tile, weight))
+        for tile, weight in zip(_input_tiles(x, taps, padding), weights, strict=True)
+    ]
     grid_shape = (x.shape[0], *tiles, kernel.shape[3])
-    grid = [[lax.reshape(products[6 * i + j], grid_shape) for j in range(6)] for i in range(6)]
-    columns = [_interleave([_combine(row, line) for row in OUTPUT], axis=2) for line in grid]
+    grid = [[lax.reshape(products[side * i + j], grid_shape) for j in range(side)] for i in range(side)]
+    columns = [_interleave([_combine(row, line) for row in of_output], axis=2) for line in grid]
     columns = lax.optimization_barrier(columns)
-    y = _interleave([_combine(row, columns) for row in OUTPUT], axis=1)
+    y = _interleave([_combine(row, columns) for row in of_output], axis=1)
     return lax.optimization_barrier(y[:, : size[0], : size[1]])
 
 
-def _sizes(shape, padding):
+def _sizes(shape, taps, padding):
     """Returns height and width of the output, and how many tiles cover each."""
-    size = [shape[1 + axis] + sum(padding[axis]) - 2 for axis in (0, 1)]
+    size = [shape[1 + axis] + sum(padding[axis]) - (taps - 1) for axis in (0, 1)]
     return size, [-(-side // TILE) for side in size]
 
 
-def _input_tiles(x, padding):
-    """Returns B^T x B of all tiles: 36 arrays [tiles, C]."""
+def _input_tiles(x, taps, padding):
+    """Returns B^T x B of all tiles: S * S arrays [tiles, C]."""
+    of_input = transforms(taps)[0]
     side = x.shape[1:3]
-    _, tiles = _sizes(x.shape, padding)
+    _, tiles = _sizes(x.shape, taps, padding)
     # Tiles at the end may reach beyond the padded input.
-    rims = [(padding[i][0], TILE * tiles[i] + 2 - side[i] - padding[i][0]) for i in (0, 1)]
+    rims = [(padding[i][0], TILE * tiles[i] + taps - 1 - side[i] - padding[i][0]) for i in (0, 1)]
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *rims, (0, 0))))
-    rows = [lax.slice_in_dim(x, i, i + TILE * tiles[0] - 3, TILE, axis=1) for i in range(6)]
+    rows = [lax.slice_in_dim(x, i, i + TILE * (tiles[0] - 1) + 1, TILE, axis=1) for i in range(len(of_input))]
     transformed = []
-    for weights in INPUT:
+    for weights in of_input:
         line = lax.optimization_barrier(_combine(weights, rows))
-        cells = [lax.slice_in_dim(line, j, j + TILE * tiles[1] - 3, TILE, axis=2) for j in range(6)]
-        transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in INPUT]
+        cells = [lax.slice_in_dim(line, j, j + TILE * (tiles[1] - 1) + 1, TILE, axis=2) for j in range(len(of_input))]
+        transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in of_input]
     return [lax.optimization_barrier(tile) for tile in transformed]
 
 
-def _gradient_tiles(grad):
-    """Returns A g A^T of all tiles: 36 arrays [tiles, F]."""
+def _gradient_tiles(grad, taps):
+    """Returns A g A^T of all tiles: S * S arrays [tiles, F]."""
+    of_output = transforms(taps)[2].T
     rims = [(0, -side % TILE) for side in grad.shape[1:3]]
     grad = jnp.pad(grad, ((0, 0), *rims, (0, 0)))
     rows = [lax.slice_in_dim(grad, i, None, TILE, axis=1) for i in range(TILE)]
     transformed = []
-    for weights in OUTPUT.T:
+    for weights in of_output:
         line = lax.optimization_barrier(_combine(weights, rows))
         cells = [lax.slice_in_dim(line, j, None, TILE, axis=2) for j in range(TILE)]
-        transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in OUTPUT.T]
+        transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in of_output]
     return [lax.optimization_barrier(tile) for tile in transformed]
 
 
