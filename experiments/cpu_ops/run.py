@@ -3,9 +3,9 @@
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [convolutions] [step]
 
 For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
-input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and the
-largest errors against float64. Then the training step of R1's model 2 with parts switched off. Writes results.json; a
-part that is not named keeps what the file says of it.
+input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and
+the largest errors against float64. Then the training step of R1's model 2 with parts switched off. Writes results.json,
+where a part that is not named stays as it was.
 """
 
 import functools
