@@ -96,6 +96,12 @@ ROWS = {
     "r3_seven_layer": Row(
         "R3", "7-layer CNN", "r3_cnn.py:seven_layer", {"test": 0.6050}, {"train.epochs": 30}, cpu=None
     ),
+    "r3_two": Row(
+        "R3",
+        "our ensemble: 4-layer and 7-layer CNN",
+        kind="ensemble",
+        members=(("r3_four_layer", 1), ("r3_seven_layer", 1)),
+    ),
     "r3_searched": Row("R3", "CNN found by search", "r3_cnn.py:searched", {"test": 0.635}, cpu=SHORT),
     "r3_search": Row(
         "R3",
