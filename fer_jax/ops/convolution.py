@@ -28,7 +28,7 @@ def conv(  # noqa: PLR0917 - the signature of lax.conv_general_dilated
     """A convolution, in place of `lax.conv_general_dilated`, to which whatever gains nothing is left.
 
     x [B, H, W, C]; kernel [k, l, C / groups, F]; strides and padding as `lax.conv_general_dilated` takes them. On a
-    CPU, kernels of one channel are sums of shifted products, 3x3 kernels between many channels go by Winograd's
+    CPU, kernels of one channel are sums of shifted products, 3x3 and 5x5 kernels between many channels go by Winograd's
     algorithm, and the kernel's gradient of the others is summed up in pieces of the batch.
     """
     spec = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
