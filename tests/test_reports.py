@@ -189,6 +189,14 @@ def test_the_difference_is_to_the_figure_of_the_same_split(runner, published, sh
     assert runner.tables._difference(row, found) == difference
 
 
+def test_a_searchs_line_names_its_start(runner):
+    scores = {"accuracy": 0.52, "macro_f1": 0.4, "bootstrap_interval_95": {"accuracy": [0.5, 0.54]}}
+    found = {"validation": scores, "test": None, "shortened": "20 of 100 trials", "device": "AMD"}
+    row = runner.systems.ROWS["r3_search"]
+    assert "| 0.5200 (its start 0.4600) | - |" in runner.tables._line(row, [{**found, "start": {"value": 0.46}}])
+    assert "| 0.5200 | - |" in runner.tables._line(row, [found])
+
+
 def test_a_reports_best_row_is_tested_against_the_others_on_the_same_faces(runner, tmp_path):
     rng = np.random.default_rng(0)
     labels, held = rng.integers(0, 7, 500), {}

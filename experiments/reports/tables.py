@@ -80,9 +80,10 @@ def _line(row, found):
     low, high = scores[0]["bootstrap_interval_95"]["accuracy"]
     hard = scores[0].get("mean_squared_error_hard")
     errors = f" (mse {scores[0]['mean_squared_error']:.4f}, of classes {hard:.4f})" if hard is not None else ""
+    start = f" (its start {found[0]['start']['value']:.4f})" if "start" in found[0] else ""
     seconds = [one["seconds"] for one in found if "seconds" in one]
     return (
-        f"| {row.system} | {_spread([one['validation']['accuracy'] for one in found])} | "
+        f"| {row.system} | {_spread([one['validation']['accuracy'] for one in found])}{start} | "
         f"{_spread([one['accuracy'] for one in scores]) if split == 'test' else '-'} | {low:.3f} to {high:.3f} | "
         f"{_spread([one['macro_f1'] for one in scores])}{errors} | {published} | "
         f"{_difference(row, found)} | {len(found)} | "
