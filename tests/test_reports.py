@@ -73,6 +73,8 @@ def test_every_budget_fits_every_config_and_is_said_in_words(runner, budget):
             assert bool(told) == bool(fields), name
             if budget == "gpu":
                 assert set(fields) <= {"model.weights"}
+            narrowed = fields.get("search.space", ())
+            assert all(line.split()[0] in told or "narrower ranges" in told for line in narrowed)
             if "train.epochs" in fields:
                 assert f"{config.train.epochs} of " in told
 

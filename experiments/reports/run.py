@@ -70,9 +70,14 @@ def describe(row, fields: dict) -> str:
         "model.size_px": lambda size_px: f"{size_px} px in place of {config.model.size_px}",
         "train.batch_size": lambda size: f"batch {size} in place of {config.train.batch_size}",
         "model.weights": lambda _: "random weights in place of ImageNet's",
-        "search.space": lambda space: f"only {', '.join(line.split()[0] for line in space)} searched",
+        "search.space": lambda space: _describe_space(config.search.space, space),
     }
     return ", ".join(words[name](value) for name, value in fields.items())
+
+
+def _describe_space(whole, part):
+    names, searched = ([line.split()[0] for line in space] for space in (whole, part))
+    return "narrower ranges searched" if searched == names else f"only {', '.join(searched)} searched"
 
 
 def run(module, *flags):

@@ -40,6 +40,16 @@ SMALL_PX = SHORT | {"model.size_px": 64, "train.batch_size": 32}
 FEW = {"data.train_faces": 200}
 # Small batches: a network's batch statistics (momentum 0.99) need some hundred steps before it can be judged by them.
 TRIED = {"train.epochs": 4, "data.train_faces": 6000, "train.batch_size": 32}
+# The widest networks of configs/r3_search.py take ten times as long as its start.
+NARROW = {
+    "search.space": (
+        *("filters_1 choice 32 48 64", "filters_2 choice 32 48 64 96"),
+        *(f"filters_{i} choice 64 96 128 192" for i in (3, 4)),
+        *(f"filters_{i} choice 128 192 256 320" for i in (5, 6)),
+        *("units choice 128 256 512", "drop float 0.0 0.5", "drop_dense float 0.2 0.7"),
+        *("optim.learning_rate log 3e-4 1e-2", "optim.name choice adam sgd"),
+    )
+}
 RATES = {"search.space": ("optim.learning_rate choice 1e-4 2e-4 9e-4 1e-3 2e-3",)}
 # R3's 351,000 images: 12 changed copies of each of its 28,709 training faces are 344,508.
 VIEWS = {
@@ -110,7 +120,7 @@ ROWS = {
         "r3_search.py",
         kind="search",
         trials=100,
-        cpu=TRIED,
+        cpu=TRIED | NARROW,
     ),
     "r3_ten": Row(
         "R3",
