@@ -1,6 +1,6 @@
 """What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
 
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [convolutions] [step]
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [convolutions] [step_of_model_2]
 
 For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
 input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and
@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import ops, phases, records, steps
+from fer_jax import command, ops, phases, records, steps
+from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRIALS = 7
-PARTS_OF_FILE = ["convolutions", "step"]
 # side of the kernel: (batch, side, channels in, filters)
 SHAPES = {
     3: [(128, 48, 32, 32), (128, 24, 32, 64), (128, 24, 64, 64), (128, 12, 64, 128), (128, 12, 128, 128)],
@@ -142,38 +142,46 @@ def time_step(without):
     print(float(np.median(seconds[1:])))
 
 
-def step_rows():
-    """Returns {what is off: median seconds of two processes}, each in processes of its own, in turn."""
+def measure_step():
+    """Returns the median seconds of two processes for each thing that is off, each in processes of its own, in turn."""
     seconds = {name: [] for name in STEPS}
     for _ in range(2):
         for name, without in STEPS.items():
             pages = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int('pages' not in without)}"}
-            command = [sys.executable, __file__, "--step", ",".join(without)]
-            ran = subprocess.run(command, env={**os.environ, **pages}, check=True, capture_output=True, text=True)
+            line = [sys.executable, __file__, "--step", ",".join(without)]
+            ran = subprocess.run(line, env={**os.environ, **pages}, check=True, capture_output=True, text=True)
             seconds[name].append(float(ran.stdout.split()[-1]))
             print(name, seconds[name], flush=True)
-    return {name: float(np.median(some)) for name, some in seconds.items()}
+    return {"seconds": {name: float(np.median(some)) for name, some in seconds.items()}}
+
+
+def measure_convolutions():
+    """Returns a row for each shape."""
+    rows = []
+    for taps, shapes in SHAPES.items():
+        for shape in shapes:
+            rows.append(convolution_row(taps, shape))
+            print(json.dumps(rows[-1]), flush=True)
+    return {"rows": rows}
+
+
+MEASURES = {"convolutions": measure_convolutions, "step_of_model_2": measure_step}
 
 
 def main():
-    """Measures and writes what it found."""
-    parts = sys.argv[1:] or PARTS_OF_FILE
+    """Measures and writes what it found, after each part. Raises InputError on an unknown part."""
+    parts = sys.argv[1:] or list(MEASURES)
+    if unknown := set(parts) - set(MEASURES):
+        raise InputError(f"there is no part {', '.join(sorted(unknown))}; parts are {', '.join(MEASURES)}")
     path = HERE / "results.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    if "convolutions" in parts:
-        rows = []
-        for taps, shapes in SHAPES.items():
-            for shape in shapes:
-                rows.append(convolution_row(taps, shape))
-                print(json.dumps(rows[-1]), flush=True)
-        found["convolutions"] = {**records.facts(), "trials": TRIALS, "rows": rows}
-    if "step" in parts:
-        found["step_of_model_2"] = {**records.facts(), "trials": TRIALS, "seconds": step_rows()}
-    records.write_json(path, found)
+    for part in parts:
+        found = json.loads(path.read_text()) if path.exists() else {}
+        found[part] = {**records.facts(), "trials": TRIALS, **MEASURES[part]()}
+        records.write_json(path, found)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--step"]:
         time_step(sys.argv[2].split(","))
     else:
-        main()
+        command.run(main)

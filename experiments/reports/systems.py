@@ -40,7 +40,7 @@ SMALL_PX = SHORT | {"model.size_px": 64, "train.batch_size": 32}
 FEW = {"data.train_faces": 200}
 # Small batches: a network's batch statistics (momentum 0.99) need some hundred steps before it can be judged by them.
 TRIED = {"train.epochs": 4, "data.train_faces": 6000, "train.batch_size": 32}
-# The widest networks of configs/r3_search.py take ten times as long as its start.
+# The widest networks of configs/r3_search.py need 18 times the operations of its start.
 NARROW = {
     "search.space": (
         *("filters_1 choice 32 48 64", "filters_2 choice 32 48 64 96"),

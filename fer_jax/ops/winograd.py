@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 TILE = 4
-# Of the kernel's side: the points at which its polynomials are evaluated, beside infinity; few and small, as each costs
+# Side of a kernel: the points at which its polynomials are evaluated, beside infinity; few and small, as each costs
 # products and exactness (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for
 # Deep Neural Networks").
 POINTS = {3: (0, 1, -1, 2, -2), 5: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))}
@@ -31,8 +31,8 @@ def transforms(taps: int):
     By Cook and Toom: a product of polynomials from its values at S - 1 points and its leading coefficient.
     """
     points = [Fraction(point) for point in POINTS[taps]]
-    size = TILE + taps - 1
-    inputs, kernel, output = (np.zeros(shape) for shape in ((size, size), (size, taps), (TILE, size)))
+    span = TILE + taps - 1
+    inputs, kernel, output = (np.zeros(shape) for shape in ((span, span), (span, taps), (TILE, span)))
     for i, point in enumerate(points):
         others = points[:i] + points[i + 1 :]
         row, scale = _from_roots(others)
@@ -80,7 +80,7 @@ def _backward(padding, held, grad):
     x, kernel = held
     grad = lax.optimization_barrier(grad)
     taps = kernel.shape[0]
-    size = TILE + taps - 1
+    span = TILE + taps - 1
     mirrored = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
     x_grad = _convolve(grad, mirrored, tuple((taps - 1 - before, taps - 1 - after) for before, after in padding))
     patches = _input_tiles(x, taps, padding)
@@ -89,7 +89,7 @@ def _backward(padding, held, grad):
         for patch, tile in zip(patches, _gradient_tiles(grad, taps), strict=True)
     ]
     of_kernel = transforms(taps)[1].T
-    columns = lax.optimization_barrier([[_combine(line, products[j::size]) for j in range(size)] for line in of_kernel])
+    columns = lax.optimization_barrier([[_combine(line, products[j::span]) for j in range(span)] for line in of_kernel])
     return x_grad, _stack([_stack([_combine(row, line) for row in of_kernel], 0) for line in columns], 0)
 
 
@@ -98,7 +98,7 @@ conv.defvjp(_forward, _backward)
 
 def _convolve(x, kernel, padding):
     taps = kernel.shape[0]
-    side = TILE + taps - 1
+    span = TILE + taps - 1
     _, of_kernel, of_output = transforms(taps)
     size, tiles = _sizes(x.shape, taps, padding)
     cells = [lax.index_in_dim(lax.collapse(kernel, 0, 2), i, keepdims=False) for i in range(taps**2)]
@@ -110,7 +110,7 @@ def _convolve(x, kernel, padding):
         for tile, weight in zip(_input_tiles(x, taps, padding), weights, strict=True)
     ]
     grid_shape = (x.shape[0], *tiles, kernel.shape[3])
-    grid = [[lax.reshape(products[side * i + j], grid_shape) for j in range(side)] for i in range(side)]
+    grid = [[lax.reshape(products[span * i + j], grid_shape) for j in range(span)] for i in range(span)]
     columns = [_interleave([_combine(row, line) for row in of_output], axis=2) for line in grid]
     columns = lax.optimization_barrier(columns)
     y = _interleave([_combine(row, columns) for row in of_output], axis=1)
