@@ -15,6 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.neural_network import MLPClassifier
 
 from fer_jax import config as config_lib
+from fer_jax import records
 
 HERE = commands.ROOT / "experiments" / "reports"
 # Systems in the reports' tables; R4's table has a line for each regime, and its last one an RGB and a grey variant.
@@ -197,6 +198,55 @@ def test_a_searchs_line_names_its_start(runner):
     row = runner.systems.ROWS["r3_search"]
     assert "| 0.5200 (its start 0.4600) | - |" in runner.tables._line(row, [{**found, "start": {"value": 0.46}}])
     assert "| 0.5200 | - |" in runner.tables._line(row, [found])
+    again = {"start": [0.41, 0.43], "best": [0.44, 0.48]}
+    line = runner.tables._line(row, [{**found, "start": {"value": 0.46}, "again": again}])
+    assert "(its start 0.4600; with 2 other seeds 0.4600 +- 0.0283, its start 0.4200 +- 0.0141)" in line
+
+
+def test_a_searchs_start_and_best_are_trained_again_with_other_seeds(runner, tmp_path, monkeypatch):
+    row = runner.systems.ROWS["r3_search"]
+    monkeypatch.setattr(sys, "argv", ["run.py", "--data_path", "fer2013.csv", "--runs", str(tmp_path)])
+    options = runner.parse()
+    config = runner.get_config(row)
+    config.update_from_flattened_dict(runner.shortening(row, "cpu"))
+    _, first = runner.space.parse(config.search)
+    best = {**first, "filters_6": 320, "optim.learning_rate": 2e-3}
+    folder, trained = tmp_path / "cpu" / "r3_search" / "seed0", {}
+    trials = [
+        {"number": n, "state": "complete", "value": 0.4 + n / 100, "params": params, "workdir": f"trial-{n}"}
+        for n, params in enumerate((first, best))
+    ]
+
+    def run(module, *flags):
+        workdir = pathlib.Path(flags[flags.index("--workdir") + 1])
+        if module == "search":
+            folder.mkdir(parents=True)
+            records.write_json(folder / "search.json", {"trials": trials, "best": trials[1]})
+            for trial in trials:
+                path = folder / trial["workdir"] / "metrics.jsonl"
+                path.parent.mkdir()
+                path.write_text('{"kind": "epoch", "seconds": 30.0}\n')
+        elif module == "main":
+            trained[workdir.relative_to(folder)] = dict(flag.split("=", 1) for flag in flags if "=" in str(flag))
+        else:
+            workdir.mkdir(parents=True, exist_ok=True)
+            accuracy = {"start": 40, "best": 50}.get(workdir.parent.name, 0) + int(workdir.name[-1])
+            found = {"accuracy": accuracy, "data_fingerprint": "", "n": 7}
+            records.write_json(workdir / "evaluation-validation.json", found)
+
+    monkeypatch.setattr(runner, "run", run)
+    found = runner.explore("r3_search", row, 0, options)
+    assert found["again"] == {"start": [41, 42], "best": [51, 52]}
+    assert found["seconds"] == 60
+    assert {str(path) for path in trained} == {"start/seed1", "start/seed2", "best/seed1", "best/seed2"}
+    start, best = (trained[pathlib.Path(what, "seed2")] for what in ("start", "best"))
+    assert {name for name in best if start.get(name) != best[name]} == {
+        "--config.model.layers",
+        "--config.optim.learning_rate",
+    }
+    assert "{" not in start["--config.model.layers"] + best["--config.model.layers"]
+    assert best["--config.seed"] == "2"
+    assert best["--config.train.epochs"] == start["--config.train.epochs"] == "4"
 
 
 def test_a_reports_best_row_is_tested_against_the_others_on_the_same_faces(runner, tmp_path):

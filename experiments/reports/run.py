@@ -17,7 +17,7 @@ import sys
 import systems
 import tables
 
-from fer_jax import command, datasets, records
+from fer_jax import command, datasets, records, space
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -30,6 +30,7 @@ SMOKE_PX = 64
 FEWEST_PX = {"inception_v3": 75}
 SMOKE_VIEWED_FACES = 64  # each of which is seen in 12 views
 MOST_TRIALS = {"smoke": 2, "cpu": 20}
+SEEDS_AGAIN = {"smoke": 0, "cpu": 2, "gpu": 2}
 CURVES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 SCORES = ("accuracy", "macro_f1", "loss", "mean_squared_error", "accuracy_interval_95", "bootstrap_interval_95", "n")
 
@@ -159,12 +160,17 @@ def add_members(row, options):
 
 
 def explore(name, row, seed, options) -> dict:
-    """Searches, and scores the best trial; returns its record, with the score of the first trial beside it."""
+    """Searches, and scores the best trial; returns its record, with the score of the first trial beside it.
+
+    Both are trained again with other seeds: the best of many trials owes a part of its score to chance.
+    """
     workdir = _workdir(name, seed, options)
     trials = min(row.trials, MOST_TRIALS.get(options.budget, row.trials))
     shortened, fields = _run_config("search", row, seed, options, "--workdir", workdir, "--trials", trials)
     found = json.loads((workdir / "search.json").read_text())
-    best = workdir / found["best"]["workdir"]
+    best, first = workdir / found["best"]["workdir"], found["trials"][0]
+    tried = {trial["workdir"] for trial in found["trials"] if trial["state"] in ("complete", "pruned")}
+    seconds = [epoch["seconds"] for path in tried for epoch in records.read_history(workdir / path)]
     told = [f"{trials} of {row.trials} trials"] if trials < row.trials else []
     told += [shortened] if shortened else []
     return {
@@ -173,11 +179,31 @@ def explore(name, row, seed, options) -> dict:
         "shortened": ", ".join(told),
         "trials": len(found["trials"]),
         "cut_off": sum(trial["state"] == "pruned" for trial in found["trials"]),
-        "start": {"params": found["trials"][0]["params"], "value": found["trials"][0]["value"]},
+        "start": {"params": first["params"], "value": first["value"]},
+        "again": _again(row, fields, {"start": first, "best": found["best"]}, workdir, options),
         "best": found["best"]["params"],
-        "seconds": sum(trial["seconds"] or 0 for trial in found["trials"]),
+        "seconds": sum(seconds),
         **_scores(best, whole=not told, make=_evaluate(best)),
     }
+
+
+def _again(row, given, trials, folder, options):
+    """Trains trials with other seeds, {name: trial}; returns their validation accuracies, {name: [accuracy, ...]}."""
+    config, found = get_config(row), {}
+    config.update_from_flattened_dict(given)
+    before = config_lib.flat(config_lib.to_dict(config))
+    if not SEEDS_AGAIN[options.budget] or len({trial["number"] for trial in trials.values()}) == 1:
+        return {}
+    for name, trial in trials.items():
+        filled = config_lib.flat(config_lib.to_dict(space.fill(config, trial["params"])))
+        fields = {**given, **{key: value for key, value in filled.items() if value != before[key]}}
+        found[name] = []
+        for seed in range(given["seed"] + 1, given["seed"] + 1 + SEEDS_AGAIN[options.budget]):
+            workdir = folder / name / f"seed{seed}"
+            _run_fields("main", row, {**fields, "seed": seed}, options, "--workdir", workdir)
+            scores = _scores(workdir, whole=False, make=_evaluate(workdir))
+            found[name].append(scores["validation"]["accuracy"])
+    return found
 
 
 KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix, "search": explore}
@@ -187,9 +213,13 @@ def _run_config(module, row, seed, options, *flags):
     """Runs a row's config by a command; returns (what the budget shortened, in words; the fields that were given)."""
     short = shortening(row, options.budget, options.weights)
     given = {**row.fields, **short, "seed": seed, "data.feeder": options.feeder}
+    _run_fields(module, row, given, options, *flags)
+    return describe(row, short), given
+
+
+def _run_fields(module, row, given, options, *flags):
     fields = [f"--config.{field}={value}" for field, value in {**given, "data.path": options.data_path}.items()]
     run(module, "--config", f"configs/{row.config}", *fields, *flags)
-    return describe(row, short), given
 
 
 def _evaluate(workdir):

@@ -80,7 +80,7 @@ def _line(row, found):
     low, high = scores[0]["bootstrap_interval_95"]["accuracy"]
     hard = scores[0].get("mean_squared_error_hard")
     errors = f" (mse {scores[0]['mean_squared_error']:.4f}, of classes {hard:.4f})" if hard is not None else ""
-    start = f" (its start {found[0]['start']['value']:.4f})" if "start" in found[0] else ""
+    start = f" ({_start(found[0])})" if "start" in found[0] else ""
     seconds = [one["seconds"] for one in found if "seconds" in one]
     return (
         f"| {row.system} | {_spread([one['validation']['accuracy'] for one in found])}{start} | "
@@ -90,6 +90,13 @@ def _line(row, found):
         f"{found[0]['shortened'] or 'full'} | {found[0]['device']} | "
         f"{f'{sum(seconds) / len(seconds) / 60:.1f} min' if seconds else '-'} |"
     )
+
+
+def _start(record):
+    told, again = f"its start {record['start']['value']:.4f}", record.get("again")
+    if again:
+        told += f"; with {len(again['best'])} other seeds {_spread(again['best'])}, its start {_spread(again['start'])}"
+    return told
 
 
 def _difference(row, found):
