@@ -50,6 +50,27 @@ def test_depthwise_and_direct_convolutions_and_their_gradients_equal_xlas_in_flo
         assert_equals_xla(x, dense, strides, padding)
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "padding"),
+    [
+        ((2, 2), (3, 3), (1, 1), "SAME"),
+        ((4, 4), (3, 3), (1, 1), "VALID"),  # whose result is smaller than the kernel
+        ((1, 1), (3, 3), (1, 1), "SAME"),
+        ((3, 5), (5, 5), (2, 1), "SAME"),
+        ((5, 4), (3, 2), (2, 2), ((0, 1), (1, 0))),
+    ],
+    ids=str,
+)
+def test_a_kernel_larger_than_the_picture_is_one_product(size, kernel, strides, padding):
+    with jax.enable_x64(True):
+        x, weights = arrays(5, (4, *size, 4), (*kernel, 4, 6))
+        assert_equals_xla(x, weights, strides, padding)
+        product = lambda x, w: ops.conv(x, w, strides, padding, dimension_numbers=NHWC)  # noqa: E731
+        steps = jax.make_jaxpr(lambda x, w: with_gradients(product, x, w))(x, weights)
+        assert "dot_general" in str(steps)
+        assert "conv_general_dilated" not in str(steps)
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 1), (0, 2))], ids=str)
 @pytest.mark.parametrize("size", [(8, 8), (12, 9), (7, 10)], ids=str)
 @pytest.mark.parametrize("side", [3, 5])

@@ -1,6 +1,8 @@
 """Convolutions for training small networks on a CPU; takes the place of `lax.conv_general_dilated`."""
 
 import functools
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +30,9 @@ def conv(  # noqa: PLR0917 - the signature of lax.conv_general_dilated
     """A convolution, in place of `lax.conv_general_dilated`, to which whatever gains nothing is left.
 
     x [B, H, W, C]; kernel [k, l, C / groups, F]; strides and padding as `lax.conv_general_dilated` takes them. On a
-    CPU, kernels of one channel are sums of shifted products, 3x3 and 5x5 kernels between many channels go by Winograd's
-    algorithm, and the kernel's gradient of the others is summed up in pieces of the batch.
+    CPU, kernels of one channel are sums of shifted products, kernels larger than the picture are a matrix product, 3x3
+    and 5x5 kernels between many channels go by Winograd's algorithm, and the kernel's gradient of the others is summed
+    up in pieces of the batch.
     """
     spec = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
     plain = (
@@ -55,6 +58,12 @@ def conv(  # noqa: PLR0917 - the signature of lax.conv_general_dilated
     padding = tuple(tuple(rim) for rim in padding)
     if depthwise:
         return depthwise_conv(x, kernel, strides, padding)
+    size = [
+        (n + sum(rim) - taps) // stride + 1
+        for n, taps, stride, rim in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+    ]
+    if min(size) > 0 and min(math.prod(x.shape[1:3]), math.prod(size)) < math.prod(kernel.shape[:2]):
+        return _product(x, kernel, tuple(strides), padding)
     if tuple(strides) == (1, 1) and winograd.pays(x, kernel, padding):
         return winograd.conv(x, kernel, padding)
     return _direct(x, kernel, tuple(strides), padding)
@@ -62,6 +71,20 @@ def conv(  # noqa: PLR0917 - the signature of lax.conv_general_dilated
 
 def _plain(x, kernel, strides, padding):
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
+
+
+def _product(x, kernel, strides, padding):
+    """A convolution as a product of the kernel with all that lies under it.
+
+    XLA takes a picture of fewer pixels than the kernel for the kernel, and for that arrangement it has slow loops only,
+    60 times and more behind its other convolutions; in the gradient too, where the picture is the result.
+    """
+    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
+    ends = [n - taps + 1 for n, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
+    shifts = itertools.product(*map(range, kernel.shape[:2]))
+    under = [x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]] for i, j in shifts]
+    under = lax.optimization_barrier(jnp.concatenate(under, axis=-1))
+    return under @ kernel.reshape(-1, kernel.shape[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
