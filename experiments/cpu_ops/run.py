@@ -1,11 +1,12 @@
 """What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
 
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [convolutions] [step_of_model_2]
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [part ...]
 
 For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
 input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and
-the largest errors against float64. Then the training step of R1's model 2 with parts switched off. Writes results.json,
-where a part that is not named stays as it was.
+the largest errors against float64. The same for kernels larger than the picture, by XLA and as a matrix product. Then
+the training step of R1's model 2 with parts switched off. Parts are convolutions, small_pictures, step_of_model_2; one
+that is not named stays as it was in results.json.
 """
 
 import functools
@@ -33,16 +34,14 @@ SHAPES = {
     5: [(128, 48, 32, 32), (128, 24, 32, 64), (128, 24, 64, 64), (64, 24, 64, 128), (128, 12, 128, 128)],
 }
 SHAPES[3] += [(128, 12, 256, 256), (128, 6, 256, 256), (64, 6, 512, 512), (32, 14, 256, 256), (32, 56, 64, 64)]
-
-
-def _same(w):
-    return ((w.shape[0] // 2,) * 2,) * 2
-
+# (side of the kernel, rim of zeros, shape): the last layer of R3's 4-layer CNN, ResNet's at 64 px, 5x5 on 4x4
+SMALL_SHAPES = [(3, 0, (128, 4, 256, 512)), (3, 1, (32, 2, 512, 512)), (5, 2, (64, 4, 128, 128))]
 
 WAYS = {
-    "xla": lambda x, w: convolution._plain(x, w, (1, 1), _same(w)),
-    "pieces": lambda x, w: convolution._direct(x, w, (1, 1), _same(w)),
-    "winograd": lambda x, w: winograd.conv(x, w, _same(w)),
+    "xla": lambda x, w, padding: convolution._plain(x, w, (1, 1), padding),
+    "pieces": lambda x, w, padding: convolution._direct(x, w, (1, 1), padding),
+    "winograd": winograd.conv,
+    "product": lambda x, w, padding: convolution._product(x, w, (1, 1), padding),
 }
 PARTS = {
     "forward": lambda way, x, w, g: way(x, w),
@@ -72,36 +71,36 @@ def interleaved(functions, args, trials=TRIALS):
     return {name: float(np.median(some)) for name, some in seconds.items()}
 
 
-def convolution_row(taps, shape):
-    """Returns the speeds and errors of a shape, by kernels of taps x taps."""
+def convolution_row(taps, shape, rim, names):
+    """Returns the speeds and errors of a shape by the ways named, by kernels of taps x taps and a rim of zeros."""
     batch, side, channels, filters = shape
-    rng = np.random.default_rng(0)
+    out, padding, rng = side + 2 * rim - taps + 1, ((rim, rim), (rim, rim)), np.random.default_rng(0)
     exact = [rng.normal(size=size) for size in ((batch, side, side, channels), (taps, taps, channels, filters))]
-    exact.append(rng.normal(size=(batch, side, side, filters)))
+    exact.append(rng.normal(size=(batch, out, out, filters)))
     args = [jnp.asarray(values, jnp.float32) for values in exact]
-    operations = 2 * taps**2 * batch * side**2 * channels * filters
-    chosen = "winograd" if winograd.pays(*args[:2], _same(args[1])) else "pieces"
-    row = {"kernel": taps, "shape": shape, "chosen": chosen, "GFs": {}}
+    operations = 2 * taps**2 * batch * out**2 * channels * filters
+    ways = {name: functools.partial(WAYS[name], padding=padding) for name in names}
+    row = {"kernel": taps, "rim": rim, "shape": shape, "GFs": {}}
     for part, of in PARTS.items():
         compiled = {
             name: jax.jit(functools.partial(of, way), compiler_options=ops.compiler_options())
-            for name, way in WAYS.items()
+            for name, way in ways.items()
         }
         row["GFs"][part] = {name: operations / s / 1e9 for name, s in interleaved(compiled, args).items()}
-    row["error"] = errors(exact, args)
+    row["error"] = errors(ways, exact, args)
     return row
 
 
-def errors(exact, args):
+def errors(ways, exact, args):
     """Returns the largest error of each part and way as a share of the largest value; on 8 faces, in float64."""
     x, w, g = exact[0][:8], exact[1], exact[2][:8]
     with jax.enable_x64(True):
-        truth = {part: np.asarray(of(WAYS["xla"], *map(jnp.asarray, (x, w, g)))) for part, of in PARTS.items()}
+        truth = {part: np.asarray(of(ways["xla"], *map(jnp.asarray, (x, w, g)))) for part, of in PARTS.items()}
     small = args[0][:8], args[1], args[2][:8]
     return {
         part: {
             name: float(np.abs(np.asarray(of(way, *small), np.float64) - truth[part]).max() / np.abs(truth[part]).max())
-            for name, way in WAYS.items()
+            for name, way in ways.items()
         }
         for part, of in PARTS.items()
     }
@@ -156,16 +155,35 @@ def measure_step():
 
 
 def measure_convolutions():
-    """Returns a row for each shape."""
+    """Returns a row for each shape, with what `ops.conv` chooses."""
     rows = []
     for taps, shapes in SHAPES.items():
         for shape in shapes:
-            rows.append(convolution_row(taps, shape))
+            rim, (batch, side, channels, filters) = taps // 2, shape
+            x, w = (
+                jax.ShapeDtypeStruct(size, jnp.float32)
+                for size in ((batch, side, side, channels), (taps, taps, channels, filters))
+            )
+            chosen = "winograd" if winograd.pays(x, w, ((rim, rim), (rim, rim))) else "pieces"
+            rows.append({**convolution_row(taps, shape, rim, ("xla", "pieces", "winograd")), "chosen": chosen})
             print(json.dumps(rows[-1]), flush=True)
     return {"rows": rows}
 
 
-MEASURES = {"convolutions": measure_convolutions, "step_of_model_2": measure_step}
+def measure_small_pictures():
+    """Returns a row for each shape whose kernel is larger than the picture."""
+    rows = []
+    for taps, rim, shape in SMALL_SHAPES:
+        rows.append(convolution_row(taps, shape, rim, ("xla", "product")))
+        print(json.dumps(rows[-1]), flush=True)
+    return {"rows": rows}
+
+
+MEASURES = {
+    "convolutions": measure_convolutions,
+    "small_pictures": measure_small_pictures,
+    "step_of_model_2": measure_step,
+}
 
 
 def main():
