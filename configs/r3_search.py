@@ -3,7 +3,7 @@
 python -m fer_jax.search --config configs/r3_search.py --config.data.path=<fer2013.csv> --workdir runs/search
 
 The first trial is the 7-layer CNN of configs/r3_cnn.py, with equal epochs for all; on the official splits, where
-others' results can be compared.
+others' results can be compared. The rate falls to 0 within a trial, so that its last epochs owe less to chance.
 """
 
 from fer_jax import config as config_lib
@@ -19,6 +19,7 @@ def get_config():
     config = config_lib.get_default()
     blocks = [BLOCK % FILTERS[i : i + 2] for i in (0, 2, 4)]
     config.model.layers = ", ".join([*blocks, DENSE])
+    config.optim.schedule = "cosine"
     config.train.epochs = 10
     config.search.space = (
         *(f"{name} choice 32 64 96 128 192 256 320" for name in FILTERS),
