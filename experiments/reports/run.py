@@ -189,11 +189,11 @@ def explore(name, row, seed, options) -> dict:
 
 def _again(row, given, trials, folder, options):
     """Trains trials with other seeds, {name: trial}; returns their validation accuracies, {name: [accuracy, ...]}."""
+    if not SEEDS_AGAIN[options.budget] or len({trial["number"] for trial in trials.values()}) == 1:
+        return {}
     config, found = get_config(row), {}
     config.update_from_flattened_dict(given)
     before = config_lib.flat(config_lib.to_dict(config))
-    if not SEEDS_AGAIN[options.budget] or len({trial["number"] for trial in trials.values()}) == 1:
-        return {}
     for name, trial in trials.items():
         filled = config_lib.flat(config_lib.to_dict(space.fill(config, trial["params"])))
         fields = {**given, **{key: value for key, value in filled.items() if value != before[key]}}
