@@ -1,7 +1,6 @@
 """Convolutions for training small networks on a CPU; takes the place of `lax.conv_general_dilated`."""
 
 import functools
-import itertools
 import math
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fer_jax.ops import winograd
-from fer_jax.ops.depthwise import depthwise_conv
+from fer_jax.ops.depthwise import depthwise_conv, windows
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 CHUNK_BYTES = 2 << 20  # of the input, for the kernel's gradient: XLA transposes it, which wants it to stay in cache
@@ -77,14 +76,9 @@ def _product(x, kernel, strides, padding):
     """A convolution as a product of the kernel with all that lies under it.
 
     XLA takes a picture of fewer pixels than the kernel for the kernel, and for that arrangement it has slow loops only,
-    10 to 80 times behind its other convolutions (experiments/cpu_ops); in the gradient too, where the result is the
-    picture.
+    10 to 70 times behind this product (experiments/cpu_ops); in the gradient too, where the result is the picture.
     """
-    x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
-    ends = [n - taps + 1 for n, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
-    shifts = itertools.product(*map(range, kernel.shape[:2]))
-    under = [x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]] for i, j in shifts]
-    under = lax.optimization_barrier(jnp.concatenate(under, axis=-1))
+    under = lax.optimization_barrier(jnp.concatenate(windows(x, kernel.shape[:2], strides, padding), axis=-1))
     return under @ kernel.reshape(-1, kernel.shape[-1])
 
 

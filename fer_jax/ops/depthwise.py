@@ -26,9 +26,9 @@ def _forward(x, kernel, strides, padding):
 def _backward(strides, padding, held, grad):
     x, kernel = held
     grad = lax.optimization_barrier(grad)
-    windows = _windows(x, kernel.shape[:2], strides, padding)
+    met = windows(x, kernel.shape[:2], strides, padding)
     # Summed up within a face first: so the work is shared out among the cores by faces.
-    sums = [jnp.sum(lax.optimization_barrier(jnp.sum(window * grad, (1, 2))), 0) for window in windows]
+    sums = [jnp.sum(lax.optimization_barrier(jnp.sum(window * grad, (1, 2))), 0) for window in met]
     kernel_grad = jnp.stack(sums).reshape(kernel.shape)
     # The gradient with zeros where the strides jumped, then the mirrored kernel over it.
     rims = []
@@ -45,11 +45,11 @@ depthwise_conv.defvjp(_forward, _backward)
 
 def _shifted_sum(x, kernel, strides, padding):
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
-    windows = _windows(x, kernel.shape[:2], strides, padding)
-    return functools.reduce(jnp.add, [window * weight for window, weight in zip(windows, weights, strict=True)])
+    met = windows(x, kernel.shape[:2], strides, padding)
+    return functools.reduce(jnp.add, [window * weight for window, weight in zip(met, weights, strict=True)])
 
 
-def _windows(x, size, strides, padding):
+def windows(x, size, strides, padding):
     """Returns what each cell of a kernel meets: k l arrays [B, H', W', C]."""
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
     ends = [((x.shape[1 + i] - size[i]) // strides[i]) * strides[i] + 1 for i in (0, 1)]
