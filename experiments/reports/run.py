@@ -277,11 +277,15 @@ def chosen(options) -> dict:
     }
 
 
+def _path(text):
+    return str(pathlib.Path(text).resolve())  # the commands run in another folder
+
+
 def parse(argv=None):
     """Returns the options."""
     names = lambda text: tuple(filter(None, text.split(",")))  # noqa: E731
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--data_path", required=True, help="as data.path")
+    parser.add_argument("--data_path", required=True, type=_path, help="as data.path")
     parser.add_argument("--budget", choices=BUDGETS, default="cpu", help="default: %(default)s")
     parser.add_argument("--reports", type=names, help=f"of {','.join(systems.REPORTS)}; default: all")
     parser.add_argument("--rows", type=names, help="names of rows; default: all")
@@ -290,7 +294,7 @@ def parse(argv=None):
         "--weights", choices=("imagenet", "random"), default="imagenet", help="random: where no weights can be fetched"
     )
     parser.add_argument("--feeder", default="resident", help="as data.feeder; default: %(default)s")
-    parser.add_argument("--runs", default=str(ROOT / "runs" / "reports"), help="default: %(default)s")
+    parser.add_argument("--runs", type=_path, default=str(ROOT / "runs" / "reports"), help="default: %(default)s")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
     return parser.parse_args(argv)
 
@@ -300,7 +304,8 @@ def add(name, seed, options):
     row = systems.ROWS[name]
     print(f"== {row.report}: {row.system}, seed {seed}, budget {options.budget}", flush=True)
     found = KINDS[row.kind](name, row, seed, options)
-    tables.add(options.out, name, row, {"budget": options.budget, "seed": seed, **found})
+    found["workdir"] = pathlib.Path(found["workdir"]).relative_to(options.runs).as_posix()
+    tables.add(options.out, options.runs, name, row, {"budget": options.budget, "seed": seed, **found})
 
 
 def main():

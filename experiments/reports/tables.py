@@ -14,15 +14,18 @@ NOISE = (
 )
 
 
-def add(out: pathlib.Path, name: str, row, record: dict) -> None:
-    """Adds a record to its report's results.json, in the place of one of the same row, budget and seed; writes all."""
+def add(out: pathlib.Path, runs, name: str, row, record: dict) -> None:
+    """Adds a record to its report's results.json, in the place of one of the same row, budget and seed; writes all.
+
+    runs: the folder that the records' workdirs are named from.
+    """
     folder = out / row.report.lower()
     folder.mkdir(parents=True, exist_ok=True)
     held = read(folder)
     kept = [one for one in held.get(name, []) if (one["budget"], one["seed"]) != (record["budget"], record["seed"])]
     held[name] = sorted([*kept, record], key=lambda one: (BUDGETS.index(one["budget"]), one["seed"]))
     records.write_json(folder / "results.json", {name: held[name] for name in systems.ROWS if name in held})
-    records.write_json(folder / "pairs.json", pairs(held, read(folder, "pairs.json")))
+    records.write_json(folder / "pairs.json", pairs(held, runs, read(folder, "pairs.json")))
     (folder / "table.md").write_text(table(row.report, held))
     curves(held, folder / "curves.png")
     (out / "results.md").write_text(page(out))
@@ -34,7 +37,7 @@ def read(folder: pathlib.Path, name: str = "results.json") -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def pairs(held: dict, before: dict) -> dict:
+def pairs(held: dict, runs, before: dict) -> dict:
     """Tests a report's best row against each other one whose test split was scored, on the same faces.
 
     Returns {'first and second': McNemar's test}, of the first seeds; tests of `before` are kept where the predictions
@@ -48,7 +51,7 @@ def pairs(held: dict, before: dict) -> dict:
     found = {}
     for name in others:
         key = f"{best} and {name}"
-        paths = [scoring.target(whole[one]["workdir"], "test") for one in (best, name)]
+        paths = [scoring.target(pathlib.Path(runs, whole[one]["workdir"]), "test") for one in (best, name)]
         for pair in scoring.compare(paths) or [before.get(key)]:
             found |= {key: pair} if pair else {}
     return found
