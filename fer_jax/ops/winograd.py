@@ -1,14 +1,16 @@
-"""Winograd's algorithm for 3x3 and 5x5 convolutions of stride 1, with gradients: matrix products on tiles of 4x4.
+"""Winograd's algorithm for 3x3 and 5x5 convolutions of stride 1, with gradients: matrix products on small tiles.
 
 Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks": y = A^T [(G w G^T) * (B^T x B)] A on tiles of
-4x4 outputs: F(4x4, 3x3) and F(4x4, 5x5), with a quarter and less than a sixth of the multiplications. The transforms
-cost memory traffic, so few channels gain nothing.
+4x4 outputs: F(4x4, 3x3) and F(4x4, 5x5), with a quarter and less than a sixth of the multiplications; on tiles of 3x3
+where those fit the picture better, as in one of 6x6. The transforms cost memory traffic, so few channels gain nothing.
 
 A step has thousands of these operations, and tracing them is a part of every start: so they are `lax`'s and not
 jax.numpy's, which take twice as long.
 """
 
+import dataclasses
 import functools
+import math
 from fractions import Fraction
 
 import jax
@@ -16,29 +18,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-TILE = 4
-# Side of a kernel: the points at which its polynomials are evaluated, beside infinity; few and small, as each costs
-# products and exactness (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for
-# Deep Neural Networks").
-POINTS = {3: (0, 1, -1, 2, -2), 5: (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))}
+TILES = (4, 3)
+# Where the polynomials are evaluated, the first of these and infinity; few and small, as each costs products and
+# exactness (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
+# Networks").
+POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 MIN_CHANNELS = {3: 64, 5: 32}
 
 
 @functools.cache
-def transforms(taps: int):
-    """Returns the transforms of the input B^T [S, S], kernel G [S, taps] and output A^T [TILE, S]; S = TILE + taps - 1.
+def transforms(taps: int, tile: int):
+    """Returns the transforms of the input B^T [S, S], kernel G [S, taps] and output A^T [tile, S]; S = tile + taps - 1.
 
     By Cook and Toom: a product of polynomials from its values at S - 1 points and its leading coefficient.
     """
-    points = [Fraction(point) for point in POINTS[taps]]
-    span = TILE + taps - 1
-    inputs, kernel, output = (np.zeros(shape) for shape in ((span, span), (span, taps), (TILE, span)))
+    span = tile + taps - 1
+    points = [Fraction(point) for point in POINTS[: span - 1]]
+    inputs, kernel, output = (np.zeros(shape) for shape in ((span, span), (span, taps), (tile, span)))
     for i, point in enumerate(points):
         others = points[:i] + points[i + 1 :]
         row, scale = _from_roots(others)
         inputs[i, :-1] = row
         kernel[i] = [point**j / (scale * np.prod([point - other for other in others])) for j in range(taps)]
-        output[:, i] = [point**j for j in range(TILE)]
+        output[:, i] = [point**j for j in range(tile)]
     inputs[-1], scale = _from_roots(points)
     kernel[-1, -1], output[-1, -1] = 1 / scale, 1
     return inputs, kernel, output
@@ -56,102 +58,158 @@ def _from_roots(roots):
 def pays(x, kernel, padding) -> bool:
     """Whether the algorithm is expected to beat a direct convolution; measured in experiments/cpu_ops/."""
     taps = kernel.shape[0]
-    if kernel.shape[1] != taps or taps not in POINTS or x.dtype not in (jnp.float32, jnp.float64):
+    if kernel.shape[1] != taps or taps not in MIN_CHANNELS or x.dtype not in (jnp.float32, jnp.float64):
         return False
-    size, tiles = _sizes(x.shape, taps, padding)
-    waste = TILE**2 * tiles[0] * tiles[1] / (size[0] * size[1])
+    grid = _make_grid(x.shape, taps, padding)
+    whole = dataclasses.replace(grid, tile=TILES[0], tiles=(1, 1))
+    waste = grid.products / math.prod(grid.size) / (whole.products / TILES[0] ** 2)
     channels = min(kernel.shape[2:])
-    enough = x.shape[0] * tiles[0] * tiles[1] >= max(kernel.shape[2:]) / 4  # else the kernel's transform dominates
+    # Else the kernel's transform dominates.
+    enough = x.shape[0] * math.prod(grid.tiles) >= max(kernel.shape[2:]) / 8
     return enough and channels >= MIN_CHANNELS[taps] * waste**2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    """The tiles that cover an output of height and width `size`: `tiles` along each axis, each of `tile` outputs."""
+
+    taps: int
+    tile: int
+    size: tuple[int, int]
+    tiles: tuple[int, int]
+
+    @property
+    def span(self):
+        return self.tile + self.taps - 1
+
+    @property
+    def products(self):
+        return self.span**2 * math.prod(self.tiles)
+
+    @property
+    def transforms(self):
+        return transforms(self.taps, self.tile)
+
+
+def _make_grid(shape, taps, padding):
+    """Returns the grid with the fewest products for an input [B, H, W, C]."""
+    size = tuple(side + sum(rim) - (taps - 1) for side, rim in zip(shape[1:3], padding, strict=True))
+    grids = [_Grid(taps, tile, size, tuple(-(-side // tile) for side in size)) for tile in TILES]
+    return min(grids, key=lambda grid: grid.products)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x, kernel, padding):
     """x [B, H, W, C], kernel [k, k, C, F] (k 3 or 5), padding ((before, after), (before, after)) -> [B, H', W', F]."""
-    return _convolve(lax.optimization_barrier(x), kernel, padding)
+    return _forward(x, kernel, padding)[0]
 
 
 def _forward(x, kernel, padding):
     x = lax.optimization_barrier(x)
-    return _convolve(x, kernel, padding), (x, kernel)
+    grid = _make_grid(x.shape, kernel.shape[0], padding)
+    # Each product stays by itself: fused into the transform of the output it would be read piecemeal.
+    products = [
+        lax.optimization_barrier(lax.dot(tile, weight))
+        for tile, weight in zip(_input_tiles(x, grid, padding), _weights(kernel, grid), strict=True)
+    ]
+    of_output = grid.transforms[2]
+    lines = [_interleave([_combine(row, line) for row in of_output], axis=2) for line in _lines(products, grid)]
+    lines = lax.optimization_barrier(lines)
+    y = _interleave([_combine(row, lines) for row in of_output], axis=1)
+    return lax.optimization_barrier(y[:, : grid.size[0], : grid.size[1]]), (x, kernel)
 
 
 def _backward(padding, held, grad):
+    """The algorithm backwards: the gradient's tiles serve the input and the kernel."""
     x, kernel = held
-    grad = lax.optimization_barrier(grad)
-    taps = kernel.shape[0]
-    span = TILE + taps - 1
-    mirrored = lax.transpose(lax.rev(kernel, (0, 1)), (0, 1, 3, 2))
-    x_grad = _convolve(grad, mirrored, tuple((taps - 1 - before, taps - 1 - after) for before, after in padding))
-    patches = _input_tiles(x, taps, padding)
+    grid = _make_grid(x.shape, kernel.shape[0], padding)
+    tiles = _gradient_tiles(lax.optimization_barrier(grad), grid)
+    # The weights are contracted as they are: transposed, they would be read column by column in their own transform.
+    products = [
+        lax.optimization_barrier(lax.dot_general(tile, weight, (((1,), (1,)), ((), ()))))
+        for tile, weight in zip(tiles, _weights(kernel, grid), strict=True)
+    ]
+    x_grad = _add_tiles(products, x.shape, grid, padding)
     products = [
         lax.dot(lax.transpose(patch, (1, 0)), tile)
-        for patch, tile in zip(patches, _gradient_tiles(grad, taps), strict=True)
+        for patch, tile in zip(_input_tiles(x, grid, padding), tiles, strict=True)
     ]
-    of_kernel = transforms(taps)[1].T
-    columns = lax.optimization_barrier([[_combine(line, products[j::span]) for j in range(span)] for line in of_kernel])
+    of_kernel = grid.transforms[1].T
+    columns = lax.optimization_barrier(
+        [[_combine(line, products[j :: grid.span]) for j in range(grid.span)] for line in of_kernel]
+    )
     return x_grad, _stack([_stack([_combine(row, line) for row in of_kernel], 0) for line in columns], 0)
 
 
 conv.defvjp(_forward, _backward)
 
 
-def _convolve(x, kernel, padding):
-    taps = kernel.shape[0]
-    span = TILE + taps - 1
-    _, of_kernel, of_output = transforms(taps)
-    size, tiles = _sizes(x.shape, taps, padding)
+def _weights(kernel, grid):
+    """Returns G w G^T: S * S arrays [C, F]."""
+    of_kernel, taps = grid.transforms[1], grid.taps
     cells = [lax.index_in_dim(lax.collapse(kernel, 0, 2), i, keepdims=False) for i in range(taps**2)]
     columns = lax.optimization_barrier([[_combine(row, cells[j::taps]) for j in range(taps)] for row in of_kernel])
-    weights = [_combine(row, line) for line in columns for row in of_kernel]
-    # Each product stays by itself: fused into the transform of the output it would be read piecemeal.
-    products = [
-        lax.optimization_barrier(lax.dot(tile, weight))
-        for tile, weight in zip(_input_tiles(x, taps, padding), weights, strict=True)
-    ]
-    grid_shape = (x.shape[0], *tiles, kernel.shape[3])
-    grid = [[lax.reshape(products[span * i + j], grid_shape) for j in range(span)] for i in range(span)]
-    columns = [_interleave([_combine(row, line) for row in of_output], axis=2) for line in grid]
-    columns = lax.optimization_barrier(columns)
-    y = _interleave([_combine(row, columns) for row in of_output], axis=1)
-    return lax.optimization_barrier(y[:, : size[0], : size[1]])
+    return [_combine(row, line) for line in columns for row in of_kernel]
 
 
-def _sizes(shape, taps, padding):
-    """Returns height and width of the output, and how many tiles cover each."""
-    size = [shape[1 + axis] + sum(padding[axis]) - (taps - 1) for axis in (0, 1)]
-    return size, [-(-side // TILE) for side in size]
-
-
-def _input_tiles(x, taps, padding):
+def _input_tiles(x, grid, padding):
     """Returns B^T x B of all tiles: S * S arrays [tiles, C]."""
-    of_input = transforms(taps)[0]
-    side = x.shape[1:3]
-    _, tiles = _sizes(x.shape, taps, padding)
+    of_input, tile, tiles, side = grid.transforms[0], grid.tile, grid.tiles, x.shape[1:3]
     # Tiles at the end may reach beyond the padded input.
-    rims = [(padding[i][0], TILE * tiles[i] + taps - 1 - side[i] - padding[i][0]) for i in (0, 1)]
+    rims = [(padding[i][0], tile * tiles[i] + grid.taps - 1 - side[i] - padding[i][0]) for i in (0, 1)]
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *rims, (0, 0))))
-    rows = [lax.slice_in_dim(x, i, i + TILE * (tiles[0] - 1) + 1, TILE, axis=1) for i in range(len(of_input))]
+    rows = [lax.slice_in_dim(x, i, i + tile * (tiles[0] - 1) + 1, tile, axis=1) for i in range(grid.span)]
     transformed = []
     for weights in of_input:
         line = lax.optimization_barrier(_combine(weights, rows))
-        cells = [lax.slice_in_dim(line, j, j + TILE * (tiles[1] - 1) + 1, TILE, axis=2) for j in range(len(of_input))]
+        cells = [lax.slice_in_dim(line, j, j + tile * (tiles[1] - 1) + 1, tile, axis=2) for j in range(grid.span)]
         transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in of_input]
     return [lax.optimization_barrier(tile) for tile in transformed]
 
 
-def _gradient_tiles(grad, taps):
+def _gradient_tiles(grad, grid):
     """Returns A g A^T of all tiles: S * S arrays [tiles, F]."""
-    of_output = transforms(taps)[2].T
-    rims = [(0, -side % TILE) for side in grad.shape[1:3]]
-    grad = jnp.pad(grad, ((0, 0), *rims, (0, 0)))
-    rows = [lax.slice_in_dim(grad, i, None, TILE, axis=1) for i in range(TILE)]
+    of_output = grid.transforms[2].T
+    grad = jnp.pad(grad, ((0, 0), *((0, -side % grid.tile) for side in grid.size), (0, 0)))
+    rows = [lax.slice_in_dim(grad, i, None, grid.tile, axis=1) for i in range(grid.tile)]
     transformed = []
     for weights in of_output:
         line = lax.optimization_barrier(_combine(weights, rows))
-        cells = [lax.slice_in_dim(line, j, None, TILE, axis=2) for j in range(TILE)]
+        cells = [lax.slice_in_dim(line, j, None, grid.tile, axis=2) for j in range(grid.tile)]
         transformed += [lax.collapse(_combine(row, cells), 0, 3) for row in of_output]
     return [lax.optimization_barrier(tile) for tile in transformed]
+
+
+def _add_tiles(products, shape, grid, padding):
+    """Returns the sum [B, H, W, C] of the tiles B p B^T, each taps - 1 over the next ones, without the padding."""
+    lines = [_add_overlaps(line, grid, 2, padding[1][0], shape[2]) for line in _lines(products, grid)]
+    return lax.optimization_barrier(_add_overlaps(lax.optimization_barrier(lines), grid, 1, padding[0][0], shape[1]))
+
+
+def _add_overlaps(arrays, grid, axis, before, side):
+    """Transforms S arrays, one cell of all tiles each, and lays the tiles along an axis; `side` of it from `before` on.
+
+    What is at least a tile's length from a tile's begin lies at the next one's begin, or the one after that's.
+    """
+    cells = [_combine(row, arrays) for row in grid.transforms[0].T]
+    most = (grid.span - 1) // grid.tile
+    sums = []
+    for first in range(grid.tile):
+        moved = [_pad(cell, axis, i, most - i) for i, cell in enumerate(cells[first :: grid.tile])]
+        sums.append(functools.reduce(lax.add, moved))
+    return lax.slice_in_dim(_interleave(sums, axis), before, before + side, axis=axis)
+
+
+def _pad(x, axis, before, after):
+    rims = [(before, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), rims)
+
+
+def _lines(products, grid):
+    """Returns S lists of S arrays [B, tiles, tiles, N]."""
+    batch = products[0].shape[0] // math.prod(grid.tiles)
+    cells = [lax.reshape(product, (batch, *grid.tiles, product.shape[1])) for product in products]
+    return [cells[i : i + grid.span] for i in range(0, len(cells), grid.span)]
 
 
 def _combine(weights, arrays):
