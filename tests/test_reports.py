@@ -215,15 +215,16 @@ def test_a_searchs_start_and_best_are_trained_again_with_other_seeds(runner, tmp
     folder, trained = tmp_path / "cpu" / "r3_search" / "seed0", {}
     trials = [
         {"number": n, "state": "complete", "value": 0.4 + n / 100, "params": params, "workdir": f"trial-{n}"}
-        for n, params in enumerate((first, best))
+        for n, params in enumerate((first, first, best))
     ]
+    trials[0] |= {"state": "fail", "value": None, "workdir": "trial-1"}  # cut off, and taken up again as trial 1
 
     def run(module, *flags):
         workdir = pathlib.Path(flags[flags.index("--workdir") + 1])
         if module == "search":
             folder.mkdir(parents=True)
-            records.write_json(folder / "search.json", {"trials": trials, "best": trials[1]})
-            for trial in trials:
+            records.write_json(folder / "search.json", {"trials": trials, "best": trials[2]})
+            for trial in trials[1:]:
                 path = folder / trial["workdir"] / "metrics.jsonl"
                 path.parent.mkdir()
                 path.write_text('{"kind": "epoch", "seconds": 30.0}\n')
@@ -237,6 +238,8 @@ def test_a_searchs_start_and_best_are_trained_again_with_other_seeds(runner, tmp
 
     monkeypatch.setattr(runner, "run", run)
     found = runner.explore("r3_search", row, 0, options)
+    assert found["start"] == {"params": first, "value": trials[1]["value"]}
+    assert (found["trials"], found["cut_off"]) == (2, 0)
     assert found["again"] == {"start": [41, 42], "best": [51, 52]}
     assert found["seconds"] == 60
     assert {str(path) for path in trained} == {"start/seed1", "start/seed2", "best/seed1", "best/seed2"}
