@@ -129,8 +129,8 @@ ROWS = {
         kind="search",
         trials=100,
         cpu=TRIED | NARROW,
-        lesson="the search gains 6.4 points over its start, 4.9 with two other seeds (0.4753 against 0.4266): a best trial "
-        "owes a part of its score to chance, so it is trained again with other seeds",
+        lesson="the search gains 6.4 points over its start, 4.9 with two other seeds (0.4753 against 0.4266): a best "
+        "trial owes a part of its score to chance, so it is trained again with other seeds",
     ),
     "r3_ten": Row(
         "R3",
