@@ -84,6 +84,7 @@ class _Grid:
 
     @property
     def products(self):
+        """Multiplications for a face and a pair of channels."""
         return self.span**2 * math.prod(self.tiles)
 
     @property
