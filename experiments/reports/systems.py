@@ -208,7 +208,15 @@ ROWS = {
     ),
     "r4_final_grey": Row("R4", "final CNN, grey", "r4_cnn.py:final_grey", cpu=SHORT),
     "r5_adam": Row("R5", "Adam 1e-4, batch 64, 30 epochs", "r5_cnn.py:adam", {"test": 0.569}, cpu=None),
-    "r5_sgd": Row("R5", "SGD, same settings", "r5_cnn.py:sgd", {"test": 0.335}, cpu=None),
+    "r5_sgd": Row(
+        "R5",
+        "SGD, same settings",
+        "r5_cnn.py:sgd",
+        {"test": 0.335},
+        cpu=None,
+        lesson="Adam's rate of 1e-4 is too low for SGD without momentum: with Nesterov momentum at 1e-2 the same "
+        "network reaches 0.4548 on validation within 10 of the 30 epochs",
+    ),
     "r5_sgd_nesterov": Row("R5", "SGD with Nesterov momentum", "r5_cnn.py:sgd_nesterov", cpu={"train.epochs": 10}),
     "r5_epochs_75": Row("R5", "75 epochs", "r5_cnn.py:epochs_75", {"test": 0.607}, cpu=SHORT),
     "r5_batch_16": Row("R5", "batch 16", "r5_cnn.py:batch_16", {"test": 0.611}, cpu=SHORT),
