@@ -168,10 +168,10 @@ def explore(name, row, seed, options) -> dict:
     trials = min(row.trials, MOST_TRIALS.get(options.budget, row.trials))
     shortened, fields = _run_config("search", row, seed, options, "--workdir", workdir, "--trials", trials)
     found = json.loads((workdir / "search.json").read_text())
-    best, start = workdir / found["best"]["workdir"], found["trials"][0]["params"]
+    best, first = workdir / found["best"]["workdir"], found["trials"][0]
     finished = [trial for trial in found["trials"] if trial["state"] in ("complete", "pruned")]
     # Where the first trial was cut off it was taken up again, under another number.
-    first = next(trial for trial in finished if trial["params"] == start)
+    first = next((trial for trial in finished if trial["params"] == first["params"]), first)
     tried = {trial["workdir"] for trial in finished}
     seconds = [epoch["seconds"] for path in tried for epoch in records.read_history(workdir / path)]
     told = [f"{trials} of {row.trials} trials"] if trials < row.trials else []
@@ -182,7 +182,7 @@ def explore(name, row, seed, options) -> dict:
         "shortened": ", ".join(told),
         "trials": len(finished),
         "cut_off": sum(trial["state"] == "pruned" for trial in finished),
-        "start": {"params": start, "value": first["value"]},
+        "start": {"params": first["params"], "value": first["value"]},
         "again": _again(row, fields, {"start": first, "best": found["best"]}, workdir, options),
         "best": found["best"]["params"],
         "seconds": sum(seconds),

@@ -61,8 +61,8 @@ def pays(x, kernel, padding) -> bool:
     if kernel.shape[1] != taps or taps not in MIN_CHANNELS or x.dtype not in (jnp.float32, jnp.float64):
         return False
     grid = _make_grid(x.shape, taps, padding)
-    whole = dataclasses.replace(grid, tile=TILES[0], tiles=(1, 1))
-    waste = grid.products / math.prod(grid.size) / (whole.products / TILES[0] ** 2)
+    least = ((TILES[0] + taps - 1) / TILES[0]) ** 2  # products for an output where whole tiles fit
+    waste = grid.products / math.prod(grid.size) / least
     channels = min(kernel.shape[2:])
     # Else the kernel's transform dominates.
     enough = x.shape[0] * math.prod(grid.tiles) >= max(kernel.shape[2:]) / 8
