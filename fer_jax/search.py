@@ -23,6 +23,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the study; each trial's workdir lies in it.")
 _TRIALS = flags.DEFINE_integer("trials", 20, "The search ends when so many trials are finished, by all processes.")
 JOURNAL = "journal.log"
+FAILURES_IN_A_ROW = 10
 logger = logging.getLogger("fer_jax")
 
 
@@ -32,19 +33,22 @@ def search(config, study_dir, *, trials: int):
     Writes search.json (all trials, the best one's fields) and plots into `study_dir`, beside the trials' workdirs.
 
     Raises:
-      InputError: a space that cannot be read, an unknown sampler or pruner, a study of another config, or bad input of
-        the run itself.
+      InputError: a space that cannot be read, an unknown sampler or pruner, no trials, a study of another config, data
+        that cannot be loaded; 10 trials in a row that cannot be trained, or none that can.
     """
     import optuna
 
-    from fer_jax import report
+    from fer_jax import datasets, report
     from fer_jax import space as space_lib
 
+    if trials < 1:
+        raise InputError(f"--trials is {trials}: give 1 or more")
     parameters, start = space_lib.parse(config.search)
     if not parameters:
         raise InputError("search.space is empty: declare what to search, as configs/r3_search.py does")
     space_lib.check(config, parameters)
     _check_grid(config, parameters)
+    datasets.load(config.data)  # what no trial could mend is said before there is a study of it
     study_dir = pathlib.Path(study_dir)
     study_dir.mkdir(parents=True, exist_ok=True)
     study = _open(config, parameters, study_dir, optuna)
@@ -52,18 +56,32 @@ def search(config, study_dir, *, trials: int):
         study.enqueue_trial(start)
     _revive(study, optuna)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    failures = []  # those since a trial was last trained
 
     def objective(trial):
-        return _try(trial, config, parameters, study_dir, optuna)
+        try:
+            return _try(trial, config, parameters, study_dir, optuna)
+        except InputError as error:
+            logger.warning("trial %d cannot be trained: %s", trial.number, error)
+            failures.append(error)
+            raise
 
-    def record(study, _):
+    def record(study, trial):
+        if trial.state in finished:
+            failures.clear()
         _write(study, config, study_dir, optuna)
-        if len(study.get_trials(deepcopy=False, states=finished)) >= trials:
+        enough = len(study.get_trials(deepcopy=False, states=finished)) >= trials
+        if enough or len(failures) >= FAILURES_IN_A_ROW:
             study.stop()
 
     if len(study.get_trials(deepcopy=False, states=finished)) < trials:
         # A trial that cannot work, as one pool too many, is recorded as failed, and the search goes on.
         study.optimize(objective, callbacks=[record], catch=(InputError,))
+    if len(failures) >= FAILURES_IN_A_ROW or not study.get_trials(deepcopy=False, states=finished):
+        raise InputError(
+            f"{study_dir}: {len(failures)} trials in a row cannot be trained; the last: {failures[-1]}\n"
+            "mend the config or its search.space, and give another --workdir"
+        )
     _write(study, config, study_dir, optuna)
     for name, why in report.draw_search(study, study_dir).items():
         logger.info("%s is left out: %s", name, why)
@@ -92,7 +110,7 @@ def _open(config, parameters, study_dir, optuna):
     for name, known in (("sampler", samplers), ("pruner", pruners)):
         if config.search[name] not in known:
             raise InputError(f"search.{name} is '{config.search[name]}'; known are {', '.join(known)}")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of trials are tracebacks of what we say in a line
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(study_dir / JOURNAL)))
     # A process that joins later must not draw what the first one drew.
     earlier = sum(len(storage.get_all_trials(study._study_id, deepcopy=False)) for study in storage.get_all_studies())

@@ -94,6 +94,24 @@ def test_a_grid_needs_choices(tmp_path):
         search.search(config, tmp_path / "study", trials=1)
 
 
+def test_data_that_cannot_be_loaded_are_said_before_there_is_a_study(tmp_path):
+    config = make_config()
+    config.data.update({"name": "auto", "path": str(tmp_path / "nowhere")})
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        search.search(config, tmp_path / "study", trials=2)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_search_ends_where_no_trial_can_be_trained(tmp_path, caplog):
+    config = make_config(layers="conv {width} relu, " + "max_pool, " * 7 + "dense {units}, dropout {rate}")
+    with pytest.raises(InputError, match=r"10 trials in a row cannot be trained; the last: (.|\n)*another --workdir"):
+        search.search(config, tmp_path / "study", trials=2)
+    states = [trial["state"] for trial in json.loads((tmp_path / "study" / "search.json").read_text())["trials"]]
+    assert states == ["fail"] * search.FAILURES_IN_A_ROW
+    assert caplog.text.count("cannot be trained") == search.FAILURES_IN_A_ROW
+    assert "Traceback" not in caplog.text
+
+
 def test_training_refuses_a_config_that_declares_a_search(tmp_path):
     result = commands.run("main", *FLAGS, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2
