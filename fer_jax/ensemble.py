@@ -65,7 +65,8 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
 
     Raises:
-      InputError: fewer than two members, a member without a checkpoint, or members with other classes or splits.
+      InputError: fewer than two members, a member without a checkpoint, members with other classes or splits, or a
+        folder `out` that cannot be written.
     """
     import numpy as np
 
@@ -74,6 +75,8 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     workdirs = list(dict.fromkeys(str(pathlib.Path(workdir)) for workdir in workdirs))
     if len(workdirs) < 2:
         raise InputError("an ensemble has two members or more: give --workdir several folders of runs")
+    out = pathlib.Path(out)
+    records.check_folder(out, option="--out")
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
     first, judged, probs, members, parameters = None, None, {name: [] for name in needed}, [], 0
     for workdir in workdirs:
@@ -94,11 +97,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     for member, share in zip(members, shares, strict=True):
         member["weight"] = float(share)
     mixed = np.tensordot(shares, np.stack(probs[split]), axes=1)
-    out = pathlib.Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error}): give another --out") from error
+    out.mkdir(parents=True, exist_ok=True)
     told = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
     records.write_json(out / "ensemble.json", {**told, **records.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": first.config.data.to_dict()}

@@ -35,11 +35,15 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint="best") -> l
     """
     import numpy as np
 
-    from fer_jax import trained
+    from fer_jax import records, trained
     from fer_jax.datasets import Faces, facts, tables
 
     if format not in FORMATS:
         raise InputError(f"the format is '{format}'; known are {', '.join(FORMATS)}")
+    out = pathlib.Path(out)
+    records.check_folder(out.parent, option="--out")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: give --out a file")
     images = tables.read_pixels(data_path)
     model = trained.load(workdir, checkpoint)
     names = facts.CLASSES if format == "kaggle" else model.classes
@@ -50,7 +54,7 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint="best") -> l
         )
     _, probs = trained.predict(model, Faces(images, np.zeros(len(images), np.int32)))
     probs = np.asarray(probs)[:, [model.classes.index(name) for name in names]]
-    _write(pathlib.Path(out), probs, names, format)
+    _write(out, probs, names, format)
     return np.bincount(probs.argmax(axis=1), minlength=len(names)).tolist()
 
 
@@ -65,6 +69,7 @@ def _write(out, probs, names, format):
         rows = [[number, names[number], *(f"{p:.6f}" for p in row)] for number, row in zip(numbers, probs, strict=True)]
     beside = out.with_name(out.name + ".tmp")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
         os.replace(beside, out)

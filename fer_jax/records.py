@@ -30,6 +30,17 @@ def write_json(path, value) -> None:
     os.replace(beside, path)
 
 
+def check_folder(folder, *, option: str) -> None:
+    """Raises InputError where a folder is not there and cannot be made, or cannot be written; makes nothing.
+
+    option: the flag that names it.
+    """
+    folder = pathlib.Path(folder).absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written: {there} is no folder, or a protected one; give another {option}")
+
+
 def read_json(path, *, what: str, mend: str):
     """Reads a JSON file. Raises InputError, which says what it is and how to mend it, if that fails."""
     try:

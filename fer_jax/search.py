@@ -38,7 +38,7 @@ def search(config, study_dir, *, trials: int):
     """
     import optuna
 
-    from fer_jax import datasets, report
+    from fer_jax import datasets, records, report
     from fer_jax import space as space_lib
 
     if trials < 1:
@@ -48,6 +48,7 @@ def search(config, study_dir, *, trials: int):
         raise InputError("search.space is empty: declare what to search, as configs/r3_search.py does")
     space_lib.check(config, parameters)
     _check_grid(config, parameters)
+    records.check_folder(study_dir, option="--workdir")
     datasets.load(config.data)  # what no trial could mend is said before there is a study of it
     study_dir = pathlib.Path(study_dir)
     study_dir.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics
 
 from fer_jax import config as config_lib
-from fer_jax import ensemble, scoring, train
+from fer_jax import ensemble, scoring, train, trained
 from fer_jax.errors import InputError
 
 
@@ -110,6 +110,13 @@ def test_members_of_other_splits_are_refused(runs, tmp_path):
     with pytest.raises(InputError, match=r"other was trained on another split .* may know faces of the test"):
         ensemble.ensemble([workdirs[0], other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(runs, monkeypatch):
+    _, workdirs = runs
+    monkeypatch.setattr(trained, "load", None)  # calling it would be an error of another kind
+    with pytest.raises(InputError, match=r"config\.json is no folder.*another --out"):
+        ensemble.ensemble(workdirs, workdirs[0] / "config.json" / "out")
 
 
 def test_one_member_is_no_ensemble(runs, tmp_path):

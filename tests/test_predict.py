@@ -69,7 +69,24 @@ def test_a_table_that_cannot_be_used_is_named(run, tmp_path, text, message):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_what_was_there_stays_where_it_cannot_be_written(run, tmp_path):
+@pytest.mark.parametrize(("place", "message"), [("run", "give --out a file"), ("test.csv/out.csv", "another --out")])
+def test_a_place_that_cannot_be_written_is_named_before_the_work(run, monkeypatch, place, message):
     root, _ = run
-    with pytest.raises(InputError, match="give another --out"):
-        predict.predict(root / "run", root / "test.csv", tmp_path / "none" / "out.csv")
+    monkeypatch.setattr(trained, "load", None)  # calling it would be an error of another kind
+    with pytest.raises(InputError, match=message):
+        predict.predict(root / "run", root / "test.csv", root / place)
+
+
+def test_what_cannot_be_written_to_the_end_leaves_what_was_there(run, tmp_path, monkeypatch):
+    root, _ = run
+    out = tmp_path / "new" / "out.csv"
+    predict.predict(root / "run", root / "test.csv", out)
+    before = out.read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(InputError, match=r"No space left on device.*give another --out"):
+        predict.predict(root / "run", root / "test.csv", out, format="csv")
+    assert out.read_text() == before
