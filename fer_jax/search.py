@@ -27,6 +27,10 @@ FAILURES_IN_A_ROW = 10
 logger = logging.getLogger("fer_jax")
 
 
+class _CutOff(BaseException):
+    """An interrupt of a trial, by a name at which Optuna leaves the trial running, to be taken up again."""
+
+
 def search(config, study_dir, *, trials: int):
     """Runs trials until `trials` of them are finished; returns the optuna.Study.
 
@@ -66,6 +70,8 @@ def search(config, study_dir, *, trials: int):
             logger.warning("trial %d cannot be trained: %s", trial.number, error)
             failures.append(error)
             raise
+        except KeyboardInterrupt as interrupt:
+            raise _CutOff from interrupt
 
     def record(study, trial):
         if trial.state in finished:
@@ -77,7 +83,10 @@ def search(config, study_dir, *, trials: int):
 
     if len(study.get_trials(deepcopy=False, states=finished)) < trials:
         # A trial that cannot work, as one pool too many, is recorded as failed, and the search goes on.
-        study.optimize(objective, callbacks=[record], catch=(InputError,))
+        try:
+            study.optimize(objective, callbacks=[record], catch=(InputError,))
+        except _CutOff:
+            raise KeyboardInterrupt from None
     if len(failures) >= FAILURES_IN_A_ROW or not study.get_trials(deepcopy=False, states=finished):
         raise InputError(
             f"{study_dir}: {len(failures)} trials in a row cannot be trained; the last: {failures[-1]}\n"
@@ -135,7 +144,7 @@ def _open(config, parameters, study_dir, optuna):
 
 
 def _revive(study, optuna):
-    """Takes up trials that a process of this machine left when it ended, with the values that they had."""
+    """Takes up trials that a process of this machine, or this one before, left off, with the values that they had."""
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         if trial.user_attrs.get("host") == socket.gethostname() and not _alive(trial.user_attrs.get("pid", -1)):
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -144,6 +153,9 @@ def _revive(study, optuna):
 
 
 def _alive(pid):
+    """Whether another process may be within its trial; a number as ours is of one that ended, as in a container."""
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

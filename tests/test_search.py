@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import search, space
+from fer_jax import records, search, space, train
 from fer_jax.errors import InputError
 
 SPACE = ("width choice 4 8", "rate float 0.0 0.5", "optim.learning_rate log 1e-4 1e-2", "units int 8 24 8")
@@ -110,6 +110,27 @@ def test_a_search_ends_where_no_trial_can_be_trained(tmp_path, caplog):
     assert states == ["fail"] * search.FAILURES_IN_A_ROW
     assert caplog.text.count("cannot be trained") == search.FAILURES_IN_A_ROW
     assert "Traceback" not in caplog.text
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    config, whole = make_config(), train.train
+
+    def interrupted(filled, workdir, on_epoch):
+        def stop(*scores):
+            on_epoch(*scores)
+            raise KeyboardInterrupt
+
+        return whole(filled, workdir, on_epoch=stop)
+
+    monkeypatch.setattr(train, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search.search(config, tmp_path / "study", trials=1)
+    monkeypatch.setattr(train, "train", whole)
+    cut_off, resumed = search.search(config, tmp_path / "study", trials=1).trials
+    assert (cut_off.state.name, resumed.state.name) == ("FAIL", "COMPLETE")
+    assert cut_off.params == resumed.params
+    history = records.read_history(tmp_path / "study" / resumed.user_attrs["workdir"])
+    assert [scores["epoch"] for scores in history] == [1, 2]
 
 
 def test_training_refuses_a_config_that_declares_a_search(tmp_path):
