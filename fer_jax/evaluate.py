@@ -44,11 +44,13 @@ def _main():
     flags = _parse()
     command.start_logging()
     startup.collect_rarely()
-    from fer_jax import scoring, trained
+    from fer_jax import records, scoring, trained
 
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path}
-    config = trained.read_config(workdirs[0])
+    config, *_ = [trained.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
+    if len(workdirs) > 1:
+        records.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
     if config.train.keep_compiled:
         programs.keep_compiled(config.data.cache_dir)
     all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path) for workdir in workdirs]

@@ -123,6 +123,14 @@ def test_two_workdirs_give_a_comparison(run, tmp_path):
     assert str(other) in text
 
 
+def test_a_run_that_is_missing_is_named_before_another_is_scored(run, tmp_path):
+    workdir, _, _ = run
+    result = commands.run("evaluate", "--workdir", workdir, tmp_path / "none", "--split", "train")
+    assert result.returncode == 2
+    assert str(tmp_path / "none" / "config.json") in result.stderr
+    assert not (workdir / "evaluation-train.json").exists()
+
+
 def test_classes_are_matched_by_name():
     faces = datasets.Faces(np.zeros((3, 48, 48, 1), np.uint8), np.array([0, 1, 1], np.int32))
     moved = scoring.by_name(faces, ("sad", "happy"), ("angry", "happy", "sad"))
