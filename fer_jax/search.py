@@ -60,38 +60,7 @@ def search(config, study_dir, *, trials: int):
     if start and not study.get_trials(deepcopy=False):
         study.enqueue_trial(start)
     _revive(study, optuna)
-    finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    failures = []  # those since a trial was last trained
-
-    def objective(trial):
-        try:
-            return _try(trial, config, parameters, study_dir, optuna)
-        except InputError as error:
-            logger.warning("trial %d cannot be trained: %s", trial.number, error)
-            failures.append(error)
-            raise
-        except KeyboardInterrupt as interrupt:
-            raise _CutOff from interrupt
-
-    def record(study, trial):
-        if trial.state in finished:
-            failures.clear()
-        _write(study, config, study_dir, optuna)
-        enough = len(study.get_trials(deepcopy=False, states=finished)) >= trials
-        if enough or len(failures) >= FAILURES_IN_A_ROW:
-            study.stop()
-
-    if len(study.get_trials(deepcopy=False, states=finished)) < trials:
-        # A trial that cannot work, as one pool too many, is recorded as failed, and the search goes on.
-        try:
-            study.optimize(objective, callbacks=[record], catch=(InputError,))
-        except _CutOff:
-            raise KeyboardInterrupt from None
-    if len(failures) >= FAILURES_IN_A_ROW or not study.get_trials(deepcopy=False, states=finished):
-        raise InputError(
-            f"{study_dir}: {len(failures)} trials in a row cannot be trained; the last: {failures[-1]}\n"
-            "mend the config or its search.space, and give another --workdir"
-        )
+    _optimize(study, trials, config, parameters, study_dir)
     _write(study, config, study_dir, optuna)
     for name, why in report.draw_search(study, study_dir).items():
         logger.info("%s is left out: %s", name, why)
@@ -163,6 +132,47 @@ def _alive(pid):
     except PermissionError:
         return True
     return True
+
+
+def _optimize(study, trials, config, parameters, study_dir):
+    """Tries until `trials` are finished. Raises InputError where that leads nowhere."""
+    import optuna
+
+    failures = []  # those since a trial was last trained
+
+    def finished():
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        return len(study.get_trials(deepcopy=False, states=states))
+
+    def objective(trial):
+        try:
+            return _try(trial, config, parameters, study_dir, optuna)
+        except InputError as error:
+            logger.warning("trial %d cannot be trained: %s", trial.number, error)
+            failures.append(error)
+            raise
+        except KeyboardInterrupt as interrupt:
+            raise _CutOff from interrupt
+
+    def record(_, trial):
+        if trial.state != optuna.trial.TrialState.FAIL:
+            failures.clear()
+        _write(study, config, study_dir, optuna)
+        if finished() >= trials or len(failures) >= FAILURES_IN_A_ROW:
+            study.stop()
+
+    if finished() >= trials:
+        return
+    try:
+        # A trial that cannot work, as one pool too many, is recorded as failed, and the search goes on.
+        study.optimize(objective, callbacks=[record], catch=(InputError,))
+    except _CutOff:
+        raise KeyboardInterrupt from None
+    if len(failures) >= FAILURES_IN_A_ROW or not finished():
+        raise InputError(
+            f"{study_dir}: {len(failures)} trials in a row cannot be trained; the last: {failures[-1]}\n"
+            "mend the config or its search.space, and give another --workdir"
+        )
 
 
 def _try(trial, config, parameters, study_dir, optuna):
