@@ -7,7 +7,7 @@ ensemble.json (members and weights) and evaluation-<split>.json, .md, .html and 
 import argparse
 import pathlib
 
-from fer_jax import command, startup
+from fer_jax import command, programs, startup
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
@@ -78,18 +78,17 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     out = pathlib.Path(out)
     records.check_folder(out, option="--out")
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
-    first, judged, probs, members, parameters = None, None, {name: [] for name in needed}, [], 0
-    for workdir in workdirs:
-        model = trained.load(workdir, checkpoint)
-        if first is None:
-            first, judged = model, scoring.load_faces(model)
+    models = [trained.load(workdir, checkpoint) for workdir in workdirs]  # all, before one of them is scored
+    first = models[0]
+    for workdir, model in zip(workdirs[1:], models[1:], strict=True):
         _check_same(workdirs[0], first, workdir, model)
+    judged = scoring.load_faces(first)
+    probs, members = {name: [] for name in needed}, []
+    for workdir, model in zip(workdirs, models, strict=True):
         order = [model.classes.index(name) for name in first.classes]
         for name in needed:
-            faces = judged.splits[name]
-            _, found = trained.predict(model, faces)
+            _, found = trained.predict(model, judged.splits[name])
             probs[name].append(np.asarray(found)[:, order])
-        parameters += params.count(model.variables)
         members.append({"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed})
     shares = np.full(len(members), 1 / len(members))
     if weights == "fitted":
@@ -98,6 +97,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
         member["weight"] = float(share)
     mixed = np.tensordot(shares, np.stack(probs[split]), axes=1)
     out.mkdir(parents=True, exist_ok=True)
+    parameters = sum(params.count(model.variables) for model in models)
     told = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
     records.write_json(out / "ensemble.json", {**told, **records.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": first.config.data.to_dict()}
@@ -126,6 +126,11 @@ def _main():
     flags = _parse()
     command.start_logging()
     startup.collect_rarely()
+    from fer_jax import trained
+
+    config, *_ = [trained.read_config(workdir) for workdir in flags.workdir]
+    if config.train.keep_compiled:
+        programs.keep_compiled(config.data.cache_dir)
     scores = ensemble(flags.workdir, flags.out, weights=flags.weights, split=flags.split, checkpoint=flags.checkpoint)
     print(scores["classification_report"])
     for member in scores["members"]:

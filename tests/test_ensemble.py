@@ -100,15 +100,18 @@ def test_a_member_that_knows_nothing_gets_no_weight():
     np.testing.assert_allclose(weights, [0, 1], atol=1e-4)
 
 
-def test_members_of_other_splits_are_refused(runs, tmp_path):
+def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_path, monkeypatch):
     _, workdirs = runs
     other = tmp_path / "other"
     shutil.copytree(workdirs[0], other)
     config = json.loads((other / "config.json").read_text())
     config["data"]["split"] = "random"
     (other / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(trained, "predict", None)  # no member is scored before
     with pytest.raises(InputError, match=r"other was trained on another split .* may know faces of the test"):
-        ensemble.ensemble([workdirs[0], other], tmp_path / "out")
+        ensemble.ensemble([*workdirs, other], tmp_path / "out")
+    with pytest.raises(InputError, match=r"gone.*config of a run"):
+        ensemble.ensemble([*workdirs, tmp_path / "gone"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
