@@ -128,7 +128,7 @@ def _main():
     startup.collect_rarely()
     from fer_jax import trained
 
-    config, *_ = [trained.read_config(workdir) for workdir in flags.workdir]
+    config = trained.read_config(flags.workdir[0])
     if config.train.keep_compiled:
         programs.keep_compiled(config.data.cache_dir)
     scores = ensemble(flags.workdir, flags.out, weights=flags.weights, split=flags.split, checkpoint=flags.checkpoint)
