@@ -1,13 +1,15 @@
-PYTHON ?= python3
+# PYTHON=<interpreter> chooses another one; a name may be there and not start (a pyenv shim), so each is tried.
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3,$(shell $(name) -c '' 2>/dev/null && echo $(name))))
+STACK := $(shell $(PYTHON) -c 'import sys; print("jax-0.10" if sys.version_info < (3, 12) else "jax-0.12")')
 BIN := .venv/bin
 
 .PHONY: setup demo test lint
 
-setup: .venv/ready
+setup: .venv/ready-$(STACK)
 
-.venv/ready: setup.cfg constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+.venv/ready-$(STACK): setup.cfg constraints/$(STACK).txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints/$(STACK).txt --editable '.[dev]'
 	touch $@
 
 # Trains R1's model 2 on the drawn faces that ship with the code, and evaluates it.

@@ -1,7 +1,7 @@
 """R5's six-convolution CNN: `:adam` (1e-4, batch 64, 30 epochs), and `:sgd` with the same settings.
 
 `:epochs_75`, `:batch_16`, `:rate_2e-4` are the best of its sweep; `:sgd_nesterov` is what SGD can do, at 1e-2.
-Validation, seed 0 (experiments/reports/): `:adam` 0.6409, test 0.6383; `:sgd` 0.2672; `:sgd_nesterov` 0.4548 (10 epochs).
+Validation, seed 0 (experiments/reports/): `:adam` 0.6409, test 0.6383; `:sgd` 0.2672; `:sgd_nesterov` 0.4548 in 10.
 Layers by the published counts (5,810,183 parameters, 5,805,191 trained); the report gives no dropout rate: 0.25 here.
 
 python -m fer_jax.main --config configs/r5_cnn.py:adam --config.data.path=<folder with fer2013.csv>
