@@ -11,6 +11,8 @@ from ml_collections import config_dict
 
 from fer_jax.errors import InputError
 
+# Fields that earlier versions had and that a saved config may still hold: they no longer choose anything.
+RETIRED = ("model.cpu_path",)
 # Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
 # with other values.
 WHERE_NOT_WHAT = ("data.path", "data.votes_path", "data.cache_dir", "train.keep_compiled", "log")
@@ -78,7 +80,6 @@ def _model():
     model.channels = 1  # of `cnn`: 1 (grey) | 3 (grey replicated); pretrained networks always have 3
     model.scaling = "auto"  # auto (cnn: unit; else what the weights expect) | raw (0..255, R1) | unit | symmetric | ...
     model.init = "keras"  # keras (each family's own) | glorot_uniform | he_uniform | he_normal | yilmaz_poli: kernels
-    model.cpu_path = True  # on a CPU, convolutions and pooling by fer_jax/ops; False: XLA's own, as on GPU and TPU
     model.dtype = "float32"  # float32 | bfloat16: of the computation; parameters stay float32
     return model
 
@@ -173,7 +174,8 @@ def from_dict(saved: dict) -> config_dict.ConfigDict:
       InputError: a field that this version does not know.
     """
     config = get_default()
-    known, given = flat(to_dict(config)), flat(saved)
+    known = flat(to_dict(config))
+    given = {name: value for name, value in flat(saved).items() if name not in RETIRED}
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(

@@ -47,10 +47,9 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
     Returns:
       The faces, or None where the disk has no room for their features.
     """
-    extract = jax.jit(
+    extract = ops.jit(
         lambda variables, image: network.apply(variables, image, train=False, method="features"),
         out_shardings=shardings[1],
-        compiler_options=ops.compiler_options(network.backbone.cpu_path),
     )
     backbone = {kind: {"backbone": tree.get("backbone", {})} for kind, tree in variables.items()}
     key = digest([backbone, faces.images])

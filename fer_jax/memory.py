@@ -57,11 +57,9 @@ def check(choice: str) -> None:
         raise InputError(f"train.rematerialize is '{choice}'; known are {', '.join((AUTO, *_CHOICES))}")
 
 
-def compiler_options(choice: str, others: dict | None) -> dict | None:
-    """Returns `others` and what the program of a step needs besides, so that XLA keeps to a choice on this backend."""
-    if choice == "none" or jax.default_backend() != "cpu":
-        return others
-    return (others or {}) | _CPU_COMPILER_OPTIONS
+def compiler_options(choice: str) -> dict | None:
+    """Returns the options that the program of a training step needs, so that XLA keeps to a choice on this backend."""
+    return None if choice == "none" or jax.default_backend() != "cpu" else _CPU_COMPILER_OPTIONS
 
 
 def _activations(apply):

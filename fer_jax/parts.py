@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, losses, patience, phases, pretrained, records, steps
+from fer_jax import augment, datasets, losses, ops, patience, phases, pretrained, records, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax import params as params_lib
@@ -172,6 +172,8 @@ def open_workdir(config, workdir, data, weights=None):
         before = records.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
         if before["data_fingerprint"] != data.fingerprint:
             different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
+        if before.get("cpu_path", facts_now["cpu_path"]) != facts_now["cpu_path"]:
+            logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
         if different:
             lines = "\n  ".join(different)
             raise InputError(

@@ -17,7 +17,7 @@ KEPT_MAX_BYTES = 2 * 2**30  # of compiled programs on the disk; those that were 
 KEPT_FILES = 64  # of programs of steps beside them, each of which has two names
 CPU_FACTS = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
-ENVIRONMENT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+ENVIRONMENT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "FER_JAX_CPU_PATH")
 logger = logging.getLogger("fer_jax")
 
 
@@ -53,13 +53,12 @@ class Kept:
     and the devices. A library that is changed in place keeps its version: set `train.keep_compiled` to False then.
     Where these differ and the lowered program does not, the program is found by that.
 
-    folder: that of `keep_compiled`. facts: all of the run that its steps depend on, as JSON knows it. options: those of
-    the compiler.
+    folder: that of `keep_compiled`. facts: all of the run that its steps depend on, as JSON knows it.
     """
 
-    def __init__(self, folder: pathlib.Path, facts: dict, options: dict | None):
+    def __init__(self, folder: pathlib.Path, facts: dict):
         self._folder = folder / "steps"
-        self._outside = _surroundings() | {"options": options}
+        self._outside = _surroundings()
         self._inside = {"source": _source(), "run": facts}
 
     def compile_beside(self, jitted, args, out) -> futures.Future:

@@ -17,6 +17,7 @@ import platform
 import subprocess
 import sys
 
+from fer_jax import ops
 from fer_jax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -75,6 +76,7 @@ def facts() -> dict:
         "commit": commit(),
         "device": f"{jax.device_count()} x {name}" if jax.device_count() > 1 else name,
         "platform": device.platform,
+        "cpu_path": ops.cpu_path(),
         "processes": jax.process_count(),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},

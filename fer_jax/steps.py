@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import losses, memory, metrics, programs
+from fer_jax import losses, memory, metrics, ops, programs
 from fer_jax import params as params_lib
 
 
@@ -146,13 +146,13 @@ def make_eval_step(model, *, classes, forward=None):
     return eval_step
 
 
-def make_evaluate(model, *, classes, replicated, forward=None, compiler_options=None):
+def make_evaluate(model, *, classes, replicated, forward=None):
     """Returns evaluate(variables, batches) -> (sums, probs [N, K] float32) over all real faces, on the host.
 
     batches: an iterable of batches on the devices; every face whose mask is not 0 counts once. replicated: the
-    sharding that gives every process the whole array. compiler_options: those of `jax.jit`.
+    sharding that gives every process the whole array.
     """
-    eval_step = jax.jit(make_eval_step(model, classes=classes, forward=forward), compiler_options=compiler_options)
+    eval_step = ops.jit(make_eval_step(model, classes=classes, forward=forward))
     gather = jax.jit(lambda probs, mask: (probs, mask), out_shardings=replicated)
 
     def evaluate(variables, batches):

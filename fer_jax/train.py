@@ -85,8 +85,6 @@ class _Training:
         self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
         self._plateau = self._make_plateau()
         self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
-        plain = ops.compiler_options(config.model.cpu_path)
-        self._compiler_options = memory.compiler_options(self._rematerialize, plain)
         self._weights, self._state, self._metrics = weights, None, None
         self._started_at = checkpoints.step("latest") or 0
         self._epoch, self._phase = self._begin()
@@ -169,7 +167,7 @@ class _Training:
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
-            compiler_options=self._compiler_options,
+            jit=functools.partial(ops.jit, options=memory.compiler_options(self._rematerialize)),
         )
         advance = feeder.connect(
             self._train_step(phase, forward),
@@ -185,7 +183,6 @@ class _Training:
             classes=len(parts.data.classes),
             replicated=parts.shardings[1],
             forward=forward,
-            compiler_options=ops.compiler_options(config.model.cpu_path),
         )
         try:
             while self._epoch < phase.last_epoch and not self._stopping.stop:
@@ -208,7 +205,7 @@ class _Training:
             "data": self._parts.data.fingerprint,
             "first_epoch": phase.first_epoch,
         }
-        return programs.Kept(self._kept_dir, facts_of_run, self._compiler_options).compile_beside
+        return programs.Kept(self._kept_dir, facts_of_run).compile_beside
 
     def _say_start(self, split, feeder):
         """Logs and records how long the start took, and does what could wait for its end."""

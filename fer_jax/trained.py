@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, ops, phases, records, steps
+from fer_jax import checkpoint, phases, records, steps
 from fer_jax import config as config_lib
 from fer_jax import input as input_lib
 from fer_jax.errors import InputError
@@ -73,6 +73,5 @@ def predict(trained: Trained, faces, batch_size: int = 256):
         trained.model,
         classes=len(trained.classes),
         replicated=replicated,
-        compiler_options=ops.compiler_options(trained.config.model.cpu_path),
     )
     return evaluate(trained.variables, input_lib.padded_batches(faces, batch_size, sharded))

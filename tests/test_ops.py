@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import lax
 
 from fer_jax import ops
+from fer_jax.errors import InputError
 from fer_jax.models import layers
 from fer_jax.ops import winograd
 
@@ -151,6 +152,29 @@ def test_on_another_backend_everything_is_xlas(monkeypatch):
     assert ops.compiler_options() is None
 
 
+def test_the_switch_of_the_process_gives_everything_to_xla(monkeypatch):
+    (x,) = arrays(6, (8, 12, 12, 3), dtype=np.float32)
+
+    class Convolution(layers.Layers):
+        @nn.compact
+        def __call__(self, x):
+            return layers.max_pool(self.conv(x, "conv", 4, 3), 2, 2)
+
+    def trace():
+        model = Convolution()
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+        return str(jax.make_jaxpr(jax.grad(lambda v: jnp.sum(model.apply(v, x))))(variables))
+
+    with_path = trace()
+    monkeypatch.setenv(ops.SWITCH, "off")
+    assert "select_and_scatter" in trace()
+    assert "select_and_scatter" not in with_path
+    assert ops.compiler_options() is None
+    monkeypatch.setenv(ops.SWITCH, "no")
+    with pytest.raises(InputError, match="FER_JAX_CPU_PATH is 'no'; known are on, off"):
+        ops.cpu_path()
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 7, 9, 3)], ids=str)
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_pooling_and_its_gradient_equal_xlas(kind, shape):
@@ -202,7 +226,7 @@ def test_a_channel_that_does_not_change_stays_finite():
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_the_layer_has_linens_variables_and_results(train):
+def test_the_layer_has_linens_variables_and_results(train, monkeypatch):
     class Network(layers.Layers):
         @nn.compact
         def __call__(self, x):
@@ -210,8 +234,9 @@ def test_the_layer_has_linens_variables_and_results(train):
 
     (x,) = arrays(5, (8, 4, 4, 3), dtype=np.float32)
     results = []
-    for cpu_path in (True, False):
-        model = Network(cpu_path=cpu_path)
+    for choice in ops.CHOICES:
+        monkeypatch.setenv(ops.SWITCH, choice)
+        model = Network()
         variables = model.init(jax.random.key(0), x)
         np.testing.assert_array_equal(variables["batch_stats"]["bn"]["mean"], 0)
         results.append((variables, *model.apply(variables, x, mutable=["batch_stats"])))

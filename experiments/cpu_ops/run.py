@@ -84,10 +84,7 @@ def convolution_row(taps, shape, rim, names):
     ways = {name: functools.partial(WAYS[name], padding=padding) for name in names}
     row = {"kernel": taps, "rim": rim, "shape": shape, "GFs": {}}
     for part, of in PARTS.items():
-        compiled = {
-            name: jax.jit(functools.partial(of, way), compiler_options=ops.compiler_options())
-            for name, way in ways.items()
-        }
+        compiled = {name: ops.jit(functools.partial(of, way)) for name, way in ways.items()}
         row["GFs"][part] = {name: operations / s / 1e9 for name, s in interleaved(compiled, args).items()}
     row["error"] = errors(ways, exact, args)
     return row
@@ -121,7 +118,8 @@ def time_step(without):
     if "winograd" in without:
         winograd.pays = lambda *_: False
     config = model_2()
-    config.model.cpu_path = "path" not in without
+    if "path" in without:
+        os.environ[ops.SWITCH] = "off"
     (phase,) = phases.make(config, 7, steps_per_epoch=225)
     rng = np.random.default_rng(0)
     batch = {
@@ -130,10 +128,10 @@ def time_step(without):
         "mask": jnp.ones(128),
     }
     state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1)))()
-    step = jax.jit(
+    jit = jax.jit if "options" in without else ops.jit
+    step = jit(
         steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1)),
         donate_argnums=0,
-        compiler_options=ops.compiler_options("options" not in without),
     )
     seconds = []
     for _ in range(TRIALS + 1):

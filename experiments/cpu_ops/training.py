@@ -2,13 +2,14 @@
 
 python experiments/cpu_ops/training.py --data_path <folder with fer2013.csv> --config configs/cnn.py:model_2
 
-Trains with `model.cpu_path` and without it, from the same seeds, and writes the scores of each epoch and their
+Trains with FER_JAX_CPU_PATH on and off, from the same seeds, and writes the scores of each epoch and their
 differences, and how far the gradients of the first batch differ by layer. Runs that were cut off go on. Adds the config
 to training.json beside this file. Scores are of the validation split.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -30,8 +31,8 @@ def train(options, seed, cpu_path):
     workdir = pathlib.Path(options.runs) / f"{pathlib.Path(options.config.replace(':', '-')).stem}-{seed}-{cpu_path}"
     command = [sys.executable, "-m", "fer_jax.main", "--config", options.config, f"--workdir={workdir}"]
     command += [f"--config.data.path={options.data_path}", f"--config.train.epochs={options.epochs}"]
-    command += [f"--config.seed={seed}", f"--config.model.cpu_path={cpu_path}", "--config.data.feeder=resident"]
-    subprocess.run(command, check=True, cwd=ROOT)
+    command += [f"--config.seed={seed}", "--config.data.feeder=resident"]
+    subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {ops.SWITCH: cpu_path})
     return workdir, [{name: epoch[name] for name in SCORES} for epoch in records.read_history(workdir)]
 
 
@@ -47,7 +48,7 @@ def gradient_differences(workdir):
     }
 
     def gradients(cpu_path):
-        config.model.cpu_path = cpu_path
+        os.environ[ops.SWITCH] = cpu_path
         # One step of plain descent at rate 1 takes the gradient off the parameters.
         config.optim.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"})
         (phase,) = phases.make(config, len(datasets.facts.CLASSES), steps_per_epoch=1)
@@ -55,10 +56,10 @@ def gradient_differences(workdir):
             lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), datasets.facts.IMAGE_SHAPE)
         )()
         step = steps.make_train_step(phase.model, phase.tx, classes=len(datasets.facts.CLASSES), key=jax.random.key(1))
-        after, _ = jax.jit(step, compiler_options=ops.compiler_options(cpu_path))(state, batch)
+        after, _ = ops.jit(step)(state, batch)
         return jax.tree.map(lambda old, new: np.asarray(old - new, np.float64), state.params, after.params)
 
-    with_it, without = gradients(True), gradients(False)
+    with_it, without = gradients("on"), gradients("off")
     # By layer: the gradient of a bias before a batch normalization is 0 but for rounding.
     return {layer: _difference(with_it[layer], part) for layer, part in without.items()}
 
@@ -78,7 +79,7 @@ def main():
     parser.add_argument("--runs", default=str(ROOT / "runs" / "cpu_ops"), help="default: %(default)s")
     options, rows = parser.parse_args(), []
     for seed in options.seeds:
-        (workdir, on), (_, off) = (train(options, seed, cpu_path) for cpu_path in (True, False))
+        (workdir, on), (_, off) = (train(options, seed, cpu_path) for cpu_path in ops.CHOICES)
         rows.append({"seed": seed, "with": on, "without": off})
         print(json.dumps({"seed": seed, "with": on[-1], "without": off[-1]}), flush=True)
     last = [[row[which][-1]["validation_accuracy"] for row in rows] for which in ("with", "without")]

@@ -68,8 +68,7 @@ def measure(network: str, choice: str) -> dict:
     step = steps.make_train_step(
         phase.model, phase.tx, classes=CLASSES, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
     )
-    options = memory.compiler_options(choice, ops.compiler_options(config.model.cpu_path))
-    compiled = jax.jit(step, donate_argnums=0, compiler_options=options).lower(state, batch).compile()
+    compiled = ops.jit(step, donate_argnums=0, options=memory.compiler_options(choice)).lower(state, batch).compile()
     before, seconds = memory.peak_mib(), []
     for _ in range(TRIALS + 1):
         started = time.perf_counter()

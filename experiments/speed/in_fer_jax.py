@@ -2,7 +2,9 @@
 
 import functools
 import importlib.metadata
+import os
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -30,7 +32,7 @@ class System:
         config = config_lib.from_dict(spec["config"])
         self._every = config.log.every_steps
         self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
-        self._compiler_options = ops.compiler_options(config.model.cpu_path)
+        self._jit = functools.partial(ops.jit, options=memory.compiler_options(self._rematerialize))
         self._shardings = steps.make_shardings()
         self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
         self._classes, self._batch = spec["classes"], spec["batch"]
@@ -71,13 +73,10 @@ class System:
             key=self._keys["dropout"],
             shardings=self._shardings,
             steps_per_dispatch=0,
-            compiler_options=memory.compiler_options(self._rematerialize, self._compiler_options),
+            jit=self._jit,
         )
         self._advance = feeder.connect(self._train_step())
-        self._eval_step = jax.jit(
-            steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward),
-            compiler_options=self._compiler_options,
-        )
+        self._eval_step = ops.jit(steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward))
         self._resident = list(input_lib.padded_batches(self._faces, self._batch, self._shardings[0]))
 
     def _train_step(self):
@@ -123,8 +122,7 @@ class System:
 
     def describe(self) -> dict:
         """Returns the temporary memory of the compiled step, its work, and what the features took once."""
-        options = memory.compiler_options(self._rematerialize, self._compiler_options)
-        step = jax.jit(self._train_step(), donate_argnums=0, compiler_options=options)
+        step = self._jit(self._train_step(), donate_argnums=0)
         needs = step.lower(self.state, self._resident[0]).compile().memory_analysis()
         return {
             "temporary_MiB": needs.temp_size_in_bytes / 2**20 if needs else None,
@@ -139,7 +137,6 @@ def step_flops(spec) -> float:
     They are those of XLA's own convolutions, whichever way they are then computed.
     """
     config = config_lib.from_dict(spec["config"])
-    config.model.cpu_path = False
     (phase,) = phases.make(config, spec["classes"], steps_per_epoch=1)
     shape = (spec["batch"],)
     batch = {
@@ -150,4 +147,5 @@ def step_flops(spec) -> float:
     step = steps.make_train_step(
         phase.model, phase.tx, classes=spec["classes"], key=jax.random.key(0), frozen=phase.frozen
     )
-    return jax.jit(step).lower(phase.abstract, batch).cost_analysis()["flops"]
+    with mock.patch.dict(os.environ, {ops.SWITCH: "off"}):
+        return jax.jit(step).lower(phase.abstract, batch).cost_analysis()["flops"]

@@ -11,15 +11,14 @@ import importlib
 import jax
 import numpy as np
 
+from fer_jax import ops
 from fer_jax.errors import InputError
 
 FEEDERS = ("tfdata", "resident")
 SUMS = ("loss", "count", "correct")
 
 
-def make(
-    name: str, *, faces, order, policy, key, shardings, steps_per_dispatch: int, compiler_options: dict | None = None
-):
+def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch: int, jit=ops.jit):
     """Builds a feeder of a training split.
 
     Args:
@@ -30,7 +29,7 @@ def make(
       key: draws the augmentation, together with the step.
       shardings: (batch, replicated) shardings of the mesh.
       steps_per_dispatch: steps that run as one program (resident); 0 chooses by the device.
-      compiler_options: those of `jax.jit` for the program of a step.
+      jit: the `ops.jit` of a step, with its own compiler options.
 
     Returns:
       A feeder with `wait_seconds`, the time that steps have waited for data so far, and
@@ -52,7 +51,7 @@ def make(
         key=key,
         shardings=shardings,
         steps_per_dispatch=steps_per_dispatch,
-        compiler_options=compiler_options,
+        jit=jit,
     )
 
 

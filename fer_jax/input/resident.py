@@ -20,9 +20,9 @@ class Feeder:
 
     wait_seconds = 0.0  # nothing is waited for: the faces are where the step runs
 
-    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, compiler_options=None):
+    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, jit):
         self._order, self._policy, self._key = order, policy, key
-        self._compiler_options = compiler_options
+        self._jit = functools.partial(jit, donate_argnums=0, out_shardings=shardings[1])
         self._sharding, self._replicated = shardings
         self._images = input_lib.put(faces.images, self._replicated)
         self._labels = input_lib.put(faces.labels, self._replicated)
@@ -63,10 +63,7 @@ class Feeder:
         def many(carry, given, images, labels):
             return jax.lax.scan(lambda carry, now: (one(carry, now, images, labels), None), carry, given)[0]
 
-        jit = functools.partial(
-            jax.jit, donate_argnums=0, out_shardings=self._replicated, compiler_options=self._compiler_options
-        )
-        held, single, several = (self._images, self._labels), jit(one), jit(many)
+        held, single, several = (self._images, self._labels), self._jit(one), self._jit(many)
         first = min(steps, self._steps_per_dispatch) if state is not None else 0
         if first:
             total = programs.shapes(input_lib.zero_sums(self._replicated), self._replicated)

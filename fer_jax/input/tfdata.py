@@ -24,10 +24,11 @@ AHEAD = 2  # batches that are on their way to the devices while a step runs
 class Feeder:
     """See `fer_jax.input.make`."""
 
-    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, compiler_options=None):
+    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, jit):
         del steps_per_dispatch  # a step of this feeder is a dispatch: its batch comes from the host
         self._faces, self._order, self._policy, self._key = faces, order, policy, key
-        (self._sharding, self._replicated), self._compiler_options = shardings, compiler_options
+        self._sharding, self._replicated = shardings
+        self._jit = functools.partial(jit, donate_argnums=0, out_shardings=self._replicated)
         self._size_px = faces.images.shape[1]
         self._uniform = jax.jit(self._draw, static_argnums=1)
         self.wait_seconds, self._stream, self._program = 0.0, None, None
@@ -108,9 +109,7 @@ class Feeder:
         """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
         del steps  # each is a dispatch
 
-        @functools.partial(
-            jax.jit, donate_argnums=0, out_shardings=self._replicated, compiler_options=self._compiler_options
-        )
+        @self._jit
         def single(state, total, batch):
             state, sums = train_step(state, batch)
             return state, jax.tree.map(jnp.add, total, sums)

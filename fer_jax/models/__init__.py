@@ -58,7 +58,6 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
         "dtype": jnp.dtype(model.dtype),
         "stored": stored,
         "kernel_init": layers.make_init(model.init),
-        "cpu_path": model.cpu_path,
     }
     if model.name == "cnn":
         scaling = "unit" if model.scaling == "auto" else model.scaling

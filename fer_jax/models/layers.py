@@ -42,13 +42,11 @@ class Layers(nn.Module):
       dtype: of the computation; parameters stay float32.
       stored: paths (`backbone/conv1_bn`) of the BatchNorms that use their stored statistics in training too.
       kernel_init: of all kernels; None: the family's own.
-      cpu_path: whether convolutions and 2x2 pooling on a CPU are those of `fer_jax.ops`.
     """
 
     dtype: jnp.dtype = jnp.float32
     stored: frozenset[str] = frozenset()
     kernel_init: Callable | None = None
-    cpu_path: bool = True
 
     def conv(self, x, name, filters, kernel, *, strides=1, padding="SAME", use_bias=True, init=GLOROT, **options):
         """A convolution; kernel and strides: a number or a pair; padding: 'SAME', 'VALID' or pairs (before, after)."""
@@ -60,7 +58,7 @@ class Layers(nn.Module):
             use_bias=use_bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init or init,
-            conv_general_dilated=ops.conv if self.cpu_path else lax.conv_general_dilated,
+            conv_general_dilated=ops.conv if ops.cpu_path() else lax.conv_general_dilated,
             name=name,
             **options,
         )(x)
@@ -75,7 +73,7 @@ class Layers(nn.Module):
         """A batch normalization; the momentum is the share of the old running statistics that stays."""
         stored = not train or "/".join((*self.path, name)) in self.stored
         common = {"momentum": momentum, "epsilon": epsilon, "use_scale": scale, "dtype": self.dtype, "name": name}
-        if self.cpu_path and ops.on_cpu() and not stored:
+        if ops.cpu_path() and not stored:
             return _BatchNorm(**common)(x)
         return nn.BatchNorm(use_running_average=stored, **common)(x)
 
@@ -122,22 +120,22 @@ def zero_pad(x, before: int, after: int | None = None):
     return jnp.pad(x, ((0, 0), rim, rim, (0, 0)))
 
 
-def max_pool(x, size: int, strides: int, padding="VALID", *, cpu_path: bool = False):
+def max_pool(x, size: int, strides: int, padding="VALID"):
     """Keras's MaxPooling2D; 'SAME' pads with minus infinity."""
-    if cpu_path and _is_2x2(size, strides, padding):
+    if _is_2x2(size, strides, padding):
         return ops.pool_2x2(x, "max")
     return nn.max_pool(x, (size, size), (strides, strides), padding)
 
 
-def avg_pool(x, size: int, strides: int, padding="VALID", *, cpu_path: bool = False):
+def avg_pool(x, size: int, strides: int, padding="VALID"):
     """Keras's AveragePooling2D: at the rim it divides by the number of real cells."""
-    if cpu_path and _is_2x2(size, strides, padding):
+    if _is_2x2(size, strides, padding):
         return ops.pool_2x2(x, "avg")
     return nn.avg_pool(x, (size, size), (strides, strides), padding, count_include_pad=False)
 
 
 def _is_2x2(size, strides, padding):
-    return ops.on_cpu() and size == strides == 2 and padding == "VALID"
+    return ops.cpu_path() and size == strides == 2 and padding == "VALID"
 
 
 def make_init(name: str):

@@ -133,7 +133,7 @@ class Stack(layers_lib.Layers):
                 raise InputError(
                     f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
                 )
-            return POOLS[layer.kind](x, 2, 2, cpu_path=self.cpu_path)
+            return POOLS[layer.kind](x, 2, 2)
         if layer.kind == "dropout":
             return self.dropout(x, layer.rate, train=train)
         plain = {

@@ -18,7 +18,7 @@ class VGG(layers.Layers):
         for block, (count, filters) in enumerate(zip(self.convolutions, (64, 128, 256, 512, 512), strict=True), 1):
             for number in range(1, count + 1):
                 x = nn.relu(self.conv(x, f"block{block}_conv{number}", filters, 3))
-            x = layers.max_pool(x, 2, 2, cpu_path=self.cpu_path)
+            x = layers.max_pool(x, 2, 2)
         return x
 
 

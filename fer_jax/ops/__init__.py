@@ -1,43 +1,67 @@
-"""Operations that XLA is slow at on a CPU, done another way there; on a GPU or a TPU they are XLA's own.
+"""Faster CPU kernels and the compiler options for them; other backends use XLA's own.
 
-Speeds and what was tried: experiments/cpu_ops/.
+`FER_JAX_CPU_PATH=off` in the environment of a process gives a CPU XLA's kernels and options too. Set it before the
+process starts: what is compiled already stays as it is. Speeds and what was tried: experiments/cpu_ops/.
 """
 
 import functools
+import os
 
 import jax
 
+from fer_jax import faulty_releases
+from fer_jax.errors import InputError
 from fer_jax.ops.convolution import conv
 from fer_jax.ops.dropout import keep_mask
 from fer_jax.ops.normalization import batch_norm
 from fer_jax.ops.pooling import pool_2x2
 
-__all__ = ["batch_norm", "compiler_options", "conv", "keep_mask", "on_cpu", "pool_2x2"]
+__all__ = ["batch_norm", "compiler_options", "conv", "cpu_path", "jit", "keep_mask", "on_cpu", "pool_2x2"]
 
-# Single convolutions by Eigen instead of YNNPACK, which loses by several of our shapes; and barriers that hold until
-# the code is made, since a producer that is fused into strided reads is computed again at each of them.
-_CPU_COMPILER_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": ",".join(
-        f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT")
-    ),
-    "xla_disable_hlo_passes": "cse_barrier_expander",
-}
+SWITCH = "FER_JAX_CPU_PATH"
+CHOICES = ("on", "off")
+FUSIONS = ("DOT", "REDUCE", "INDIVIDUAL_DOT")
 
 
 def on_cpu() -> bool:
-    """Whether the operations of this package are for this backend."""
+    """Whether arrays live on a CPU."""
     return jax.default_backend() == "cpu"
 
 
-def compiler_options(enabled: bool = True) -> dict | None:
-    """Returns what `jax.jit(..., compiler_options=)` should be given on this backend; None where that is nothing."""
-    return _supported_options() if enabled and on_cpu() else None
+def cpu_path() -> bool:
+    """Whether this process computes by the kernels of this package: on a CPU, unless FER_JAX_CPU_PATH is off.
+
+    Raises:
+      InputError: FER_JAX_CPU_PATH is neither on nor off.
+    """
+    choice = os.environ.get(SWITCH, "on")
+    if choice not in CHOICES:
+        raise InputError(f"{SWITCH} is '{choice}'; known are {', '.join(CHOICES)}")
+    return choice == "on" and on_cpu()
+
+
+def jit(fun, *, options: dict | None = None, **settings):
+    """`jax.jit` with the compiler options of this backend, and `options` over them."""
+    return jax.jit(fun, compiler_options=(compiler_options() or {}) | (options or {}) or None, **settings)
+
+
+def compiler_options() -> dict | None:
+    """Returns what `jit` gives XLA on this backend; None where that is nothing."""
+    return _supported_options() if cpu_path() else None
 
 
 @functools.cache
 def _supported_options():
+    # Single convolutions by Eigen instead of YNNPACK, which loses by several of our shapes; and barriers that hold
+    # until the code is made, since a producer that is fused into strided reads is computed again at each of them.
+    options = {
+        faulty_releases.FUSION_FLAG: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in FUSIONS),
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+    }
+    if faulty_releases.find_fault():
+        options[faulty_releases.FUSION_FLAG] = faulty_releases.SAFE_FUSIONS
     try:
-        jax.jit(lambda: 0, compiler_options=_CPU_COMPILER_OPTIONS).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:  # experimental options: another jaxlib may not know them
         return None
-    return _CPU_COMPILER_OPTIONS
+    return options
