@@ -1,14 +1,18 @@
 # PYTHON=<interpreter> chooses another one; a name may be there and not start (a pyenv shim), so each is tried.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3,$(shell $(name) -c '' 2>/dev/null && echo $(name))))
+VENV ?= .venv
 STACK := $(shell $(PYTHON) -c 'import sys; print("jax-0.10" if sys.version_info < (3, 12) else "jax-0.12")')
-BIN := .venv/bin
+BIN := $(VENV)/bin
+# What depends on the versions of Python and JAX; the rest is tested on one of the stacks.
+STACK_TESTS := tests/test_faulty_releases.py tests/test_golden.py tests/test_losses.py tests/test_ops.py \
+  tests/test_optim.py tests/test_steps.py tests/test_training_like_keras.py tests/models
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test test-stack lint
 
-setup: .venv/ready-$(STACK)
+setup: $(VENV)/ready-$(STACK)
 
-.venv/ready-$(STACK): setup.cfg constraints/$(STACK).txt
-	$(PYTHON) -m venv --clear .venv
+$(VENV)/ready-$(STACK): setup.cfg constraints/$(STACK).txt
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/$(STACK).txt --editable '.[dev]'
 	touch $@
 
@@ -22,6 +26,10 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --durations=10 --cov=fer_jax --cov-report=term
+
+# For a second stack: make test-stack PYTHON=<another interpreter> VENV=.venv-other
+test-stack: setup
+	$(BIN)/python -m pytest -n 2 --durations=10 $(STACK_TESTS)
 
 lint: setup
 	$(BIN)/ruff check --fix .
