@@ -131,10 +131,11 @@ def _train():
     train.epochs = 50
     train.steps_per_dispatch = 0  # of the resident feeder: steps that run as one program; 0: 25, or 1 on a CPU
     train.monitor = "validation_accuracy"  # chooses the best checkpoint: validation_{accuracy,macro_f1,loss}
-    train.early_stopping = config_dict.ConfigDict()  # Keras's EarlyStopping on `monitor`
+    train.early_stopping = config_dict.ConfigDict()  # Keras's EarlyStopping, in each phase by itself
+    train.early_stopping.monitor = ""  # validation_{accuracy,macro_f1,loss}; empty: that of train.monitor
     train.early_stopping.patience_epochs = 0  # 0: off
     train.early_stopping.min_delta = 0.0
-    train.early_stopping.restore_best = True
+    train.early_stopping.restore_best = True  # where it is on, a phase ends with the variables of the best checkpoint
     train.checkpoint_every_epochs = 1
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
     train.rematerialize = "auto"  # none | activations | segments: what is computed twice, to need less memory; auto:

@@ -6,6 +6,7 @@ They stand in the place of the faces' images, so that the feeders and the steps 
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import logging
 import os
 import pathlib
@@ -15,9 +16,10 @@ import jax
 import numpy as np
 
 from fer_jax import input as input_lib
-from fer_jax import ops
+from fer_jax import ops, programs
 from fer_jax.progress import Progress
 
+SOURCE, LIBRARIES = ("models", "ops"), ("jax", "jaxlib", "flax")  # what computes the features
 FORWARD = "classify"  # the method of the network that takes features
 logger = logging.getLogger("fer_jax")
 
@@ -42,7 +44,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
       batch_size: faces at a time.
       shardings: (batch, replicated).
       cache_dir: where features are kept, in a file named by what they depend on: the backbone's weights, the faces,
-        and what stands before and behind the backbone.
+        what stands before and behind the backbone, and the code and libraries that compute them.
 
     Returns:
       The faces, or None where the disk has no room for their features.
@@ -54,6 +56,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
     backbone = {kind: {"backbone": tree.get("backbone", {})} for kind, tree in variables.items()}
     key = digest([backbone, faces.images])
     around = (network.preprocess, type(network.backbone).__name__, network.backbone.dtype, network.neck.layers)
+    around = (*around, programs.source_digest(*SOURCE), ops.cpu_path(), *map(importlib.metadata.version, LIBRARIES))
     made_by = hashlib.sha256(repr(around).encode()).hexdigest()[:8]
     path = pathlib.Path(cache_dir).expanduser() / "features" / f"{key}-{made_by}.npy"
     shape = jax.eval_shape(extract, variables, faces.images[:batch_size]).shape

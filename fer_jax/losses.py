@@ -79,10 +79,12 @@ def l2(params):
 def balanced_class_weights(counts):
     """Returns the weight of each class [K] float32, n / (K n_k): scikit-learn's `class_weight="balanced"` (R1).
 
-    counts [K]: faces per class in the training split, all over 0.
+    counts [K]: faces of each class that an epoch shows. A class without any weighs 0 and is not counted in K.
     """
-    counts = jnp.asarray(counts, jnp.float32)
-    return jnp.sum(counts) / (counts.shape[0] * counts)
+    counts = np.asarray(counts, np.float64)
+    shown = counts > 0
+    weights = np.divide(counts.sum(), shown.sum() * counts, out=np.zeros_like(counts), where=shown)
+    return jnp.asarray(weights, jnp.float32)
 
 
 def class_balanced_weights(counts, beta: float):
@@ -92,8 +94,10 @@ def class_balanced_weights(counts, beta: float):
     would be by the number of faces.
     """
     counts = np.asarray(counts, np.float64)
-    weights = -1 / np.expm1(counts * math.log(beta)) if beta else np.ones_like(counts)
-    return jnp.asarray(weights * len(weights) / weights.sum(), jnp.float32)
+    shown = counts > 0
+    missing = -np.expm1(counts * math.log(beta)) if beta else np.ones_like(counts)
+    weights = np.divide(1.0, missing, out=np.zeros_like(counts), where=shown)
+    return jnp.asarray(weights * shown.sum() / weights.sum(), jnp.float32)
 
 
 def class_weights(section, counts):

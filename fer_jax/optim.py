@@ -40,22 +40,52 @@ def make_schedule(optim, *, steps_per_epoch: int, epochs: int):
 def make(optim, *, steps_per_epoch: int, epochs: int):
     """Returns (tx, lr_fn): an optax transformation and the schedule that it follows.
 
+    `tx.update(grads, state, params, lr_scale=1.0)`: lr_scale [] is what the plateau rule has left of the rate.
+
     Raises:
       InputError: an unknown optimizer or schedule.
     """
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    rate = scale_by_rate(lr_fn)
     if optim.name == "adam":
-        rule = scale_by_keras_adam()
+        rule = [scale_by_keras_adam(), rate]
     elif optim.name == "sgd":
-        rule = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
+        # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
+        rule = [rate, optax.trace(decay=optim.momentum, nesterov=optim.nesterov)] if optim.momentum else [rate]
     else:
         raise InputError(f"optim.name is '{optim.name}'; known are {', '.join(OPTIMIZERS)}")
-    parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-    parts.append(rule)
-    if optim.weight_decay:
-        parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
-    parts.append(optax.scale_by_learning_rate(lr_fn))
-    return optax.chain(*parts), lr_fn
+    clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
+    decay = [add_decayed_weights(lr_fn, optim.weight_decay)] if optim.weight_decay else []
+    return optax.chain(*clip, *rule, *decay), lr_fn
+
+
+def scale_by_rate(lr_fn):
+    """Returns what multiplies updates by minus the learning rate of the step, `lr_fn(step) * lr_scale`."""
+
+    def update(updates, state, params=None, *, lr_scale=1.0, **_):
+        del params
+        rate = -lr_fn(state.count)
+        updates = jax.tree.map(lambda u: (rate * u * lr_scale).astype(u.dtype), updates)
+        return updates, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(_count_steps, update)
+
+
+def add_decayed_weights(lr_fn, weight_decay: float):
+    """Returns what shrinks every kernel by its share `weight_decay` times the rate: decoupled, as in Keras."""
+
+    def update(updates, state, params, *, lr_scale=1.0, **_):
+        shrink = weight_decay * lr_fn(state.count) * lr_scale
+        mask = params_lib.kernel_mask(params)
+        updates = jax.tree.map(lambda u, p, kernel: u - shrink * p if kernel else u, updates, params, mask)
+        return updates, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(_count_steps, update)
+
+
+def _count_steps(params):
+    del params
+    return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
 
 
 def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, eps: float = ADAM_EPSILON):

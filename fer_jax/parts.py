@@ -121,7 +121,7 @@ def _check(config):
         raise InputError(f"loss.label_smoothing is {config.loss.label_smoothing}: give 0 to under 1")
     if config.data.feeder not in input_lib.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(input_lib.FEEDERS)}")
-    for monitor in (train.monitor, config.optim.plateau.monitor):
+    for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):
         patience.direction(monitor)
 
 

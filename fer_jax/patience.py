@@ -24,8 +24,25 @@ def direction(monitor: str) -> int:
 
 
 @dataclasses.dataclass
+class Best:
+    """The best epoch of a run, as Keras's ModelCheckpoint(save_best_only=True) chooses it."""
+
+    monitor: str
+    value: float | None = None
+    epoch: int = 0
+
+    def update(self, epoch: int, scores: dict) -> bool:
+        """Counts one epoch (from 1); returns whether it is the best so far. A NaN never is."""
+        value = scores[self.monitor] * direction(self.monitor)
+        improved = _improves(value, self.value)
+        if improved:
+            self.value, self.epoch = value, epoch
+        return improved
+
+
+@dataclasses.dataclass
 class EarlyStopping:
-    """Keeps the best epoch and says when to stop. `patience_epochs` 0 never stops."""
+    """Says when to stop a phase: after `patience_epochs` without an improvement. 0 never stops."""
 
     monitor: str
     patience_epochs: int = 0
@@ -34,19 +51,17 @@ class EarlyStopping:
     best_epoch: int = 0
     wait: int = 0
 
-    def update(self, epoch: int, scores: dict) -> bool:
-        """Counts one epoch (from 1); returns whether it is the best so far. A NaN never is."""
+    def update(self, epoch: int, scores: dict) -> None:
+        """Counts one epoch (from 1); a NaN is no improvement."""
         value = scores[self.monitor] * direction(self.monitor)
-        improved = not math.isnan(value) and (self.best is None or value - self.min_delta > self.best)
-        if improved:
+        if _improves(value, self.best, self.min_delta):
             self.best, self.best_epoch, self.wait = value, epoch, 0
         else:
             self.wait += 1
-        return improved
 
     def start_phase(self) -> None:
-        """Counts anew, as each call of Keras's `fit` does; the best epoch stays."""
-        self.wait = 0
+        """Forgets the best and the wait, as each call of Keras's `fit` does."""
+        self.best, self.best_epoch, self.wait = None, 0, 0
 
     @property
     def stop(self) -> bool:
@@ -58,7 +73,8 @@ class EarlyStopping:
 class Plateau:
     """Cuts the learning rate by `factor` after `patience_epochs` without an improvement. 0 never cuts.
 
-    `scale` is the product of all cuts, no smaller than `min_scale`.
+    `scale` is the product of all cuts, no smaller than `min_scale`. A NaN is no improvement, in the first epoch either,
+    where Keras 3 takes it as the best.
     """
 
     monitor: str
@@ -78,7 +94,7 @@ class Plateau:
         if self.cooldown:
             self.cooldown -= 1
             self.wait = 0
-        if self.best is None or value - self.min_delta > self.best:
+        if _improves(value, self.best, self.min_delta):
             self.best, self.wait = value, 0
         elif self.patience_epochs and not self.cooldown:
             self.wait += 1
@@ -88,12 +104,23 @@ class Plateau:
         return self.scale
 
 
-def state(waiting) -> dict:
-    """Returns the state of an EarlyStopping or a Plateau as JSON-able values."""
-    return dataclasses.asdict(waiting)
+def _improves(value, best, min_delta=0.0):
+    return not math.isnan(value) and (best is None or value - min_delta > best)
 
 
-def restore(waiting, saved: dict) -> None:
-    """Puts a saved state back."""
-    for name, value in saved.items():
-        setattr(waiting, name, value)
+COUNTERS = {
+    Best: ("value", "epoch"),
+    EarlyStopping: ("best", "best_epoch", "wait"),
+    Plateau: ("scale", "best", "wait", "cooldown"),
+}
+
+
+def state(rule) -> dict:
+    """Returns what a Best, an EarlyStopping or a Plateau has counted, as JSON-able values."""
+    return {name: getattr(rule, name) for name in COUNTERS[type(rule)]}
+
+
+def restore(rule, saved: dict) -> None:
+    """Puts a saved state back; other entries, which earlier versions wrote, are left alone."""
+    for name in COUNTERS[type(rule)]:
+        setattr(rule, name, saved[name])

@@ -17,6 +17,7 @@ class Phase:
 
     first_epoch, last_epoch: from 1, both included; first_step: steps taken before it. frozen: paths of the layers that
     are held; backbone_frozen: all of the backbone is, with its statistics, so its features never change.
+    learning_rate: the peak of lr_fn.
     abstract: the training state as shapes.
     """
 
@@ -28,6 +29,7 @@ class Phase:
     backbone_frozen: bool
     tx: object
     lr_fn: object
+    learning_rate: float
     abstract: steps.TrainState
 
 
@@ -71,7 +73,7 @@ def _phase(config, classes, section, frozen, *, epochs, steps_per_epoch, params)
     tx, lr_fn = optim.make(section, steps_per_epoch=steps_per_epoch, epochs=last - first + 1)
     abstract = steps.abstract_state(model, tx, facts.IMAGE_SHAPE, steps.make_shardings()[1], frozen)
     first_step = (first - 1) * steps_per_epoch
-    return Phase(first, last, first_step, model, frozen, backbone_frozen, tx, lr_fn, abstract)
+    return Phase(first, last, first_step, model, frozen, backbone_frozen, tx, lr_fn, section.learning_rate, abstract)
 
 
 def of_epoch(phases: tuple[Phase, ...], epoch: int) -> Phase:

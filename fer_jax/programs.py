@@ -59,7 +59,7 @@ class Kept:
     def __init__(self, folder: pathlib.Path, facts: dict):
         self._folder = folder / "steps"
         self._outside = _surroundings()
-        self._inside = {"source": _source(), "run": facts}
+        self._inside = {"source": source_digest(), "run": facts}
 
     def compile_beside(self, jitted, args, out) -> futures.Future:
         """Like the function of that name, but loads the program where it was made before."""
@@ -131,10 +131,10 @@ class Kept:
             logger.debug("the program of a step is not kept for this command: %s", error)
 
 
-def _source() -> str:
-    """Returns a digest of this package's source."""
+def source_digest(*folders: str) -> str:
+    """Returns a digest of this package's source, or of those of its folders that are named."""
     package, digest = pathlib.Path(__file__).parent, hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for folder in folders or ("",) for path in (package / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(package)}:{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()
 

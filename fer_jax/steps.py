@@ -99,6 +99,7 @@ def make_train_step(
         )
 
     apply = memory.rematerialize(apply, rematerialize)
+    tx = optax.with_extra_args_support(tx)
 
     def loss_fn(params, held, state, batch):
         dropout_key = jax.random.fold_in(key, state.step)
@@ -118,8 +119,7 @@ def make_train_step(
     def train_step(state, batch):
         params, held = params_lib.split(state.params, frozen)
         (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, held, state, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, params)
-        updates = jax.tree.map(lambda update: update * state.lr_scale, updates)
+        updates, opt_state = tx.update(grads, state.opt_state, params, lr_scale=state.lr_scale)
         state = state.replace(
             step=state.step + 1,
             params=params_lib.join(held, optax.apply_updates(params, updates)),

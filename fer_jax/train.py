@@ -82,14 +82,16 @@ class _Training:
         self._checkpoints, self._clock, self._on_epoch = checkpoints, clock, on_epoch
         self._kept_dir = kept_dir
         settings = config.train.early_stopping
-        self._stopping = patience.EarlyStopping(config.train.monitor, settings.patience_epochs, settings.min_delta)
-        self._plateau = self._make_plateau()
+        self._best = patience.Best(config.train.monitor)
+        self._stopping = patience.EarlyStopping(
+            settings.monitor or config.train.monitor, settings.patience_epochs, settings.min_delta
+        )
         self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
         self._weights, self._state, self._metrics = weights, None, None
         self._started_at = checkpoints.step("latest") or 0
         self._epoch, self._phase = self._begin()
 
-    def _make_plateau(self):
+    def _make_plateau(self, phase):
         settings = self._config.optim.plateau
         return patience.Plateau(
             settings.monitor,
@@ -97,17 +99,23 @@ class _Training:
             settings.factor,
             settings.min_delta,
             settings.cooldown_epochs,
-            settings.min_learning_rate / self._config.optim.learning_rate,
+            settings.min_learning_rate / phase.learning_rate,
         )
 
     def _begin(self):
         """Returns (epochs done, phase), and has the rules count on from the latest checkpoint, if there is one."""
+        phase = self._parts.phases[0]
+        self._plateau = self._make_plateau(phase)
         if not self._started_at:
-            return 0, self._parts.phases[0]
+            return 0, phase
         meta = self._checkpoints.meta("latest")
+        phase = phases.of_epoch(self._parts.phases, meta["epoch"])
+        self._plateau = self._make_plateau(phase)
         patience.restore(self._stopping, meta["early_stopping"])
         patience.restore(self._plateau, meta["plateau"])
-        return meta["epoch"], phases.of_epoch(self._parts.phases, meta["epoch"])
+        before = {"value": meta["early_stopping"]["best"], "epoch": meta["early_stopping"]["best_epoch"]}
+        patience.restore(self._best, meta.get("best", before))  # earlier versions counted both as one
+        return meta["epoch"], phase
 
     def _make_state(self):
         """Makes the training state where there is none yet: the latest checkpoint's, or a fresh one with weights."""
@@ -224,7 +232,7 @@ class _Training:
         self._make_state()
         self._epoch, self._phase = phase.first_epoch - 1, phase
         self._stopping.start_phase()
-        self._plateau = self._make_plateau()
+        self._plateau = self._make_plateau(phase)
         init = jax.jit(
             lambda params: steps.init_optimizer(phase.tx, params, phase.frozen), out_shardings=self._parts.shardings[1]
         )
@@ -256,7 +264,6 @@ class _Training:
 
     def _train_step(self, phase, forward):
         config, parts = self._config, self._parts
-        counts = np.bincount(parts.data.train.labels, minlength=len(parts.data.classes))
         return steps.make_train_step(
             phase.model,
             phase.tx,
@@ -264,7 +271,7 @@ class _Training:
             key=parts.keys["dropout"],
             loss=losses.make(config.loss),
             label_smoothing=config.loss.label_smoothing,
-            class_weights=losses.class_weights(config.loss, counts),
+            class_weights=losses.class_weights(config.loss, parts.order.class_counts),
             l2=config.loss.l2,
             frozen=phase.frozen,
             forward=forward,
@@ -292,10 +299,7 @@ class _Training:
             total = {name: total[name] + value for name, value in sums.items()}
             loss = sums["loss"] / sums["count"]
             if not math.isfinite(loss):
-                raise InputError(
-                    f"the loss is {loss} at step {step + count}: lower optim.learning_rate or set optim.clip_norm "
-                    f"(earlier checkpoints in {self._workdir} are intact)"
-                )
+                raise self._diverged(f"the loss is {loss} at step {step + count}")
             self._metrics.write("step", step + count, {"loss": loss, "accuracy": sums["correct"] / sums["count"]})
             progress.update(step + count - first, loss)
         seconds = progress.close()
@@ -309,9 +313,18 @@ class _Training:
             "data_wait_share": (feeder.wait_seconds - wait_before) / seconds,
         }
 
+    def _diverged(self, what):
+        return InputError(
+            f"{what}: lower optim.learning_rate or set optim.clip_norm, with another --workdir (the checkpoints of "
+            f"earlier epochs in {self._workdir} are intact)"
+        )
+
     def _end_epoch(self, trained, validated):
         """Records an epoch, lets the rules count it, and saves."""
-        improved = self._stopping.update(self._epoch, validated)
+        if not math.isfinite(validated["validation_loss"]):
+            raise self._diverged(f"the validation loss is {validated['validation_loss']} in epoch {self._epoch}")
+        improved = self._best.update(self._epoch, validated)
+        self._stopping.update(self._epoch, validated)
         scale = self._plateau.update(validated)
         scale = input_lib.put(np.asarray(scale, np.float32), self._parts.shardings[1])
         self._state = self._state.replace(lr_scale=scale)
@@ -328,36 +341,37 @@ class _Training:
             *(f"{trained['images_per_second']:,.0f}", 100 * trained["data_wait_share"]),
             *("unknown" if peak_mib is None else f"{peak_mib:,.0f} MiB", duration(left)),
         )
-        if not improved and self._epoch % config.train.checkpoint_every_epochs and not self._ends():
+        ends = self._stopping.stop or self._epoch == self._phase.last_epoch
+        if not improved and self._epoch % config.train.checkpoint_every_epochs and not ends:
             return
-        if self._stopping.stop and config.train.early_stopping.restore_best:
-            self._restore_best()
         meta = {
             "epoch": self._epoch,
             "classes": list(self._parts.data.classes),
             "scores": validated,
+            "best": patience.state(self._best),
             "early_stopping": patience.state(self._stopping),
             "plateau": patience.state(self._plateau),
         }
         if improved:
             self._checkpoints.save("best", step, self._state.variables, meta)
+        elif ends and config.train.early_stopping.restore_best and self._stopping.patience_epochs:
+            meta |= self._restore_best()
         self._checkpoints.save("latest", step, self._state, meta)
 
     def _restore_best(self):
+        """Puts the best variables back; returns what the next checkpoint says of them."""
         self._checkpoints.wait()
         best, meta = self._checkpoints.restore("best", self._phase.abstract.variables)
         self._state = self._state.replace(**best)
         logger.info("the best variables, of epoch %d, are put back", meta["epoch"])
-
-    def _ends(self):
-        return self._epoch == self._config.train.epochs or self._stopping.stop
+        return {"variables_epoch": meta["epoch"], "scores": meta["scores"]}
 
     def _finish(self):
-        best = self._metrics.history[self._stopping.best_epoch - 1] if self._stopping.best_epoch else {}
+        best = next((epoch for epoch in self._metrics.history if epoch["epoch"] == self._best.epoch), {})
         if int(self._state.step) == self._started_at:
             logger.info("this run is complete: %d epochs in %s", self._epoch, self._workdir)
         elif self._stopping.stop:
-            logger.info("stopped early: no better %s for %d epochs", self._config.train.monitor, self._stopping.wait)
+            logger.info("stopped early: no better %s for %d epochs", self._stopping.monitor, self._stopping.wait)
         if best:
             logger.info(
                 "best epoch %d: %s %.4f",

@@ -59,7 +59,9 @@ def load(workdir, kind: str = "best") -> Trained:
     like = phase.abstract
     restored, _ = checkpoints.restore(kind, like.variables if kind == "best" else like)
     variables = restored if kind == "best" else restored.variables
-    meta = {**meta, "step": checkpoints.step(kind), "checkpoint": kind}
+    # The latest state holds the variables of an earlier epoch where early stopping put them back.
+    epoch = meta.get("variables_epoch", meta["epoch"])
+    meta = {**meta, "epoch": epoch, "step": checkpoints.step(kind), "checkpoint": kind}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
     return Trained(config, phase.model, variables, classes, meta, run, phase.frozen)

@@ -1,9 +1,11 @@
+import importlib.metadata
+
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from fer_jax import datasets, features, models
+from fer_jax import datasets, features, models, programs
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def test_the_same_faces_and_weights_are_computed_once(network, tmp_path, make_sh
     cached(network, variables, faces, tmp_path, make_shardings)
 
 
-@pytest.mark.parametrize("change", ["faces", "weights", "statistics", "size", "dtype", "scaling", "pooling"])
+@pytest.mark.parametrize(
+    "change", ["faces", "weights", "statistics", "size", "dtype", "scaling", "pooling", "jax", "source", "cpu path"]
+)
 def test_whatever_changes_features_changes_their_file(network, tmp_path, make_shardings, monkeypatch, change):
     faces, variables, other = draw_faces(6), init(network), network
     cached(network, variables, faces, tmp_path, make_shardings)
@@ -61,6 +65,12 @@ def test_whatever_changes_features_changes_their_file(network, tmp_path, make_sh
         faces = draw_faces(6, seed=1)
     elif change == "weights":
         variables = init(network, 1)
+    elif change == "jax":
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 99")
+    elif change == "source":
+        monkeypatch.setattr(programs, "source_digest", lambda *folders: f"another {folders}")
+    elif change == "cpu path":
+        monkeypatch.setenv("FER_JAX_CPU_PATH", "off")
     elif change == "statistics":
         variables = {**variables, "batch_stats": jax.tree.map(lambda leaf: leaf + 1, variables["batch_stats"])}
     else:

@@ -95,6 +95,16 @@ def test_balanced_class_weights_are_scikit_learns():
     np.testing.assert_allclose(losses.balanced_class_weights(np.bincount(labels)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("choice", ["balanced", "class_balanced"])
+def test_a_class_without_faces_weighs_nothing_and_leaves_the_others_alone(choice):
+    section = config_lib.get_default().loss
+    section.class_weights = choice
+    weights = np.asarray(losses.class_weights(section, np.array([10, 0, 30, 9])))
+    others = np.asarray(losses.class_weights(section, np.array([10, 30, 9])))
+    assert weights[1] == 0
+    np.testing.assert_allclose(weights[[0, 2, 3]], others, rtol=1e-6)
+
+
 def test_focal_is_that_of_keras(keras):
     logits, labels = batch()
     targets = np.eye(K, dtype=np.float32)[labels]

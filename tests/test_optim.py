@@ -9,6 +9,7 @@ from fer_jax import optim
 from fer_jax.errors import InputError
 
 SHAPES = {"kernel": (5, 4), "bias": (4,)}
+LENGTH = {"steps_per_epoch": 10, "epochs": 10}
 
 
 def settings(**fields):
@@ -33,7 +34,7 @@ def draw(seed, steps=None, scale=1.0):
 
 def follow(gradients, **fields):
     """Returns the parameters after updates with the given gradients."""
-    tx, _ = optim.make(settings(**fields), steps_per_epoch=10, epochs=10)
+    tx, _ = optim.make(settings(**fields), **LENGTH)
     params = {"dense": jax.tree.map(jnp.asarray, draw(0))}
     state, update = tx.init(params), jax.jit(tx.update)
     for gradient in gradients:
@@ -104,6 +105,44 @@ def test_sgd_is_keras_sgd_with_momentum(keras, nesterov):
     gradients = draw(2, 12)
     theirs = follow_keras(keras, keras.optimizers.SGD(0.05, momentum=0.8, nesterov=nesterov), gradients)
     ours = follow(gradients, name="sgd", learning_rate=0.05, momentum=0.8, nesterov=nesterov)
+    assert_near(ours, theirs)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_momentum_under_a_rate_that_changes_is_keras(keras, nesterov):
+    gradients = draw(2, 12)
+    rate = keras.optimizers.schedules.ExponentialDecay(0.05, decay_steps=4, decay_rate=0.1, staircase=True)
+    theirs = follow_keras(keras, keras.optimizers.SGD(rate, momentum=0.8, nesterov=nesterov), gradients)
+    fields = {"schedule": "exponential", "decay_steps": 4, "decay_rate": 0.1}
+    ours = follow(gradients, name="sgd", learning_rate=0.05, momentum=0.8, nesterov=nesterov, **fields)
+    assert_near(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_rate_that_the_plateau_cuts_acts_as_keras_does(keras, name):
+    gradients, rates = draw(2, 9), [0.05] * 3 + [0.005] * 6
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.8) if name == "sgd" else keras.optimizers.Adam(0.05, epsilon=1e-7)
+    variables = {key: keras.Variable(value, name=key) for key, value in draw(0).items()}
+    optimizer.build(list(variables.values()))
+    tx, _ = optim.make(settings(name=name, learning_rate=0.05, momentum=0.8, nesterov=False), **LENGTH)
+    params = {"dense": jax.tree.map(jnp.asarray, draw(0))}
+    state = tx.init(params)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        optimizer.learning_rate = rate
+        tensors = [keras.ops.convert_to_tensor(gradient[key]) for key in variables]
+        optimizer.apply_gradients(zip(tensors, variables.values(), strict=True))
+        updates, state = tx.update({"dense": gradient}, state, params, lr_scale=rate / 0.05)
+        params = optax.apply_updates(params, updates)
+    assert_near(params["dense"], {key: variable.numpy() for key, variable in variables.items()})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_weight_decay_of_sgd_is_keras_and_outside_the_velocity(keras, momentum):
+    gradients = draw(3, 8)
+    rate = keras.optimizers.schedules.ExponentialDecay(0.05, decay_steps=3, decay_rate=0.5, staircase=True)
+    theirs = follow_keras(keras, keras.optimizers.SGD(rate, momentum=momentum, weight_decay=0.5), gradients)
+    fields = {"schedule": "exponential", "decay_steps": 3, "decay_rate": 0.5, "weight_decay": 0.5}
+    ours = follow(gradients, name="sgd", learning_rate=0.05, momentum=momentum, nesterov=False, **fields)
     assert_near(ours, theirs)
 
 

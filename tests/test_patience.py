@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import types
 
@@ -111,7 +112,7 @@ def test_plateau_cuts_the_rate_as_keras_does(keras):
 
 def through_json(waiting):
     saved = json.loads(json.dumps(patience.state(waiting)))
-    fresh = type(waiting)("validation_loss")
+    fresh = dataclasses.replace(waiting, **dict.fromkeys(patience.state(waiting)))
     patience.restore(fresh, saved)
     return fresh
 
@@ -140,6 +141,21 @@ def test_patience_zero_never_cuts():
 def test_a_first_nan_is_not_the_best():
     stopping = patience.EarlyStopping("validation_accuracy", patience_epochs=3)
     assert run_stopping(stopping, np.array([NAN, 0.2, 0.1])) == (3, 2)
+
+
+def test_a_first_nan_is_not_the_plateaus_best():
+    """Keras 3 takes it as the best, which nothing is better than."""
+    plateau = patience.Plateau("validation_loss", patience_epochs=2, factor=0.5)
+    scales = [plateau.update({"validation_loss": value}) for value in (NAN, 3.0, 2.0, 1.0, 0.5)]
+    assert scales == [1.0] * 5
+
+
+def test_the_best_is_the_first_of_the_best_values_and_never_a_nan():
+    for values in sequences():
+        for monitor, mode in MODES.items():
+            best = patience.Best(monitor)
+            improved = [epoch for epoch, value in enumerate(values, 1) if best.update(epoch, {monitor: float(value)})]
+            assert best.epoch == improved[-1] == (np.nanargmax if mode == "max" else np.nanargmin)(values) + 1
 
 
 def test_unknown_monitors_are_refused_with_the_known_ones():

@@ -73,7 +73,7 @@ def test_a_second_start_neither_traces_nor_compiles(folder, compiled):
 def test_what_is_made_from_something_else_is_traced_anew(folder, monkeypatch, changed):
     make(folder, {"seed": 0})
     if changed == "source":
-        monkeypatch.setattr(programs, "_source", lambda: "another")
+        monkeypatch.setattr(programs, "source_digest", lambda: "another")
     if changed == "library":
         monkeypatch.setattr(programs.importlib.metadata, "version", lambda name: f"{name} 99")
     if changed == "settings":

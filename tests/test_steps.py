@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 from sklearn.metrics import confusion_matrix
 
-from fer_jax import steps
+from fer_jax import optim, steps
 
 K, SIDE, RATE = 3, 4, 0.2
 WEIGHTS = np.array([0.5, 1.0, 2.5], np.float32)
@@ -38,7 +38,7 @@ def make_batch(n=8, seed=0, padding=0):
 
 def make(model, tx=None, *, key=7, **options):
     """Returns (initial state, jitted train step)."""
-    tx = tx or optax.sgd(RATE)
+    tx = tx or optim.scale_by_rate(optax.constant_schedule(RATE))
     state = steps.init_state(model, tx, jax.random.key(0), (SIDE, SIDE, 1))
     return state, jax.jit(steps.make_train_step(model, tx, classes=K, key=jax.random.key(key), **options))
 

@@ -66,7 +66,8 @@ class Order:
     """The sampling plan of a training split.
 
     Attributes:
-      epoch_faces: faces that an epoch shows, after rebalancing.
+      class_counts: faces of each class that an epoch shows [K], after rebalancing.
+      epoch_faces: their sum.
       steps_per_epoch: ceil(epoch_faces / batch_size).
     """
 
@@ -75,7 +76,7 @@ class Order:
         counts = np.bincount(labels, minlength=classes)
         self.batch_size = batch_size
         self._faces, self._key = len(labels), key
-        self._slots = None
+        self._slots, self.class_counts = None, counts
         if (min_class_share, max_class_share) != (0, 1):
             wanted = rebalanced_counts(counts, min_class_share=min_class_share, max_class_share=max_class_share)
             starts = np.cumsum(counts) - counts
@@ -83,7 +84,7 @@ class Order:
             self._slots = np.concatenate(
                 [start + np.arange(n) % count for start, n, count in zip(starts, wanted, counts, strict=True)]
             )
-            self._labels = labels
+            self._labels, self.class_counts = labels, wanted
         self.epoch_faces = self._faces if self._slots is None else len(self._slots)
         self.steps_per_epoch = -(-self.epoch_faces // batch_size)
 

@@ -1,0 +1,122 @@
+"""Early stopping, the plateau and the choice of the checkpoint in whole runs, on validation scores that are given."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from fer_jax import checkpoint, metrics, records, steps, train, trained
+from fer_jax.errors import InputError
+
+NAN = float("nan")
+TWO_PHASES = {"optim.freeze": ("backbone",), "optim.fine_tune.learning_rate": 5e-4}
+
+
+@pytest.fixture(autouse=True)
+def family(monkeypatch):
+    tiny.register(monkeypatch)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Trains with the given validation scores, one of each an epoch; returns what `train` returns."""
+
+    def run(accuracies, losses=None, **fields):
+        losses = losses or [1.0] * len(accuracies)
+        scores = [
+            {"loss": loss, "accuracy": accuracy, "macro_f1": accuracy}
+            for loss, accuracy in zip(losses, accuracies, strict=True)
+        ]
+        given = iter(scores)
+        monkeypatch.setattr(metrics, "summarize", lambda sums: next(given))
+        config = tiny.make_config(tmp_path / "cache", **{"train.epochs": len(scores), **fields})
+        return train.train(config, tmp_path / "run")
+
+    return run
+
+
+@pytest.fixture
+def epochs(tmp_path):
+    return lambda: [epoch["epoch"] for epoch in records.read_history(tmp_path / "run")]
+
+
+def meta(folder, kind):
+    return checkpoint.Checkpoints(folder / "run").meta(kind)
+
+
+def test_the_plateaus_floor_in_the_second_phase_is_of_its_own_rate(run, tmp_path):
+    plateau = {"optim.plateau.patience_epochs": 1, "optim.plateau.min_learning_rate": 1e-4}
+    run([0.5] * 6, **TWO_PHASES, **plateau, **{"optim.fine_tune.after_epochs": 2})
+    rates = [epoch["learning_rate"] for epoch in records.read_history(tmp_path / "run")]
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 1e-4, 1e-4], rel=1e-5)
+
+
+def test_each_phase_stops_by_its_own_best_and_the_checkpoint_is_the_best_of_all(run, epochs, tmp_path):
+    fields = {"optim.fine_tune.after_epochs": 2, "train.early_stopping.patience_epochs": 2}
+    best = run([0.9, 0.9, 0.5, 0.6, 0.7, 0.8], **TWO_PHASES, **fields)
+    assert epochs() == [1, 2, 3, 4, 5, 6]
+    assert best["epoch"] == meta(tmp_path, "best")["epoch"] == 1
+
+
+def test_the_best_epoch_is_found_where_epochs_were_left_out(run, epochs):
+    fields = {"optim.fine_tune.after_epochs": 5, "train.early_stopping.patience_epochs": 1}
+    scores = [0.4, 0.3, 0.5, 0.6]  # epochs 1, 2, 6, 7: the first phase stops after its second epoch
+    best = run(scores, **TWO_PHASES, **fields, **{"train.epochs": 7})
+    assert epochs() == [1, 2, 6, 7]
+    assert (best["epoch"], best["validation_accuracy"]) == (7, 0.6)
+    assert run(scores, **TWO_PHASES, **fields, **{"train.epochs": 7}) == best  # complete: nothing is left to train
+
+
+@pytest.mark.parametrize("loss", [NAN, float("inf")])
+def test_a_validation_loss_that_is_no_number_ends_the_run_and_is_not_saved(run, tmp_path, loss):
+    with pytest.raises(InputError, match=r"validation loss is (nan|inf) in epoch 2.*another --workdir"):
+        run([0.3, 0.4, 0.5], [1.0, loss, 1.0])
+    assert meta(tmp_path, "latest")["epoch"] == meta(tmp_path, "best")["epoch"] == 1
+
+
+def test_the_latest_checkpoint_says_whose_variables_were_put_back(run, tmp_path):
+    run([0.5, 0.9, 0.6, 0.6, 0.6], **{"train.early_stopping.patience_epochs": 2})
+    latest, best = (trained.load(tmp_path / "run", kind).meta for kind in ("latest", "best"))
+    assert latest["epoch"] == best["epoch"] == 2
+    assert latest["scores"] == best["scores"]
+    assert latest["scores"]["validation_accuracy"] == 0.9
+    assert meta(tmp_path, "latest")["epoch"] == 4  # where a run that is started again stands
+
+
+def test_a_phase_that_ends_leaves_its_best_variables_to_the_next(run, caplog):
+    caplog.set_level("INFO", "fer_jax")
+    fields = {"optim.fine_tune.after_epochs": 3, "train.early_stopping.patience_epochs": 3}
+    run([0.5, 0.9, 0.6, 0.95], **TWO_PHASES, **fields)
+    assert "the best variables, of epoch 2, are put back" in caplog.text
+
+
+def test_early_stopping_may_watch_another_metric_than_the_checkpoint(run, epochs, tmp_path):
+    early_stopping = {"train.early_stopping.patience_epochs": 2, "train.early_stopping.monitor": "validation_loss"}
+    run([0.1, 0.2, 0.3, 0.4], [1.0, 1.1, 1.2, 1.3], **early_stopping)
+    assert epochs() == [1, 2, 3]
+    assert meta(tmp_path, "best")["epoch"] == 3
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["train"]["monitor"] == "validation_accuracy"
+
+
+def test_the_checkpoint_ignores_the_tolerance_of_early_stopping(run, tmp_path):
+    run([0.5, 0.55, 0.52], **{"train.early_stopping.patience_epochs": 3, "train.early_stopping.min_delta": 0.1})
+    assert meta(tmp_path, "best")["epoch"] == 2
+
+
+def test_an_unknown_metric_of_early_stopping_is_refused(run):
+    with pytest.raises(InputError, match="'accuracy' cannot be monitored; known are validation_accuracy"):
+        run([0.1], **{"train.early_stopping.monitor": "accuracy"})
+
+
+def test_class_weights_follow_what_an_epoch_shows(monkeypatch, tmp_path):
+    """Disgust is 1.5% of FER-2013: weighed by the split and shown as often as the others, it would carry 63%."""
+    shown = {}
+    make_train_step = steps.make_train_step
+    monkeypatch.setattr(
+        steps, "make_train_step", lambda *args, **options: shown.update(options) or make_train_step(*args, **options)
+    )
+    fields = {"data.min_class_share": 1 / 7, "loss.class_weights": "balanced", "train.epochs": 1}
+    train.train(tiny.make_config(tmp_path / "cache", **fields), tmp_path / "run")
+    np.testing.assert_allclose(shown["class_weights"], np.ones(7), rtol=1e-6)
