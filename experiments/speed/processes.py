@@ -41,14 +41,15 @@ def environment(framework: str) -> dict:
 class Process:
     """A worker; `ask` has it work, and waits. Used as a context, it ends with it."""
 
-    def __init__(self, framework: str, *, python: str = sys.executable):
+    def __init__(self, framework: str, *, python: str = sys.executable, folder=HERE, env: dict | None = None):
+        """folder: that of worker.py; env: instead of what `environment` gives."""
         self._framework = framework
         self._process = subprocess.Popen(
-            [python, str(HERE / "worker.py"), framework],
+            [python, str(folder / "worker.py"), framework],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(framework),
+            env=env or environment(framework),
         )
 
     def __enter__(self):
