@@ -9,10 +9,8 @@ import pathlib
 
 from fer_jax import command, programs, startup
 from fer_jax.datasets import facts
-from fer_jax.errors import InputError
 
 WEIGHTS = ("equal", "fitted")
-SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
 
 
 def _parse(argv=None):
@@ -70,56 +68,34 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     """
     import numpy as np
 
-    from fer_jax import params, records, scoring, trained
+    from fer_jax import members as members_lib
+    from fer_jax import params, records, scoring
 
     workdirs = list(dict.fromkeys(str(pathlib.Path(workdir)) for workdir in workdirs))
-    if len(workdirs) < 2:
-        raise InputError("an ensemble has two members or more: give --workdir several folders of runs")
     out = pathlib.Path(out)
     records.check_folder(out, option="--out")
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
-    models = [trained.load(workdir, checkpoint) for workdir in workdirs]  # all, before one of them is scored
-    first = models[0]
-    for workdir, model in zip(workdirs[1:], models[1:], strict=True):
-        _check_same(workdirs[0], first, workdir, model)
-    judged = scoring.load_faces(first)
-    probs, members = {name: [] for name in needed}, []
-    for workdir, model in zip(workdirs, models, strict=True):
-        order = [model.classes.index(name) for name in first.classes]
-        for name in needed:
-            _, found = trained.predict(model, judged.splits[name])
-            probs[name].append(np.asarray(found)[:, order])
-        members.append({"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed})
+    models = members_lib.load(workdirs, checkpoint)  # all, before one of them is scored
+    judged = scoring.load_faces(models[0])
+    probs = {name: members_lib.predict(models, judged.splits[name]) for name in needed}
+    members = [
+        {"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed}
+        for workdir, model in zip(workdirs, models, strict=True)
+    ]
     shares = np.full(len(members), 1 / len(members))
     if weights == "fitted":
-        shares = fit_weights(judged.splits["validation"].labels, np.stack(probs["validation"]))
+        shares = fit_weights(judged.splits["validation"].labels, probs["validation"])
     for member, share in zip(members, shares, strict=True):
         member["weight"] = float(share)
-    mixed = np.tensordot(shares, np.stack(probs[split]), axes=1)
+    mixed = np.tensordot(shares, probs[split], axes=1)
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(params.count(model.variables) for model in models)
     told = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
     records.write_json(out / "ensemble.json", {**told, **records.facts()})
-    config = {"model": {"name": f"ensemble of {len(members)}"}, "data": first.config.data.to_dict()}
+    config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
     return scoring.write(
         scoring.target(out, split), judged, split, mixed, {**told, "workdir": str(out), "config": config}
     )
-
-
-def _check_same(first_workdir, first, workdir, model):
-    """Refuses a member that may have been trained on faces that another one is tested on."""
-    if set(model.classes) != set(first.classes):
-        raise InputError(
-            f"{workdir} knows {', '.join(model.classes)}, and {first_workdir} {', '.join(first.classes)}: members of "
-            "an ensemble need the same classes"
-        )
-    mine, theirs = ([one.config.data[name] for name in SAME] for one in (model, first))
-    prints = model.run["data_fingerprint"], first.run["data_fingerprint"]
-    if mine != theirs or prints[0] != prints[1]:
-        raise InputError(
-            f"{workdir} was trained on another split of the faces than {first_workdir}, so it may know faces of the "
-            f"test: {', '.join(f'data.{name}' for name in SAME)} and the data's fingerprint must be the same"
-        )
 
 
 def _main():

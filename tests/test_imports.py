@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 FLOORS = {
     "entry": ("main", "evaluate", "ensemble", "predict", "search"),
     "wiring": ("train", "scoring"),
+    "joining": ("members",),
     "assembly": ("parts", "trained", "report", "features"),
     "plan": ("phases",),
     "part": ("steps", "optim", "models", "checkpoint", "records", "input", "pretrained", "space"),
