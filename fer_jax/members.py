@@ -1,13 +1,15 @@
 """Trained runs that answer as one: loaded together and checked against each other."""
 
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from fer_jax import trained
+from fer_jax import records, trained
 from fer_jax.errors import InputError
 
 SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
+RECORD = "ensemble.json"
 
 
 def load(workdirs, kind: str = "best") -> list[trained.Trained]:
@@ -58,3 +60,15 @@ def predict(models, faces) -> np.ndarray:
         _, probs = trained.predict(model, faces)
         found.append(np.asarray(probs)[:, [model.classes.index(name) for name in models[0].classes]])
     return np.stack(found)
+
+
+def read_record(folder) -> dict | None:
+    """Returns what `fer_jax.ensemble` wrote of the members and their weights; None where the folder is no ensemble's.
+
+    Raises:
+      InputError: a record that cannot be read.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "config.json").exists() or not (folder / RECORD).exists():
+        return None
+    return records.read_json(folder / RECORD, what="record of an ensemble", mend="run fer_jax.ensemble again")

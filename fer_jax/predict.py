@@ -2,7 +2,7 @@
 
 `kaggle` reads the challenge's test.csv (a column `pixels`) and writes its submission: the header `emotion` and, for
 each row in its order, the number of the predicted class. `csv` adds a column with the class name and one a class with
-its probability.
+its probability. The workdir is that of a run, or the folder of an ensemble, whose members and weights then predict.
 """
 
 import argparse
@@ -18,24 +18,28 @@ def _parse(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m fer_jax.predict", description="Predicts the emotions of faces without labels, and writes them."
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or --out of fer_jax.ensemble")
     parser.add_argument("--data_path", required=True, metavar="FILE", help="test.csv of the challenge, column `pixels`")
     parser.add_argument("--format", choices=FORMATS, default="kaggle", help="default: %(default)s")
     parser.add_argument("--out", metavar="FILE", help="default: submission.csv or predictions.csv in the workdir")
-    parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "latest"), help="default: best, or those that an ensemble was scored with"
+    )
     return parser.parse_args(argv)
 
 
-def predict(workdir, data_path, out, *, format="kaggle", checkpoint="best") -> list[int]:
+def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> list[int]:
     """Writes the predictions of the faces in a table to the file `out`; returns the number of faces of each class.
 
+    workdir: of a run, or the folder of an ensemble. checkpoint: None: the best, or those of the ensemble's record.
+
     Raises:
-      InputError: no such run, table or format, a broken row, a file that cannot be written; and for `kaggle` a model
-        of other classes than the challenge's seven.
+      InputError: no such run, table or format, a broken row, a file that cannot be written; for `kaggle` a model of
+        other classes than the challenge's seven; for an ensemble members that were trained on since it was scored.
     """
     import numpy as np
 
-    from fer_jax import records, trained
+    from fer_jax import members, records
     from fer_jax.datasets import Faces, facts, tables
 
     if format not in FORMATS:
@@ -45,17 +49,40 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint="best") -> l
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file")
     images = tables.read_pixels(data_path)
-    model = trained.load(workdir, checkpoint)
-    names = facts.CLASSES if format == "kaggle" else model.classes
-    if set(names) != set(model.classes):
+    models, shares = _load(workdir, checkpoint)
+    classes = models[0].classes
+    names = facts.CLASSES if format == "kaggle" else classes
+    if set(names) != set(classes):
         raise InputError(
-            f"{workdir} knows {', '.join(model.classes)}; the challenge's classes are {', '.join(names)}: train on all "
+            f"{workdir} knows {', '.join(classes)}; the challenge's classes are {', '.join(names)}: train on all "
             "seven, or write --format csv"
         )
-    _, probs = trained.predict(model, Faces(images, np.zeros(len(images), np.int32)))
-    probs = np.asarray(probs)[:, [model.classes.index(name) for name in names]]
+    probs = members.predict(models, Faces(images, np.zeros(len(images), np.int32)))
+    probs = np.tensordot(shares, probs, axes=1)[:, [classes.index(name) for name in names]]
     _write(out, probs, names, format)
     return np.bincount(probs.argmax(axis=1), minlength=len(names)).tolist()
+
+
+def _load(workdir, checkpoint):
+    """Returns (models, their weights) of an ensemble, or of a run alone."""
+    from fer_jax import members, trained
+
+    record = members.read_record(workdir)
+    if record is None:
+        return [trained.load(workdir, checkpoint or "best")], [1.0]
+    if checkpoint not in (None, record["checkpoint"]):
+        raise InputError(
+            f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: leave --checkpoint "
+            f"out, or score it again with fer_jax.ensemble --checkpoint {checkpoint}"
+        )
+    models = members.load([member["workdir"] for member in record["members"]], record["checkpoint"])
+    for member, model in zip(record["members"], models, strict=True):
+        if model.meta["epoch"] != member["epoch"]:
+            raise InputError(
+                f"{member['workdir']} has a checkpoint of epoch {model.meta['epoch']}, and the ensemble in {workdir} "
+                f"was scored with that of epoch {member['epoch']}: run fer_jax.ensemble again"
+            )
+    return models, [member["weight"] for member in record["members"]]
 
 
 def _write(out, probs, names, format):
@@ -81,9 +108,10 @@ def _main():
     flags = _parse()
     command.start_logging()
     startup.collect_rarely()
-    from fer_jax import trained
+    from fer_jax import members, trained
 
-    config = trained.read_config(flags.workdir)
+    record = members.read_record(flags.workdir)
+    config = trained.read_config(record["members"][0]["workdir"] if record else flags.workdir)
     if config.train.keep_compiled:
         programs.keep_compiled(config.data.cache_dir)
     name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics
 
 from fer_jax import config as config_lib
-from fer_jax import ensemble, scoring, train, trained
+from fer_jax import datasets, ensemble, predict, scoring, train, trained
 from fer_jax.errors import InputError
 
 
@@ -78,6 +78,53 @@ def test_fitted_weights_are_of_the_validation_split_alone(runs):
     assert sum(weights) == pytest.approx(1)
     assert loss(weights[0]) <= min(loss(share) for share in np.linspace(0, 1, 201)) + 1e-6
     assert "accuracy" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def submitted(runs):
+    """The folder of an ensemble with unequal weights, and the test faces as the challenge's test.csv."""
+    root, workdirs = runs
+    ensemble.ensemble(workdirs, root / "weighed", weights="fitted", split="validation")
+    record = json.loads((root / "weighed" / "ensemble.json").read_text())
+    for member, weight in zip(record["members"], (0.8, 0.2), strict=True):
+        member["weight"] = weight
+    (root / "weighed" / "ensemble.json").write_text(json.dumps(record))
+    faces = datasets.load(make_config("flatten").data).test
+    lines = [" ".join(map(str, image.ravel())) for image in faces.images]
+    (root / "test.csv").write_text("pixels\n" + "".join(f'"{line}"\n' for line in lines))
+    return root / "weighed", root / "test.csv"
+
+
+def test_the_submission_of_an_ensemble_is_of_its_weighted_mean(runs, submitted):
+    folder, table = submitted
+    result = commands.run("predict", "--workdir", folder, "--format", "kaggle", "--data_path", table)
+    assert result.returncode == 0, result.stderr
+    (_, first), (_, second) = map(predictions, runs[1])
+    expected = (0.8 * first + 0.2 * second).argmax(axis=1)
+    header, *rows = (folder / "submission.csv").read_text().split("\n")[:-1]
+    assert header == "emotion"
+    assert [int(row) for row in rows] == expected.tolist()
+    assert not np.array_equal(expected, ((first + second) / 2).argmax(axis=1))  # the weights count
+
+
+@pytest.mark.parametrize(
+    ("epoch", "checkpoint", "message"),
+    [
+        (9, None, r"conv has a checkpoint of epoch \d, and the ensemble in .* with that of epoch 9"),
+        (None, "latest", r"scored with the best checkpoints: leave --checkpoint out"),
+    ],
+)
+def test_an_ensemble_does_not_predict_with_other_checkpoints_than_it_was_scored_with(
+    submitted, tmp_path, epoch, checkpoint, message
+):
+    folder, table = submitted
+    record = json.loads((folder / "ensemble.json").read_text())
+    if epoch:
+        record["members"][0]["epoch"] = epoch
+    (tmp_path / "ensemble.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=message):
+        predict.predict(tmp_path, table, tmp_path / "out.csv", checkpoint=checkpoint)
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_weights_are_where_expectation_maximization_ends():
