@@ -72,9 +72,11 @@ def _augment():
 
 def _model():
     model = config_dict.ConfigDict()
-    model.name = "cnn"  # cnn, or a pretrained network: resnet50, vgg16, ... (fer_jax/models/__init__.py lists them)
+    model.name = "cnn"  # cnn | average | a pretrained network: resnet50, ... (fer_jax/models/__init__.py lists them)
     model.layers = ""  # of `cnn`: its layers in text, see fer_jax/models/stack.py
     model.head = "global_avg_pool, dropout 0.5"  # of a pretrained network: layers in text | imagenet (its own top)
+    model.members = ()  # of `average`: workdirs of trained runs, whose probabilities it averages and trains further
+    model.member_models = ()  # of `average`: its members' sections `model`, which training saves with the run
     model.weights = ""  # imagenet | a name of `fer_jax.pretrained --list` | path or URL | empty: drawn at random
     model.size_px = 0  # side to which the model resizes the faces; 0: as they are
     model.channels = 1  # of `cnn`: 1 (grey) | 3 (grey replicated); pretrained networks always have 3

@@ -1,15 +1,24 @@
-"""Trained runs that answer as one: loaded together and checked against each other."""
+"""Trained runs that answer as one: loaded together, checked against each other, or joined in one network.
 
+An ensemble averages what its members predict; the network `average` holds its members and is trained further.
+"""
+
+import logging
 import pathlib
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from fer_jax import records, trained
+from fer_jax import config as config_lib
+from fer_jax import features, pretrained, records, trained
+from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
 SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
+FIELDS = ("name", "members", "member_models")  # of `model` that an average has; its members have the others
 RECORD = "ensemble.json"
+logger = logging.getLogger("fer_jax")
 
 
 def load(workdirs, kind: str = "best") -> list[trained.Trained]:
@@ -72,3 +81,104 @@ def read_record(folder) -> dict | None:
     if (folder / "config.json").exists() or not (folder / RECORD).exists():
         return None
     return records.read_json(folder / RECORD, what="record of an ensemble", mend="run fer_jax.ensemble again")
+
+
+def resolve(config, workdir):
+    """Returns the config of a run with the models of its members in it; one without members as it is.
+
+    They are those of the run in the workdir, whose members may have gone since, else those of the members' workdirs.
+
+    Raises:
+      InputError: a member without a config, fewer than two, one that is named twice, or fields that do not go together.
+    """
+    section = config.model
+    if section.name != "average":
+        if section.members:
+            raise InputError(f"model.members is for model.name 'average', and it is '{section.name}': drop one of them")
+        return config
+    default = config_lib.get_default().model
+    given = [name for name in default if name not in FIELDS and section[name] != default[name]]
+    if given:
+        raise InputError(
+            f"model.{given[0]} is {section[given[0]]!r}, but the members of an average keep what they were trained "
+            "with: leave it out"
+        )
+    paths = _paths(section)
+    if len(set(paths)) < max(2, len(paths)):
+        raise InputError(
+            f"model.members is {section.members!r}: give the workdirs of two trained runs or more, each of them once"
+        )
+    saved = trained.read_config(workdir).model if (pathlib.Path(workdir) / "config.json").exists() else None
+    config = config.copy_and_resolve_references()
+    if saved is not None and saved.members == section.members:
+        config.model.member_models = saved.member_models
+    else:
+        config.model.member_models = tuple(config_lib.to_dict(trained.read_config(path))["model"] for path in paths)
+    return config
+
+
+def _paths(section):
+    return [pathlib.Path(path).expanduser() for path in section.members]
+
+
+def load_weights(config, parts) -> pretrained.Merge:
+    """Returns the best variables of the members as those that their average starts from.
+
+    config: of `resolve`; parts: of that run.
+
+    Raises:
+      InputError: a member without a checkpoint, of other classes, another split or another network than the run's.
+    """
+    paths = _paths(config.model)
+    models = load(paths)
+    run = _Faces(parts.data.classes, config.data, parts.data.fingerprint)
+    variables, facts = {"params": {}, "batch_stats": {}}, []
+    for number, (workdir, model) in enumerate(zip(paths, models, strict=True)):
+        _check_same(workdir, _faces_of(model), "this run", run)
+        for kind, tree in jax.device_get(model.variables).items():
+            variables[kind] |= {f"members_{number}": tree} if tree else {}
+        facts.append(_facts(workdir, model))
+    _check_fits(paths, variables, parts.phases[0].abstract.variables)
+    loaded = tuple(leaf for tree in variables.values() for leaf in _shapes(tree))
+    weights = pretrained.Merge(**variables, loaded=loaded, new=(), refused={}, facts={"members": facts})
+    logger.info("%s", weights.describe())
+    return weights
+
+
+def _facts(workdir, model):
+    return {
+        "workdir": str(workdir),
+        "epoch": model.meta["epoch"],
+        "step": model.meta["step"],
+        "seed": model.config.seed,
+        "commit": model.run["commit"],
+        "digest": features.digest(model.variables),
+    }
+
+
+def _check_fits(workdirs, variables, like):
+    """Refuses members whose variables are not, name by name and shape by shape, what the average has places for."""
+    for number, workdir in enumerate(workdirs):
+        ours, theirs = (
+            {kind: _shapes(tree[kind].get(f"members_{number}", {})) for kind in variables} for tree in (like, variables)
+        )
+        if ours != theirs:
+            different = sorted(
+                leaf
+                for kind in variables
+                for leaf in ours[kind].keys() | theirs[kind].keys()
+                if ours[kind].get(leaf) != theirs[kind].get(leaf)
+            )
+            raise InputError(
+                f"{workdir} is another network than the one that this run began with: {', '.join(different[:3])} "
+                f"{'and others differ' if len(different) > 3 else 'differ'}; give another --workdir"
+            )
+
+
+def _shapes(tree):
+    """Returns {path of a leaf: its shape}."""
+    return {
+        f"{path}/{name}": tuple(leaf.shape)
+        for path, leaves in params_lib.layers(tree).items()
+        for name, leaf in leaves.items()
+    }

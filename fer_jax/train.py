@@ -11,6 +11,7 @@ from fer_jax import (
     checkpoint,
     features,
     losses,
+    members,
     memory,
     metrics,
     ops,
@@ -46,6 +47,7 @@ def train(config, workdir, clock=None, on_epoch=None, kept_dir=None) -> dict:
       InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk.
     """
     clock = clock or startup.Clock()
+    config = members.resolve(config, workdir)
     parts = parts_lib.wire(config, clock.lap)
     parts_lib.describe(config, parts)
     state_bytes = max(
@@ -55,7 +57,8 @@ def train(config, workdir, clock=None, on_epoch=None, kept_dir=None) -> dict:
     checkpoints = checkpoint.Checkpoints(workdir)
     begun = checkpoints.step("latest") is not None
     clock.lap("model")
-    weights = None if begun else parts_lib.load_weights(config, parts)
+    load_weights = members.load_weights if config.model.members else parts_lib.load_weights
+    weights = None if begun else load_weights(config, parts)
     facts_of_weights = weights.facts if weights else records.read_weights(workdir) if begun else None
     parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
     parts_lib.open_workdir(config, workdir, parts.data, weights)

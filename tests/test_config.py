@@ -51,8 +51,10 @@ def build(path, name):
 
 
 def build_runnable(path, name):
-    """Returns the config of a variant, of a search that of its first trial."""
+    """Returns the config of a variant, of a search that of its first trial, of an average one with members."""
     config = build(path, name)
+    if config.model.name == "average":
+        config.model.member_models = ({"layers": "flatten"}, {"name": "efficientnet_lite0", "size_px": 32})
     return space.fill(config, space.parse(config.search)[1]) if config.search.space else config
 
 

@@ -5,8 +5,9 @@ import importlib
 import flax.linen as nn
 import jax.numpy as jnp
 
+from fer_jax import config as config_lib
 from fer_jax.errors import InputError
-from fer_jax.models import layers, stack
+from fer_jax.models import average, layers, stack
 from fer_jax.models.backbone import Network, Row
 from fer_jax.models.preprocess import Preprocess
 
@@ -22,7 +23,7 @@ FAMILIES = {
     "efficientnet_lite": ("efficientnet_lite0",),
 }
 BACKBONES = tuple(name for names in FAMILIES.values() for name in names)
-NAMES = ("cnn", *BACKBONES)
+NAMES = ("cnn", "average", *BACKBONES)
 DTYPES = ("float32", "bfloat16")
 IMAGENET_CLASSIFIER = "predictions"  # Keras's name of it
 
@@ -54,6 +55,8 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
         raise InputError(f"model.name is '{model.name}'; known are {', '.join(NAMES)}")
     if model.dtype not in DTYPES:
         raise InputError(f"model.dtype is '{model.dtype}'; known are {', '.join(DTYPES)}")
+    if model.name == "average":
+        return _average(model, classes, stored)
     common = {
         "dtype": jnp.dtype(model.dtype),
         "stored": stored,
@@ -64,6 +67,16 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
         preprocess = Preprocess(scaling, model.channels, model.size_px)
         return stack.Stack(layers=stack.parse(model.layers), classes=classes, preprocess=preprocess, **common)
     return _network(model, classes, common, backbone_frozen)
+
+
+def _average(model, classes, stored):
+    if not model.member_models:
+        raise InputError(
+            "model.name 'average' has no members: give model.members the workdirs of trained runs, as "
+            "--config.model.members=\"('runs/a', 'runs/b')\""
+        )
+    sections = [config_lib.from_dict({"model": saved}).model for saved in model.member_models]
+    return average.Average(tuple(make(section, classes, stored=stored) for section in sections))
 
 
 def _network(model, classes, common, backbone_frozen):

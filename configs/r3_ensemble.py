@@ -1,0 +1,22 @@
+"""R3's ensemble as it was built: an average of trained networks, trained further as one network.
+
+python -m fer_jax.main --config configs/r3_ensemble.py --config.data.path=<...> --config.model.members="('a','b')"
+
+The members a, b, ... are workdirs of runs on the same split; it begins with their best checkpoints and does not need
+them from then on. R3 averaged its ResNet50, its searched CNN and its VGG16: 0.6395, with 351,000 changed images 0.6941.
+Adam at 1e-4, the rate cut on a plateau, early stopping after 20 epochs without a smaller validation loss, as the report
+has it. `--config.optim.freeze="('members_0/backbone',)"` leaves the first member's backbone as it is.
+"""
+
+from fer_jax import config as config_lib
+
+
+def get_config():
+    """Returns the config; `model.members` is still to be given."""
+    config = config_lib.get_default()
+    config.model.name = "average"
+    config.data.split = "random"
+    config.optim.learning_rate = 1e-4
+    config.optim.plateau.patience_epochs = 5
+    config.train.early_stopping.patience_epochs = 20
+    return config
