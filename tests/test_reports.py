@@ -66,7 +66,7 @@ def test_every_variant_of_a_reports_config_is_a_row(runner):
 @pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu"])
 def test_every_budget_fits_every_config_and_is_said_in_words(runner, budget):
     for name, row in runner.systems.ROWS.items():
-        if row.kind in ("train", "search"):
+        if row.kind in ("train", "average", "search"):
             fields = runner.shortening(row, budget, "random")
             config = runner.get_config(row)
             config.update_from_flattened_dict(fields)
@@ -151,10 +151,11 @@ def test_the_runner_trains_scores_mixes_and_resumes(runner, tmp_path, monkeypatc
         "broken": row("R3", "a network of unknown layers", "r3_mlp.py", fields={"model.layers": "dense 9 sigmund"}),
         "small": row("R3", "a small network", "r3_mlp.py", {"test": 0.5}),
         "both": row("R3", "an ensemble of it", kind="ensemble", members=(("small", 3),)),
+        "joined": row("R3", "an average of it", "r3_ensemble.py", kind="average", members=(("small", 2),)),
         "other": row("R3", "another network", "r3_mlp.py"),
     }
     monkeypatch.setattr(runner.systems, "ROWS", rows)
-    line = ["run.py", "--data_path", "fer2013.csv", "--budget", "smoke", "--rows", "broken,small,both"]
+    line = ["run.py", "--data_path", "fer2013.csv", "--budget", "smoke", "--rows", "broken,small,both,joined"]
     monkeypatch.setattr(sys, "argv", [*line, "--runs", "runs", "--out", "out"])
     monkeypatch.chdir(tmp_path)
 
@@ -165,17 +166,21 @@ def test_the_runner_trains_scores_mixes_and_resumes(runner, tmp_path, monkeypatc
     assert found["small"][1]["workdir"] == "smoke/small/seed1"
     assert found["small"][0]["test"] is None  # a shortened run does not touch the test split
     assert found["both"][0]["shortened"] == "2 of 3 members, shortened members"
+    assert found["joined"][0]["shortened"].startswith("shortened members, 1 of 50 epochs")
+    assert found["joined"][0]["fields"]["model.members"] == ["smoke/small/seed0", "smoke/small/seed1"]
+    assert found["joined"][0]["parameters"] == 2 * found["small"][0]["parameters"]
     page = (tmp_path / "out" / "results.md").read_text()
     assert all(row.system in page for row in rows.values())
     assert page.count("not run yet") == 2
     assert "1 of 50 epochs" in page
     assert (tmp_path / "out" / "r3" / "curves.png").read_bytes().startswith(b"\x89PNG")
     capfd.readouterr()
-    monkeypatch.setattr(sys, "argv", ["small,both" if word == "broken,small,both" else word for word in sys.argv])
+    monkeypatch.setattr(sys, "argv", [word.removeprefix("broken,") for word in sys.argv])
     runner.main()
     assert "this run is complete" in capfd.readouterr().err
     again = json.loads((tmp_path / "out" / "r3" / "results.json").read_text())
-    assert [record["time"] for record in again["small"]] == [record["time"] for record in found["small"]]
+    for name in ("small", "joined"):
+        assert [record["time"] for record in again[name]] == [record["time"] for record in found[name]]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ and curves.png beside this file, or in --out, and results.md, which collects the
 """
 
 import argparse
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -88,10 +89,11 @@ def run(module, *flags):
         raise InputError(f"'{' '.join(line[1:])}' failed: see its message above")
 
 
-def train(name, row, seed, options) -> dict:
-    """Trains a row to its end and scores it; returns its record."""
+def train(name, row, seed, options, told=()) -> dict:
+    """Trains a row to its end and scores it; returns its record. told: what else was shortened, in words."""
     workdir = _workdir(name, seed, options)
     shortened, fields = _run_config("main", row, seed, options, "--workdir", workdir)
+    shortened = ", ".join(filter(None, [*told, shortened]))
     history = records.read_history(workdir)
     return {
         "config": row.config,
@@ -122,6 +124,19 @@ def train_mlp(name, row, seed, options) -> dict:
     found = json.loads((workdir / "evaluation-validation.json").read_text())
     shortened = f"2 epochs, {SMOKE['data.train_faces']} training faces" if smoke else ""
     return {"shortened": shortened, "epochs": found["epoch"], "seconds": found["seconds_of_training"], **scores}
+
+
+def train_average(name, row, seed, options) -> dict:
+    """Runs the members that are missing and trains their average further, as one network; returns its record."""
+    workdirs = []
+    for member, number in ((member, number) for member, seeds in row.members for number in range(seeds)):
+        workdirs.append(_workdir(member, number, options))
+        if not (workdirs[-1] / "evaluation-validation.json").exists():
+            add(member, number, options)
+    joined = dataclasses.replace(row, fields={**row.fields, "model.members": tuple(map(str, workdirs))})
+    found = train(name, joined, seed, options, ["shortened members"] if any(map(_shortened, workdirs)) else [])
+    found["fields"]["model.members"] = [path.relative_to(options.runs).as_posix() for path in workdirs]
+    return found
 
 
 def mix(name, row, seed, options) -> dict:
@@ -209,7 +224,7 @@ def _again(row, given, trials, folder, options):
     return found
 
 
-KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix, "search": explore}
+KINDS = {"train": train, "mlp": train_mlp, "ensemble": mix, "average": train_average, "search": explore}
 
 
 def _run_config(module, row, seed, options, *flags):

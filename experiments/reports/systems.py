@@ -13,8 +13,9 @@ class Row:
     """A system of a report.
 
     config: as `--config` names it, empty for what is not one network; fields: what differs from it, or flags of mlp.py;
-    members: of an ensemble, names of rows and their number of seeds; cpu: fields that shorten it for `--budget cpu`,
-    None where it runs at full length there; kind: 'train', 'mlp', 'ensemble' or 'search', which ends after `trials`.
+    members: of an ensemble or an average, names of rows and their number of seeds; cpu: fields that shorten it for
+    `--budget cpu`, None where it runs at full length there; kind: 'train', 'mlp', 'ensemble' (of what its members
+    predict), 'average' (of its members, trained further) or 'search', which ends after `trials`.
     """
 
     report: str
@@ -148,6 +149,14 @@ ROWS = {
         kind="ensemble",
         published={"test": 0.6395},
         members=(("r3_resnet50", 1), ("r3_searched", 1), ("r3_vgg16", 1)),
+    ),
+    "r3_ensemble_trained": Row(
+        "R3",
+        "average of the 4-layer, 7-layer and searched CNN, trained further",
+        "r3_ensemble.py",
+        kind="average",
+        members=(("r3_four_layer", 1), ("r3_seven_layer", 1), ("r3_searched", 1)),
+        cpu=SHORT,
     ),
     "r3_searched_351000": Row(
         "R3",
