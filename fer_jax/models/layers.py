@@ -4,7 +4,6 @@ Variables are flat and named as Keras names its layers, `params[<layer>][kernel 
 `batch_stats[<layer>][mean | var]`, so that foreign weights and Keras's layer numbers need no map.
 """
 
-import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -18,11 +17,11 @@ GLOROT = nn.initializers.glorot_uniform()  # Keras's default
 
 
 def _negative_mean(key, shape, dtype=jnp.float32, **_):
-    """Yilmaz and Poli 2022: weights with the mean max(-1, -8 / N) for a layer of N neurons.
+    """Yilmaz and Poli 2022: weights with the mean max(-1, -8 / N) in a layer of N neurons, with Glorot's spread.
 
-    N is taken as the inputs of a unit, which in their networks of even width is the same; the spread is Glorot's.
+    N is the layer's own width, its units or filters: the last axis of every kernel here, depthwise ones too.
     """
-    return GLOROT(key, shape, dtype) + max(-1.0, -8.0 / math.prod(shape[:-1]))
+    return GLOROT(key, shape, dtype) + max(-1.0, -8.0 / shape[-1])
 
 
 # model.init -> initializer of kernels; "keras" leaves each family its own

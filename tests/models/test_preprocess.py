@@ -62,9 +62,18 @@ def test_initializers_have_the_published_spread(shape):
     limit = (6 / fan_in) ** 0.5  # He et al. 2015
     assert 0.9 * limit < np.abs(draw("he_uniform")).max() <= limit
     assert np.isclose(np.std(draw("he_normal")), (2 / fan_in) ** 0.5, rtol=0.1)
-    # Yilmaz and Poli 2022, as R4 has it
-    expected = max(-1, -8 / fan_in)
-    assert np.isclose(np.mean(draw("yilmaz_poli")), expected, atol=0.2 * abs(expected))
+
+
+@pytest.mark.parametrize(
+    ("shape", "mean"),
+    [((400, 128), -8 / 128), ((3, 3, 16, 200), -8 / 200), ((5, 5, 1, 64), -8 / 64), ((512, 4), -1.0)],
+    ids=str,
+)
+def test_yilmaz_polis_mean_goes_by_the_neurons_of_the_layer_and_not_by_their_inputs(shape, mean):
+    kernel = layers.make_init("yilmaz_poli")(jax.random.key(0), shape, jnp.float32)
+    error = np.std(kernel) / kernel.size**0.5
+    assert abs(np.mean(kernel) - mean) < 5 * error + 1e-6
+    np.testing.assert_allclose(np.std(kernel), np.std(layers.GLOROT(jax.random.key(0), shape)), rtol=1e-3)
 
 
 def test_an_unknown_initializer_is_refused():
