@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from fer_jax.errors import InputError
 from fer_jax.models.preprocess import Preprocess
@@ -53,7 +52,7 @@ class Network(nn.Module):
 
     def classify(self, features, *, train: bool):
         """Returns float32 logits [B, K] of features."""
-        return self.head(features.astype(self.backbone.dtype), train=train).astype(jnp.float32)
+        return self.head(features.astype(self.backbone.dtype), train=train)
 
     def __call__(self, image, *, train: bool):
         return self.classify(self.features(image, train=train), train=train)

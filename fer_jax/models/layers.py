@@ -76,9 +76,9 @@ class Layers(nn.Module):
             return _BatchNorm(**common)(x)
         return nn.BatchNorm(use_running_average=stored, **common)(x)
 
-    def dense(self, x, name, units, *, init=GLOROT):
-        """A fully connected layer."""
-        x = nn.Dense(units, dtype=self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
+    def dense(self, x, name, units, *, init=GLOROT, dtype=None):
+        """A fully connected layer, computed in `dtype` (None: that of the network)."""
+        x = nn.Dense(units, dtype=dtype or self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
         return memory.layer_output(x)
 
     def dropout(self, x, rate, *, train):

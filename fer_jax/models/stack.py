@@ -104,9 +104,9 @@ def _parse_weighted(kind, size, words, where):
 class Stack(layers_lib.Layers):
     """The layers of a specification, then a classifier of `classes` units (0: none).
 
-    Called with [B, ...] and `train`, it returns [B, classes] of `dtype`'s range; with `train=True` it needs the rng
-    `dropout` where there is dropout, and a mutable `batch_stats`. With `preprocess` it takes uint8 faces and returns
-    float32 logits.
+    Called with [B, ...] and `train`, it returns float32 logits [B, classes], or without a classifier the last layer's
+    output, of `dtype`; with `train=True` it needs the rng `dropout` where there is dropout, and a mutable
+    `batch_stats`. With `preprocess` it takes uint8 faces.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -121,9 +121,10 @@ class Stack(layers_lib.Layers):
         seen = Counter()
         for layer in self.layers:
             x = self._apply(layer, x, train, seen)
-        if self.classes:
-            x = self.dense(x, self.classifier or _keras_name("dense", seen), self.classes)
-        return x if self.preprocess is None else x.astype(jnp.float32)
+        if not self.classes:
+            return x
+        # Not in `dtype`: logits rounded to bfloat16 keep 8 bits, whatever they are cast to afterwards.
+        return self.dense(x, self.classifier or _keras_name("dense", seen), self.classes, dtype=jnp.float32)
 
     def _apply(self, layer, x, train, seen):
         if layer.kind in KERAS_NAMES:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from fer_jax import config as config_lib
 from fer_jax import models, params
@@ -184,6 +185,33 @@ def test_bfloat16_computes_near_float32_and_keeps_parameters_and_logits():
     assert rounded.dtype == np.float32
     assert_near(rounded, exact, rtol=0.05)
     assert np.abs(rounded - exact).max() > 1e-5 * np.abs(exact).max()
+
+
+def float64_logits(features, dense):
+    kernel, bias = (np.asarray(dense[leaf], np.float64) for leaf in ("kernel", "bias"))
+    return np.asarray(features, np.float64) @ kernel + bias
+
+
+def test_bfloat16_computes_its_logits_in_float32():
+    model = make("flatten", dtype="bfloat16")
+    variables, faces = draw(model), draw_faces()
+    features = jnp.asarray(faces / 255, jnp.bfloat16).reshape(4, -1)
+    logits = model.apply(variables, faces, train=False)
+    np.testing.assert_allclose(logits, float64_logits(features, variables["params"]["dense"]), rtol=0, atol=1e-4)
+
+
+def test_a_backbones_head_computes_its_logits_in_float32(monkeypatch):
+    tiny.register(monkeypatch)
+    section = config_lib.get_default().model
+    section.update(name="tiny", head="global_avg_pool", size_px=32, dtype="bfloat16")
+    network = models.make(section, 7)
+    variables, faces = draw(network), draw_faces()
+    features = network.apply(variables, faces, train=False, method="features")
+    assert features.dtype == jnp.bfloat16
+    logits = network.apply(variables, features, train=False, method="classify")
+    assert logits.dtype == jnp.float32
+    expected = float64_logits(features, variables["params"]["head"]["dense"])
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_dropout_acts_in_training_alone():
