@@ -215,7 +215,9 @@ ROWS = {
         lesson="128 test faces tell little: of a model with 0.6665 on 2,570 faces, 95% of the draws of 128 lie between "
         "0.578 and 0.734 (few_faces.json).",
     ),
+    "r4_final_relu": Row("R4", "final CNN, RGB, a ReLU in its convolutions", "r4_cnn.py:final_relu", cpu=SHORT),
     "r4_final_grey": Row("R4", "final CNN, grey", "r4_cnn.py:final_grey", cpu=SHORT),
+    "r4_final_plain": Row("R4", "final CNN, RGB, without augmentation", "r4_cnn.py:final_plain", cpu=SHORT),
     "r5_adam": Row("R5", "Adam 1e-4, batch 64, 30 epochs", "r5_cnn.py:adam", {"test": 0.569}, cpu=None),
     "r5_sgd": Row(
         "R5",

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from fer_jax import config as config_lib
 from fer_jax import models, params
+from fer_jax.models import stack
 
 # config, variant -> total, trained by the optimizer where the report says it; both as Keras counts
 COUNTS = {
@@ -17,6 +19,8 @@ COUNTS = {
     ("r4_cnn", "model_1_grey"): (605_060, None),
     ("r4_cnn", "model_2"): (391_652, 390_692),
     ("r4_cnn", "final"): (1_782_852, 1_778_628),
+    ("r4_cnn", "final_relu"): (1_782_852, 1_778_628),
+    ("r4_cnn", "final_plain"): (1_782_852, 1_778_628),
     ("r4_cnn", "final_grey"): (1_782_340, 1_778_116),
     ("r5_cnn", "adam"): (5_810_183, 5_805_191),
     ("resnet50", "r3"): (24_114_055, None),
@@ -45,6 +49,27 @@ def test_a_system_has_the_published_count(name, variant):
     ours, ours_trained = count(name, variant)
     assert ours == total - KERAS_CONSTANTS.get((name, variant), 0)
     assert trained in (None, ours_trained)
+
+
+def r4_blocks(variant):
+    """Returns the kinds of layers before R4's dense ones, and the activations inside its convolutions."""
+    layers = stack.parse(get_config("r4_cnn", variant).model.layers)
+    kinds = [layer.kind for layer in layers]
+    inside = {layer.activation for layer in layers if layer.kind == "conv"}
+    return kinds[: kinds.index("flatten")], inside
+
+
+@pytest.mark.parametrize(("variant", "inside"), [("final", "linear"), ("final_grey", "linear"), ("final_relu", "relu")])
+def test_r4s_final_cnn_is_conv_batchnorm_leakyrelu_maxpool(variant, inside):
+    assert r4_blocks(variant) == (["conv", "batch_norm", "leaky_relu", "max_pool"] * 5, {inside})
+
+
+@pytest.mark.parametrize(
+    ("variant", "sections"), [("final_plain", {"augment"}), ("final_grey", {"model"}), ("final_relu", {"model"})]
+)
+def test_a_variant_of_r4s_final_cnn_differs_in_one_section(variant, sections):
+    final, other = (config_lib.to_dict(get_config("r4_cnn", name)) for name in ("final", variant))
+    assert {name for name in final if final[name] != other[name]} == sections
 
 
 def test_r3s_ensemble_is_the_sum_of_its_members():
