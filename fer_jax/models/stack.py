@@ -8,6 +8,7 @@ A specification is a list of layers, separated by commas or line ends:
     leaky_relu 0.1, relu     an activation by itself
     dropout 0.25
     flatten, global_avg_pool
+    cfc 64                   the last state of a CfC network that reads the map cell by cell: units; see cfc.py
     dense 256 relu           fully connected: units, activation
 
 The classifier (a dense layer with one unit a class) follows by itself. Words after the first number may be left out:
@@ -23,12 +24,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.errors import InputError
+from fer_jax.models import cfc
 from fer_jax.models import layers as layers_lib
 from fer_jax.models.preprocess import Preprocess
 
-KERAS_NAMES = {"conv": "conv2d", "batch_norm": "batch_normalization", "dense": "dense"}
+# Layers with weights -> their automatic names: Keras's, which has no CfC.
+KERAS_NAMES = {"conv": "conv2d", "batch_norm": "batch_normalization", "dense": "dense", "cfc": "cfc"}
 ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu}
 POOLS = {"max_pool": layers_lib.max_pool, "avg_pool": layers_lib.avg_pool}
+SIZED = ("conv", "dense", "cfc")
+PLAIN = ("batch_norm", *POOLS, "relu", "flatten", "global_avg_pool")
+ENDS = ("flatten", "global_avg_pool", "cfc")  # after them there is no map
+ON_MAPS = ("conv", *POOLS, "global_avg_pool", "cfc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +61,26 @@ def parse(text: str, field: str = "model.layers") -> tuple[Layer, ...]:
     if not parts:
         raise InputError(f"{field} is empty: give the layers of the network, for instance 'conv 32 relu, flatten'")
     layers = tuple(_parse_layer(words, field) for words in parts)
-    kinds = [layer.kind for layer in layers]
-    if "flatten" not in kinds and "global_avg_pool" not in kinds:
-        raise InputError(f"{field} has neither 'flatten' nor 'global_avg_pool': the classifier needs one before it")
+    end = next((i for i, layer in enumerate(layers) if layer.kind in ENDS), None)
+    if end is None:
+        raise InputError(f"{field} has none of {', '.join(ENDS)}: the classifier needs one before it")
+    late = next((i for i, layer in enumerate(layers) if i > end and layer.kind in ON_MAPS), None)
+    if late is not None:
+        raise InputError(
+            f"{field}: '{' '.join(parts[late])}' needs a map, and '{' '.join(parts[end])}' before it leaves none"
+        )
     return layers
 
 
 def _parse_layer(words, field):
     kind, *rest = words
     text = " ".join(words)
-    if kind in ("conv", "dense", "batch_norm") and len(rest) > 1 and rest[-2] == "as":
+    if kind in KERAS_NAMES and len(rest) > 1 and rest[-2] == "as":
         return dataclasses.replace(_parse_layer(words[:-2], field), name=rest[-1])
-    if kind in ("conv", "dense"):
+    if kind in SIZED:
         if not rest or not rest[0].isdigit() or int(rest[0]) < 1:
             raise InputError(f"{field}: '{text}' needs a number of filters or units, as in '{kind} 64'")
-        return _parse_weighted(kind, int(rest[0]), rest[1:], f"{field}: '{text}'")
+        return _parse_sized(kind, int(rest[0]), rest[1:], f"{field}: '{text}'")
     if kind in ("dropout", "leaky_relu"):
         try:
             (rate,) = map(float, rest)
@@ -77,20 +89,18 @@ def _parse_layer(words, field):
         if not 0 <= rate < 1:
             raise InputError(f"{field}: '{text}' needs one number from 0 to under 1, as in '{kind} 0.25'")
         return Layer(kind, rate=rate)
-    if kind not in ("batch_norm", *POOLS, "relu", "flatten", "global_avg_pool"):
-        raise InputError(
-            f"{field}: unknown layer '{text}'; known are conv, dense, batch_norm, max_pool, avg_pool, relu, "
-            "leaky_relu, dropout, flatten, global_avg_pool"
-        )
+    if kind not in PLAIN:
+        known = ", ".join((*SIZED, *PLAIN, "leaky_relu", "dropout"))
+        raise InputError(f"{field}: unknown layer '{text}'; known are {known}")
     if rest:
         raise InputError(f"{field}: '{text}': {kind} takes no further words")
     return Layer(kind)
 
 
-def _parse_weighted(kind, size, words, where):
+def _parse_sized(kind, size, words, where):
     options = {}
     for word in words:
-        if word in ACTIVATIONS:
+        if kind != "cfc" and word in ACTIVATIONS:
             options["activation"] = word
         elif kind == "conv" and word in ("same", "valid"):
             options["padding"] = word.upper()
@@ -148,6 +158,8 @@ class Stack(layers_lib.Layers):
     def _weighted(self, layer, x, name, train):
         if layer.kind == "batch_norm":
             return self.norm(x, name, train=train)
+        if layer.kind == "cfc":
+            return cfc.read_map(x, layer.size, name, dtype=self.dtype, kernel_init=self.kernel_init)
         if layer.kind == "dense":
             x = self.dense(x, name, layer.size)
         else:

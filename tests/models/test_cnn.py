@@ -239,7 +239,7 @@ def test_words_may_be_left_out_and_lines_count_as_commas():
     [
         ("", "model.layers is empty"),
         (" , \n", "model.layers is empty"),
-        ("conv 32 relu, dense 4", "neither 'flatten' nor 'global_avg_pool'"),
+        ("conv 32 relu, dense 4", "model.layers has none of flatten, global_avg_pool, cfc"),
         ("conv, flatten", "'conv' needs a number of filters or units, as in 'conv 64'"),
         ("conv 0, flatten", "'conv 0' needs a number"),
         ("flatten, dense relu 4", "'dense relu 4' needs a number of filters or units, as in 'dense 64'"),
