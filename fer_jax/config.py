@@ -72,15 +72,16 @@ def _augment():
 
 def _model():
     model = config_dict.ConfigDict()
-    model.name = "cnn"  # cnn | average | a pretrained network: resnet50, ... (fer_jax/models/__init__.py lists them)
-    model.layers = ""  # of `cnn`: its layers in text, see fer_jax/models/stack.py
-    model.head = "global_avg_pool, dropout 0.5"  # of a pretrained network: layers in text | imagenet (its own top)
+    model.name = "cnn"  # cnn | average | dual_channel_roi (the face, and a region that the network finds, enlarged) |
+    # dual_channel_whole (the whole face twice) | a pretrained network: resnet50, ... (fer_jax/models/__init__.py)
+    model.layers = ""  # of `cnn`, or of each channel up to its maps: layers in text, see fer_jax/models/stack.py
+    model.head = "global_avg_pool, dropout 0.5"  # of all but `cnn`: layers in text | imagenet (a network's own top)
     model.members = ()  # of `average`: workdirs of trained runs, whose probabilities it averages and trains further
     model.member_models = ()  # of `average`: its members' sections `model`, which training saves with the run
     model.weights = ""  # imagenet | a name of `fer_jax.pretrained --list` | path or URL | empty: drawn at random
     model.size_px = 0  # side to which the model resizes the faces; 0: as they are
-    model.channels = 1  # of `cnn`: 1 (grey) | 3 (grey replicated); pretrained networks always have 3
-    model.scaling = "auto"  # auto (cnn: unit; else what the weights expect) | raw (0..255, R1) | unit | symmetric | ...
+    model.channels = 1  # 1 (grey) | 3 (grey replicated); pretrained networks always have 3
+    model.scaling = "auto"  # auto (unit, or what the weights expect) | raw (0..255, R1) | unit | symmetric | ...
     model.init = "keras"  # keras (each family's own) | glorot_uniform | he_uniform | he_normal | yilmaz_poli: kernels
     model.dtype = "float32"  # float32 | bfloat16: of the computation; parameters stay float32
     return model

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
-from fer_jax.models import average, layers, stack
+from fer_jax.models import average, dual_channel, layers, stack
 from fer_jax.models.backbone import Network, Row
 from fer_jax.models.preprocess import Preprocess
 
@@ -23,7 +23,7 @@ FAMILIES = {
     "efficientnet_lite": ("efficientnet_lite0",),
 }
 BACKBONES = tuple(name for names in FAMILIES.values() for name in names)
-NAMES = ("cnn", "average", *BACKBONES)
+NAMES = ("cnn", "average", *dual_channel.NAMES, *BACKBONES)
 DTYPES = ("float32", "bfloat16")
 IMAGENET_CLASSIFIER = "predictions"  # Keras's name of it
 
@@ -62,11 +62,13 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
         "stored": stored,
         "kernel_init": layers.make_init(model.init),
     }
-    if model.name == "cnn":
-        scaling = "unit" if model.scaling == "auto" else model.scaling
-        preprocess = Preprocess(scaling, model.channels, model.size_px)
-        return stack.Stack(layers=stack.parse(model.layers), classes=classes, preprocess=preprocess, **common)
-    return _network(model, classes, common, backbone_frozen)
+    if model.name not in ("cnn", *dual_channel.NAMES):
+        return _network(model, classes, common, backbone_frozen)
+    scaling = "unit" if model.scaling == "auto" else model.scaling
+    preprocess = Preprocess(scaling, model.channels, model.size_px)
+    if model.name in dual_channel.NAMES:
+        return dual_channel.make(model, classes, preprocess, common)
+    return stack.Stack(layers=stack.parse(model.layers), classes=classes, preprocess=preprocess, **common)
 
 
 def _average(model, classes, stored):

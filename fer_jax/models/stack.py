@@ -51,17 +51,23 @@ class Layer:
     name: str = ""
 
 
-def parse(text: str, field: str = "model.layers") -> tuple[Layer, ...]:
+def parse(text: str, field: str = "model.layers", *, ends: bool = True) -> tuple[Layer, ...]:
     """Reads a specification; `field` of the config is named in what is raised.
 
+    ends: whether a layer must turn the maps into a vector, as a classifier needs; else none may.
+
     Raises:
-      InputError: the text is empty, or a layer is unknown or incomplete; the message names it.
+      InputError: the text is empty, or a layer is unknown, incomplete or in a wrong place; the message names it.
     """
     parts = [part.split() for part in re.split(r"[,\n]", text) if part.strip()]
     if not parts:
         raise InputError(f"{field} is empty: give the layers of the network, for instance 'conv 32 relu, flatten'")
     layers = tuple(_parse_layer(words, field) for words in parts)
     end = next((i for i, layer in enumerate(layers) if layer.kind in ENDS), None)
+    if not ends:
+        if end is not None:
+            raise InputError(f"{field}: '{' '.join(parts[end])}' leaves no map, which model.head needs: put it there")
+        return layers
     if end is None:
         raise InputError(f"{field} has none of {', '.join(ENDS)}: the classifier needs one before it")
     late = next((i for i, layer in enumerate(layers) if i > end and layer.kind in ON_MAPS), None)
