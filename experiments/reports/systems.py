@@ -218,6 +218,10 @@ ROWS = {
     "r4_final_relu": Row("R4", "final CNN, RGB, a ReLU in its convolutions", "r4_cnn.py:final_relu", cpu=SHORT),
     "r4_final_grey": Row("R4", "final CNN, grey", "r4_cnn.py:final_grey", cpu=SHORT),
     "r4_final_plain": Row("R4", "final CNN, RGB, without augmentation", "r4_cnn.py:final_plain", cpu=SHORT),
+    "r4_cfc": Row("R4", "next step: final CNN, a liquid CfC head for its fifth block", "r4_next.py:cfc", cpu=SHORT),
+    "r4_cfc_plain": Row("R4", "its twin of equal parameters: a dense layer", "r4_next.py:cfc_plain", cpu=SHORT),
+    "r4_roi": Row("R4", "next step: dual-channel CNN, face and region found in it", "r4_next.py:roi", cpu=SHORT),
+    "r4_roi_plain": Row("R4", "its twin of equal parameters: the face twice", "r4_next.py:roi_plain", cpu=SHORT),
     "r5_adam": Row("R5", "Adam 1e-4, batch 64, 30 epochs", "r5_cnn.py:adam", {"test": 0.569}, cpu=None),
     "r5_sgd": Row(
         "R5",

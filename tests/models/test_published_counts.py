@@ -72,6 +72,15 @@ def test_a_variant_of_r4s_final_cnn_differs_in_one_section(variant, sections):
     assert {name for name in final if final[name] != other[name]} == sections
 
 
+@pytest.mark.parametrize(("variant", "twin"), [("cfc", "cfc_plain"), ("roi", "roi_plain")])
+def test_r4s_next_steps_have_the_parameters_and_the_protocol_of_their_plain_twins(variant, twin):
+    total, trained = count("r4_next", variant)
+    for other in (("r4_next", twin), ("r4_cnn", "final")):
+        assert count(*other) == pytest.approx((total, trained), rel=0.01)
+        ours, theirs = (config_lib.to_dict(get_config(*config)) for config in (("r4_next", variant), other))
+        assert {name for name in ours if ours[name] != theirs[name]} == {"model"}
+
+
 def test_r3s_ensemble_is_the_sum_of_its_members():
     members = (("resnet50", "r3"), ("r3_cnn", "searched"), ("vgg16", "r3"))
     assert sum(count(*member)[0] for member in members) == 42_636_501
