@@ -1,15 +1,14 @@
 """Foreign weight files into our variables, without the libraries that wrote them.
 
 `load` is the whole way: locate or fetch a file and verify its hash, read it, give its layers our names, and put them
-into the variables of a network. Keras's files of both layouts are read with h5py, EfficientNet-Lite0's with the
-standard library.
+into the variables of a network. Keras's files of both layouts are read with h5py, PyTorch's with the standard library.
 """
 
 import dataclasses
 import zipfile
 
 from fer_jax.errors import InputError
-from fer_jax.pretrained import keras_h5, naming, torch_legacy
+from fer_jax.pretrained import keras_h5, naming, torch_legacy, torch_naming
 from fer_jax.pretrained.fetch import Facts, locate
 from fer_jax.pretrained.merging import Merge, merge
 from fer_jax.pretrained.naming import Weights
@@ -17,7 +16,6 @@ from fer_jax.pretrained.naming import Weights
 __all__ = ["Facts", "Merge", "Weights", "load", "locate", "merge", "read"]
 
 HDF5, PICKLE, ZIP = b"\x89HDF\r\n\x1a\n", b"\x80\x02\x8a\n", b"PK\x03\x04"
-LITE = "efficientnet_lite0"
 
 
 def load(weights: str, model: str, variables, *, cache_dir=None, top: bool = False) -> Merge:
@@ -46,7 +44,7 @@ def read(path, model: str, *, trusted: bool = False) -> Weights:
     """Reads a weight file and gives its layers our names.
 
     Args:
-      path: of a Keras file (.h5, .weights.h5), or of EfficientNet-Lite0's PyTorch file.
+      path: of a Keras file (.h5, .weights.h5), or of a PyTorch file for a network of torch_naming.MODELS.
       model: the network that is to take the weights, by its name in the config.
       trusted: the file's hash is the published one; the order of its layers is then not questioned.
 
@@ -58,9 +56,9 @@ def read(path, model: str, *, trusted: bool = False) -> Weights:
     if start == HDF5:
         return naming.from_keras(path, *keras_h5.read(path), model, trusted=trusted)
     if start.startswith(PICKLE):
-        if model != LITE:
+        if model not in torch_naming.MODELS:
             raise InputError(f"{path} is a PyTorch file; {model} takes Keras's weight files (.h5)")
-        return naming.from_lite(path, torch_legacy.read(path))
+        return torch_naming.from_torch(path, torch_legacy.read(path), model)
     raise InputError(f"{path} {_what_it_is(path, start)}; {model} takes Keras's weight files (.h5)")
 
 

