@@ -1,13 +1,10 @@
 """PyTorch's older files without PyTorch: EfficientNet-Lite0's, and small ones written by the layout's rules."""
 
-import collections
 import pickle
-import struct
-import sys
-import types
 
 import numpy as np
 import pytest
+import torch_files
 
 from fer_jax import pretrained
 from fer_jax.errors import InputError
@@ -17,52 +14,6 @@ from fer_jax.pretrained import fetch, registry, torch_legacy
 @pytest.fixture(scope="module")
 def lite0():
     return pretrained.read(fetch.find(registry.find("efficientnet_lite0")), "efficientnet_lite0")
-
-
-@pytest.fixture
-def write_torch(monkeypatch):
-    """Writes {name: (storage, offset, shape, strides)} as PyTorch before 1.6 did."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    torch._utils = utils
-    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
-    utils._rebuild_tensor_v2 = lambda *args: args
-    utils._rebuild_tensor_v2.__module__ = "torch._utils"
-    utils._rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-
-    class Storage:
-        def __init__(self, key, values):
-            self.key, self.values = key, values
-
-    class Tensor:
-        def __init__(self, *args):
-            self.args = args
-
-        def __reduce__(self):
-            return utils._rebuild_tensor_v2, (*self.args, False, collections.OrderedDict())
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, value):
-            if isinstance(value, Storage):
-                return ("storage", torch.FloatStorage, value.key, "cpu", len(value.values), None)
-            return None
-
-    def write(path, tensors, *, little=True):
-        storages = {id(spec[0]): Storage(str(i), spec[0]) for i, spec in enumerate(tensors.values())}
-        state = collections.OrderedDict(
-            (name, Tensor(storages[id(values)], *rest)) for name, (values, *rest) in tensors.items()
-        )
-        with open(path, "wb") as file:
-            for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": little}, state):
-                Pickler(file, protocol=2).dump(part)
-            pickle.dump([storage.key for storage in storages.values()], file, protocol=2)
-            for storage in storages.values():
-                file.write(struct.pack("<q", len(storage.values)))
-                file.write(np.asarray(storage.values, "<f4" if little else ">f4").tobytes())
-        return path
-
-    return write
 
 
 def test_lite0_is_the_published_network(lite0):
@@ -114,7 +65,7 @@ def test_lite0s_dead_channels_stay_dead_through_a_block(lite0):
     assert sum(map(len, dead.values())) == 130
 
 
-def test_tensors_are_views_of_storages(write_torch, tmp_path):
+def test_tensors_are_views_of_storages(tmp_path):
     values = np.arange(24, dtype=np.float32)
     tensors = {
         "whole": (values, 0, (2, 3, 4), (12, 4, 1)),
@@ -122,7 +73,7 @@ def test_tensors_are_views_of_storages(write_torch, tmp_path):
         "part": (values, 5, (2, 3), (4, 1)),
         "scalar": (np.float32([7]), 0, (), ()),
     }
-    read = torch_legacy.read(write_torch(tmp_path / "x.pth", tensors))
+    read = torch_legacy.read(torch_files.write(tmp_path / "x.pth", tensors))
     whole = values.reshape(2, 3, 4)
     np.testing.assert_array_equal(read["whole"], whole)
     np.testing.assert_array_equal(read["permuted"], whole.transpose(2, 1, 0))
@@ -130,13 +81,13 @@ def test_tensors_are_views_of_storages(write_torch, tmp_path):
     assert read["scalar"] == 7
 
 
-def test_the_order_of_bytes_is_the_files(write_torch, tmp_path):
+def test_the_order_of_bytes_is_the_files(tmp_path):
     values = np.float32([1, 2, 3])
-    path = write_torch(tmp_path / "x.pth", {"x": (values, 0, (3,), (1,))}, little=False)
+    path = torch_files.write(tmp_path / "x.pth", {"x": (values, 0, (3,), (1,))}, little=False)
     np.testing.assert_array_equal(torch_legacy.read(path)["x"], values)
 
 
-def test_lite0s_leaves_are_transposed(write_torch, tmp_path):
+def test_lite0s_leaves_are_transposed(tmp_path):
     rng = np.random.default_rng(0)
     conv, dense = rng.normal(size=(5, 4, 3, 2)).astype("f4"), rng.normal(size=(7, 6)).astype("f4")
     tensors = {
@@ -145,7 +96,7 @@ def test_lite0s_leaves_are_transposed(write_torch, tmp_path):
         "_blocks.15._bn2.running_var": (conv.ravel(), 0, (3,), (1,)),
         "_blocks.6._bn1.weight": (dense.ravel(), 1, (3,), (1,)),
     }
-    layers = pretrained.read(write_torch(tmp_path / "x.pth", tensors), "efficientnet_lite0").layers
+    layers = pretrained.read(torch_files.write(tmp_path / "x.pth", tensors), "efficientnet_lite0").layers
     for o, i, h, w in np.ndindex(conv.shape):
         assert layers["stem_conv"]["kernel"][h, w, i, o] == conv[o, i, h, w]
     np.testing.assert_array_equal(layers["predictions"]["kernel"], dense.T)
@@ -154,8 +105,8 @@ def test_lite0s_leaves_are_transposed(write_torch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fc.weight", "_blocks.16._bn0.weight", "_blocks.0._se_reduce.weight", "_bn0.other"])
-def test_tensors_of_another_network_are_named(write_torch, tmp_path, name):
-    path = write_torch(tmp_path / "x.pth", {name: (np.float32([1]), 0, (1,), (1,))})
+def test_tensors_of_another_network_are_named(tmp_path, name):
+    path = torch_files.write(tmp_path / "x.pth", {name: (np.float32([1]), 0, (1,), (1,))})
     with pytest.raises(InputError, match=f"not of efficientnet_lite0: it holds '{name}'"):
         pretrained.read(path, "efficientnet_lite0")
 
@@ -179,8 +130,8 @@ def test_a_pickle_that_calls_anything_is_refused(tmp_path, capsys):
     ("offset", "shape", "strides"),
     [(0, (5,), (1,)), (2, (3,), (1,)), (0, (2, 2), (4, 1)), (0, (2,), (-1,)), (9, (), ())],
 )
-def test_a_tensor_beyond_its_storage_is_refused(write_torch, tmp_path, offset, shape, strides):
-    path = write_torch(tmp_path / "x.pth", {"x": (np.zeros(4, "f4"), offset, shape, strides)})
+def test_a_tensor_beyond_its_storage_is_refused(tmp_path, offset, shape, strides):
+    path = torch_files.write(tmp_path / "x.pth", {"x": (np.zeros(4, "f4"), offset, shape, strides)})
     with pytest.raises(InputError, match="beyond its storage"):
         torch_legacy.read(path)
 
@@ -194,7 +145,7 @@ def test_a_truncated_file_is_refused(tmp_path, part):
         pretrained.read(path, "efficientnet_lite0")
 
 
-def test_a_checkpoint_of_more_than_tensors_is_refused(write_torch, tmp_path):
+def test_a_checkpoint_of_more_than_tensors_is_refused(tmp_path):
     path = tmp_path / "x.pth"
     with open(path, "wb") as file:
         for part in (torch_legacy.MAGIC, torch_legacy.PROTOCOL, {"little_endian": True}, {"state_dict": {}}, []):
