@@ -121,13 +121,14 @@ def verify(row: registry.Row, path) -> Facts:
     """
     algorithm = row.algorithm or "sha256"
     digest = _digest(path, algorithm)
-    if row.digest and digest != row.digest:
+    if row.digest and digest not in {row.digest, row.earlier}:
         raise InputError(
             f"{path} is not {row.file} of {row.source}: its {_label(algorithm)} is {digest}, the published one is "
             f"{row.digest} ({_size(path)}{f' of {row.size_bytes:,}' if row.size_bytes else ''}): "
             "remove it, and it is fetched again"
         )
-    note = f"{_label(algorithm)} is the published one" if row.digest else f"no published hash; SHA-256 {digest}"
+    which = "published one" if digest == row.digest else "one published in 2017"
+    note = f"{_label(algorithm)} is the {which}" if row.digest else f"no published hash; SHA-256 {digest}"
     if not row.digest:
         logger.info("%s: %s", path, note)
     source = row.url or row.source

@@ -26,6 +26,16 @@ VGGFACE_NAME = re.compile(r"conv([1-5])_([1-3])")  # Oxford's names of VGG16's l
 VGGFACE_RESNET50 = "vggface_resnet50"
 VGGFACE_RESNET_NAME = re.compile(r"conv(?:1/7x7_s2|([2-5])_([1-6])_(1x1_proj|1x1_reduce|3x3|1x1_increase))(/bn)?")
 VGGFACE_RESNET_PARTS = {"1x1_proj": 0, "1x1_reduce": 1, "3x3": 2, "1x1_increase": 3}
+# The ResNet50 that Keras published in 2017 -> with us: blocks are lettered, and branch 1 is the shortcut.
+RESNET50_2017_PARTS = {"1": 0, "2a": 1, "2b": 2, "2c": 3}
+RESNET50_2017 = {"conv1": "conv1_conv", "bn_conv1": "conv1_bn"} | {
+    f"{theirs}{stage}{letter}_branch{branch}": f"conv{stage}_block{block}_{part}_{ours}"
+    for stage, letters in ((2, "abc"), (3, "abcd"), (4, "abcdef"), (5, "abc"))
+    for block, letter in enumerate(letters, 1)
+    for branch, part in RESNET50_2017_PARTS.items()
+    for theirs, ours in (("res", "conv"), ("bn", "bn"))
+    if part or block == 1
+}
 # ImageNet's mean and standard deviation of RGB in 0..1. Keras's files hold the deviation as `variance`, or its square.
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 LEAVES = {
@@ -101,6 +111,8 @@ def _rename(name, model):
             return ours
     if match := VGGFACE_NAME.fullmatch(name):
         return f"block{match[1]}_conv{match[2]}"
+    if model == "resnet50":
+        return RESNET50_2017.get(name, name)
     match = VGGFACE_RESNET_NAME.fullmatch(name) if model == VGGFACE_RESNET50 else None
     if not match:
         return name

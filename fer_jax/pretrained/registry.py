@@ -19,7 +19,8 @@ class Row:
     the published hash; empty where none is. size_bytes: 0 where unknown. licence: of the original weights, as it is
     commonly stated; read it at the source before you publish. scaling: what its input must be, of
     models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder. trained_on:
-    the pictures. package: the package that Python imports, and the file's folder in it; install: what to give pip for
+    the pictures. earlier: the hash of a file of this name that was published before, under other names of layers; empty
+    for none. package: the package that Python imports, and the file's folder in it; install: what to give pip for
     it.
     """
 
@@ -36,6 +37,7 @@ class Row:
     scaling: str = ""
     folder: str = ""
     trained_on: str = IMAGENET
+    earlier: str = ""
     package: str = ""
     install: str = ""
 
@@ -113,6 +115,11 @@ _KERAS_FILES = {
         ("424e49f28180edbde1e94797771950a7", "1dfe2e7a5d45b6632553a8961ea609eb", 0),
     ),
 }
+# (model, with the classifier) -> MD5 of the file of 2017, of github.com/fchollet/deep-learning-models, release v0.2
+_KERAS_2017 = {
+    ("resnet50", True): "a7b3fe01876f51b976af0dea6bc144eb",
+    ("resnet50", False): "a268eb855778b3df3c7506639542a6af",
+}
 
 
 def _keras_rows():
@@ -130,6 +137,7 @@ def _keras_rows():
                 size_bytes=0 if top else size_bytes,
                 licence=licence,
                 source=KERAS,
+                earlier=_KERAS_2017.get((model, top), ""),
             )
 
 
@@ -199,5 +207,5 @@ def find(name: str, *, top: bool = False) -> Row:
 
 
 def find_digest(algorithm: str, digest: str) -> Row | None:
-    """Returns the row whose published hash this is."""
-    return next((row for row in ROWS if (row.algorithm, row.digest) == (algorithm, digest)), None)
+    """Returns the row whose published hash this is, or was."""
+    return next((row for row in ROWS if row.algorithm == algorithm and digest in (row.digest, row.earlier)), None)

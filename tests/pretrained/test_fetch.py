@@ -237,6 +237,18 @@ def test_a_folder_that_cannot_be_written_is_named(known, tmp_path):
         fetch.locate("imagenet", "vgg16", cache_dir=tmp_path / "file")
 
 
+def test_the_file_of_2017_is_as_good_as_the_published_one(known, home, tmp_path):
+    row = known(earlier=hashlib.md5(b"of 2017").hexdigest())
+    folder = home / ".keras" / "models"
+    folder.mkdir(parents=True)
+    (folder / row.file).write_bytes(b"of 2017")
+    path, facts = fetch.locate("imagenet", "vgg16", cache_dir=tmp_path)
+    assert path == folder / row.file and facts.verified and facts.note == "MD5 is the one published in 2017"
+    mine = tmp_path / "mine.h5"
+    mine.write_bytes(b"of 2017")
+    assert fetch.locate(str(mine), "vgg16")[1].name == "vgg16"
+
+
 def test_the_packages_file_is_found_and_copied(home, tmp_path):
     path, facts = fetch.locate("imagenet", "efficientnet_lite0", cache_dir=tmp_path)
     assert facts.verified and facts.hash.startswith("57934424") and path.name == "efficientnet-lite0-57934424.pth"
