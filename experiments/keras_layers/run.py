@@ -21,6 +21,7 @@ MODELS = {
     "efficientnetb2": "EfficientNetB2",
     "efficientnetb3": "EfficientNetB3",
     "efficientnetv2b2": "EfficientNetV2B2",
+    "mobilenet_v2": "MobileNetV2",
 }
 
 

@@ -21,6 +21,7 @@ FAMILIES = {
     "efficientnet": ("efficientnetb0", "efficientnetb1", "efficientnetb2", "efficientnetb3"),
     "efficientnet_v2": ("efficientnetv2b2",),
     "efficientnet_lite": ("efficientnet_lite0",),
+    "mobilenet_v2": ("mobilenet_v2",),
 }
 BACKBONES = tuple(name for names in FAMILIES.values() for name in names)
 NAMES = ("cnn", "average", *dual_channel.NAMES, *BACKBONES)

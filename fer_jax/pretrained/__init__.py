@@ -16,6 +16,10 @@ from fer_jax.pretrained.naming import Weights
 __all__ = ["Facts", "Merge", "Weights", "load", "locate", "merge", "read"]
 
 HDF5, PICKLE, ZIP = b"\x89HDF\r\n\x1a\n", b"\x80\x02\x8a\n", b"PK\x03\x04"
+KERAS_FILES = "Keras's weight files (.h5)"
+OLD_TORCH_FILES = "PyTorch's as torch.save(..., _use_new_zipfile_serialization=False) writes them"
+# Keras's network of this name has the same layers, yet it is another function.
+NOT_AS_KERAS = ("mobilenet_v2",)
 
 
 def load(weights: str, model: str, variables, *, cache_dir=None, top: bool = False) -> Merge:
@@ -53,18 +57,23 @@ def read(path, model: str, *, trusted: bool = False) -> Weights:
     """
     with open(path, "rb") as file:
         start = file.read(8)
-    if start == HDF5:
+    if start == HDF5 and model not in NOT_AS_KERAS:
         return naming.from_keras(path, *keras_h5.read(path), model, trusted=trusted)
-    if start.startswith(PICKLE):
-        if model not in torch_naming.MODELS:
-            raise InputError(f"{path} is a PyTorch file; {model} takes Keras's weight files (.h5)")
+    if start.startswith(PICKLE) and model in torch_naming.MODELS:
         return torch_naming.from_torch(path, torch_legacy.read(path), model)
-    raise InputError(f"{path} {_what_it_is(path, start)}; {model} takes Keras's weight files (.h5)")
+    wanted = OLD_TORCH_FILES if model in NOT_AS_KERAS else KERAS_FILES
+    raise InputError(f"{path} {_what_it_is(path, start)}; {model} takes {wanted}")
 
 
 def _what_it_is(path, start):
-    if not start:
-        return "is empty"
+    whole = {
+        b"": "is empty",
+        HDF5: "is an HDF5 file, as Keras's are, whose network of this name pads and scales otherwise",
+    }
+    if start in whole:
+        return whole[start]
+    if start.startswith(PICKLE):
+        return "is a PyTorch file"
     if not start.startswith(ZIP):
         return "is no HDF5 file"
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []

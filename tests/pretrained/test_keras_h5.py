@@ -402,3 +402,10 @@ def test_another_kind_of_file_is_named(vgg16, tmp_path, write, message):
     write(path, vgg16)
     with pytest.raises(InputError, match=f"x.weights.h5.* {message}|x.weights.h5 {message}"):
         pretrained.read(path, "vgg16")
+
+
+def test_keras_mobilenet_is_no_torchvisions(write_by_hand, tmp_path):
+    """Its layers have the same names and shapes, but pad and scale otherwise."""
+    path = write_by_hand(tmp_path / "x.h5", {"Conv1": {"Conv1/kernel:0": random(3, 3, 3, 32)}})
+    with pytest.raises(InputError, match=r"whose network of this name pads .*; mobilenet_v2 takes PyTorch's as torch"):
+        pretrained.read(path, "mobilenet_v2")

@@ -111,6 +111,15 @@ def test_tensors_of_another_network_are_named(tmp_path, name):
         pretrained.read(path, "efficientnet_lite0")
 
 
+@pytest.mark.parametrize(
+    "name", ["features.0.2.weight", "features.1.conv.6.weight", "features.18.conv.0.weight", "conv.weight"]
+)
+def test_tensors_of_another_mobilenet_are_named(tmp_path, name):
+    path = torch_files.write(tmp_path / "x.pth", {name: (np.float32([1]), 0, (1,), (1,))})
+    with pytest.raises(InputError, match=f"not of mobilenet_v2: it holds '{name}'"):
+        pretrained.read(path, "mobilenet_v2")
+
+
 class Call:
     def __reduce__(self):
         return print, ("called",)
