@@ -6,8 +6,9 @@ import optax
 import pytest
 import tiny
 
+from configs import packaged_weights, resnet50, vggface
 from fer_jax import config as config_lib
-from fer_jax import optim, params, phases, steps
+from fer_jax import keras_layers, optim, params, phases, steps
 from fer_jax.errors import InputError
 
 
@@ -31,6 +32,40 @@ def test_the_first_layers_are_those_of_keras(keras, first, name, keras_name):
     assert phase.frozen == {f"backbone/{layer}" for layer in held}
     trainable = sum(int(np.prod(weight.shape)) for weight in theirs.trainable_weights)
     assert params.count(free["backbone"]) == trainable
+
+
+def trained_backbone(config, classes=7):
+    """Returns the layers of the backbone that a config trains, without the scope."""
+    (phase,) = phases.make(config, classes, steps_per_epoch=10)
+    return {
+        path.removeprefix("backbone/")
+        for path in params.layers(phase.abstract.params).keys() - phase.frozen
+        if path.startswith("backbone/")
+    }
+
+
+LAST_LAYERS = {"lite0": {"top_conv", "top_bn"}, "mobilenet_v2": {"Conv_1", "Conv_1_bn"}}
+
+
+@pytest.mark.parametrize("network", packaged_weights.NETWORKS)
+def test_the_regimes_with_packaged_weights_train_what_they_say(network):
+    regimes = {regime: packaged_weights.get_config(f"{network}_{regime}") for regime in packaged_weights.REGIMES}
+    trained = {regime: trained_backbone(config, len(config.data.classes) or 7) for regime, config in regimes.items()}
+    assert trained["r2"] == trained["r4_frozen"] == set()
+    assert trained["r4_last_layer"] == LAST_LAYERS[network]
+    table = {layer.name for layer in keras_layers.order(packaged_weights.NETWORKS[network]) if layer.kind != "Dense"}
+    assert trained["r4_unfrozen"] == table
+    r2 = regimes.pop("r2")
+    assert (r2.optim.name, r2.optim.momentum, r2.model.init) == ("sgd", 0.9, "he_uniform")
+    assert r2.train.early_stopping.patience_epochs == 15 and r2.data.max_class_share == 1
+    assert {regime.data.classes for regime in regimes.values()} == {("happy", "sad", "neutral", "surprise")}
+    for config in (r2, *regimes.values()):
+        assert (config.model.weights, config.model.size_px) == ("imagenet", 96)
+        assert not any(config.augment[field] for field in config.augment if field not in {"fill", "erase_max_share"})
+
+
+def test_vggfaces_resnet50_trains_the_layers_that_r2_trains():
+    assert trained_backbone(vggface.get_config()) == trained_backbone(resnet50.get_config("r2")) != set()
 
 
 def train_steps(phase, count, batch_size=4, seed=0):

@@ -100,6 +100,9 @@ ROWS = {
         "an epoch's 28,709 in 0.6 s (experiments/input_speed).",
     ),
     "r2_vgg16_plain": Row("R2", "VGG16, frozen", "vgg16.py:r2_plain", {"test": 0.42}, cpu=SMALL_PX),
+    "r2_vggface": Row("R2", "ResNet50 with VGGFace2's weights, 165 layers frozen", "vggface.py", cpu=SMALL_PX),
+    "r2_lite0": Row("R2", "EfficientNet-Lite0, frozen, 96 px", "packaged_weights.py:lite0_r2", cpu=None),
+    "r2_mobilenet_v2": Row("R2", "MobileNetV2, frozen, 96 px", "packaged_weights.py:mobilenet_v2_r2", cpu=None),
     "r3_mlp_one_hot": Row(
         "R3",
         "MLP 128-64 (scikit-learn), one-hot labels",
@@ -205,6 +208,22 @@ ROWS = {
     ),
     "r4_efficientnetb2_unfrozen": Row(
         "R4", "EfficientNetB2, unfrozen", "efficientnet.py:r4_unfrozen", _val(0.249, 0.774, 0.281), cpu=SHORT
+    ),
+    "r4_lite0_last_layer": Row(
+        "R4", "EfficientNet-Lite0, last layer, 96 px", "packaged_weights.py:lite0_r4_last_layer", cpu=SHORT
+    ),
+    "r4_lite0_frozen": Row("R4", "EfficientNet-Lite0, frozen, 96 px", "packaged_weights.py:lite0_r4_frozen", cpu=None),
+    "r4_lite0_unfrozen": Row(
+        "R4", "EfficientNet-Lite0, unfrozen, 96 px", "packaged_weights.py:lite0_r4_unfrozen", cpu=SHORT
+    ),
+    "r4_mobilenet_v2_last_layer": Row(
+        "R4", "MobileNetV2, last layer, 96 px", "packaged_weights.py:mobilenet_v2_r4_last_layer", cpu=SHORT
+    ),
+    "r4_mobilenet_v2_frozen": Row(
+        "R4", "MobileNetV2, frozen, 96 px", "packaged_weights.py:mobilenet_v2_r4_frozen", cpu=None
+    ),
+    "r4_mobilenet_v2_unfrozen": Row(
+        "R4", "MobileNetV2, unfrozen, 96 px", "packaged_weights.py:mobilenet_v2_r4_unfrozen", cpu=SHORT
     ),
     "r4_final": Row(
         "R4",
