@@ -1,5 +1,6 @@
 """Progress on long work: a bar where someone watches, a line now and then where the output is a file."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -29,9 +30,10 @@ class Progress:
         self._started = self._shown = time.perf_counter()
         self._done, self._bar = 0, None
         if sys.stderr.isatty():
-            from tqdm import tqdm
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
 
-            self._bar = tqdm(total=steps, desc=what, unit="step", leave=False)
+                self._bar = tqdm(total=steps, desc=what, unit="step", leave=False)
 
     def update(self, done: int, loss: float | None = None) -> None:
         """Says that `done` steps are over and, in training, what the mean loss of the last ones was."""

@@ -1,8 +1,10 @@
 """The data sets: FER-2013 and class folders that users bring, and faces that are drawn.
 
-`load(config.data)` gives the whole set as arrays. TensorFlow is never imported.
+`load(config.data)` gives the whole set as arrays. A set is prepared once: by TFDS where it is installed, else into a
+file of arrays. TensorFlow is never imported.
 """
 
+import functools
 import logging
 import pathlib
 
@@ -92,19 +94,37 @@ def _resolve(data):
 
 
 def _load_prepared(name, source, data):
-    from fer_jax.datasets import prepared
+    from fer_jax.datasets import drawn_faces, readings
 
     if name == "drawn_faces":
-        from fer_jax.datasets import drawn_faces
+        key, options = data.drawn_size, {}
+        read = functools.partial(drawn_faces.read, drawn_faces.SIZES[key])
+    else:
+        votes_path = str(pathlib.Path(data.votes_path).expanduser()) if data.votes_path else ""
+        key = f"{data.on_bad_row}-{source.signature(*filter(None, [votes_path]))}"
+        options = {"votes_path": votes_path, "on_bad_row": data.on_bad_row}
+        read = functools.partial(readings.read, source, **options)
+    if not _has_tfds():
+        from fer_jax.datasets import arrays
 
-        builder_class = drawn_faces.DrawnFaces
-        return prepared.load(builder_class, data.cache_dir, config=builder_class.builder_configs[data.drawn_size])
-    from fer_jax.datasets import fer2013
+        return arrays.load(pathlib.Path(data.cache_dir, "arrays", f"{name}-{key}.npz"), read)
+    from fer_jax.datasets import builders, prepared
 
-    votes_path = str(pathlib.Path(data.votes_path).expanduser()) if data.votes_path else ""
-    config = fer2013.make_config(source, votes_path=votes_path, on_bad_row=data.on_bad_row)
-    builder_class = {"fer2013": fer2013.Fer2013, "class_folders": fer2013.ClassFolders}[name]
+    if name == "drawn_faces":
+        return prepared.load(builders.DrawnFaces, data.cache_dir, config=builders.DrawnFaces.builder_configs[key])
+    builder_class = {"fer2013": builders.Fer2013, "class_folders": builders.ClassFolders}[name]
+    config = builders.FacesConfig(name=key, source=source, **options)
     return prepared.load(builder_class, data.cache_dir, config=config)
+
+
+def _has_tfds():
+    """Whether sets can be prepared by TFDS in the files that need no TensorFlow."""
+    try:
+        import array_record.python.array_record_module  # noqa: F401
+        import tensorflow_datasets  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _check_not_empty(faces, mend):

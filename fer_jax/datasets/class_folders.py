@@ -5,13 +5,11 @@ import dataclasses
 import functools
 import posixpath
 import re
-import sys
 
 import numpy as np
-import tqdm
 from PIL import Image, ImageOps
 
-from fer_jax.datasets import facts, stores, tables
+from fer_jax.datasets import bars, facts, stores, tables
 from fer_jax.errors import InputError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")
@@ -149,8 +147,7 @@ def read(store: stores.Store, tree: Tree, *, fer2013):
     good = np.zeros(len(entries), bool)
     bad, sizes = {}, collections.Counter()
     files = store.in_storage_order(list(place))
-    bar = {"file": sys.stderr, "disable": None, "leave": False, "unit": " pictures"}
-    for file in tqdm.tqdm(files, "Reading faces", **bar):
+    for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
         try:
             images[place[file], :, :, 0], size = _face(store, file)
         except Exception as error:  # Pillow's decoders raise nearly everything

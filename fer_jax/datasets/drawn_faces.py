@@ -4,17 +4,14 @@ It needs no download, so that a first run can train at once. Classes, splits and
 FER-2013.
 """
 
-import dataclasses
-from typing import ClassVar
-
 import numpy as np
-import tensorflow_datasets as tfds
-from etils import epath
 
-from fer_jax.datasets import anatomy, drawing, facts
-from fer_jax.datasets.features import make_features
+from fer_jax.datasets import anatomy, drawing, facts, readings
+from fer_jax.datasets.faces import Faces
 
 SEED = 0
+# Faces per split, in the order of facts.SPLITS.
+SIZES = {"full": (8000, 1000, 1000), "tiny": (700, 140, 140)}
 
 # The action units of each expression with their (lowest, highest) intensity; those from 0 may be absent.
 # Source: Ekman & Friesen 1983, "EMFACS-7: Emotional Facial Action Coding System".
@@ -27,12 +24,6 @@ ACTION_UNITS = {
     "surprise": {1: (0.6, 1.0), 2: (0.6, 1.0), 5: (0.4, 1.0), 26: (0.5, 1.0)},
     "neutral": {},
 }
-
-_DESCRIPTION = """
-Synthetic grey faces of 48x48 pixels, drawn by a program: no picture shows a real person. Each face wears one
-of the seven expressions of FER-2013, made by its facial action units at random intensities; people, pose and
-light vary. Results on these faces say nothing about recognition on photographs.
-"""
 
 
 def draw_face(name, rng):
@@ -85,44 +76,12 @@ class Examples:
             yield row, {"image": image, "label": label, "row": row}
 
 
-@dataclasses.dataclass(kw_only=True)
-class DrawnFacesConfig(tfds.core.BuilderConfig):
-    """Faces per split, in the order of facts.SPLITS."""
-
-    sizes: tuple[int, int, int]
-
-
-class DrawnFaces(tfds.core.GeneratorBasedBuilder):
-    """The builder. Prepare it with file_format="array_record", which needs no TensorFlow.
-
-    `row` counts through the whole set, training faces first.
-    """
-
-    # TFDS would find this file through importlib_resources, which it does not install.
-    code_path = epath.Path(__file__)
-
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS: ClassVar = [
-        DrawnFacesConfig(name="full", description="For training: 10,000 faces.", sizes=(8000, 1000, 1000)),
-        DrawnFacesConfig(name="tiny", description="For trying things out: 980 faces.", sizes=(700, 140, 140)),
-    ]
-
-    def _info(self):
-        # Not dataset_info_from_configs: that looks for metadata files next to this module.
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=_DESCRIPTION,
-            features=make_features(facts.CLASSES),
-            supervised_keys=("image", "label"),
-        )
-
-    def _split_generators(self, dl_manager):
-        sizes = self.builder_config.sizes
-        first_rows = np.cumsum((0, *sizes)).tolist()
-        return {
-            split: self._generate_examples(split, size, row)
-            for split, size, row in zip(facts.SPLITS, sizes, first_rows, strict=False)
-        }
-
-    def _generate_examples(self, split, size, first_row):
-        return Examples(split, size, first_row=first_row)
+def read(sizes) -> readings.Reading:
+    """Draws the faces of all splits; sizes: faces per split, in the order of facts.SPLITS."""
+    faces, rows, first_row = {}, {}, 0
+    for split, size in zip(facts.SPLITS, sizes, strict=True):
+        images = np.stack([example["image"] for _, example in Examples(split, size)])
+        faces[split] = Faces(images, draw_labels(split, size).astype(np.int32))
+        rows[split] = np.arange(first_row, first_row + size)
+        first_row += size
+    return readings.Reading(faces, rows, facts.CLASSES, ())

@@ -27,7 +27,7 @@ _LOG = logging.getLogger("fer_jax")
 def load(builder_class, cache_dir, *, config):
     """Prepares where needed and reads; returns ({split: Faces}, classes, fingerprint, notes).
 
-    builder_class: a TFDS builder whose features are those of features.make_features; config: its
+    builder_class: a TFDS builder whose features are those of builders.make_features; config: its
     BuilderConfig; cache_dir: where prepared sets are kept. A set appears
     there only when it is complete. Raises InputError, with the folder to delete, on a prepared set that is
     damaged.

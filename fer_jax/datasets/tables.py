@@ -7,13 +7,11 @@ import csv
 import dataclasses
 import io
 import os
-import sys
 import warnings
 
 import numpy as np
-import tqdm
 
-from fer_jax.datasets import facts, stores
+from fer_jax.datasets import bars, facts, stores
 from fer_jax.errors import InputError
 
 ACCEPTED_HEADERS = "'emotion,pixels,Usage' (fer2013.csv) or 'emotion, Usage, pixels' (icml_face_data.csv)"
@@ -102,8 +100,7 @@ def read(stream, *, label, size=None) -> Rows:
 
 
 def _progress(size):
-    units = {"unit": "B", "unit_scale": True}
-    return tqdm.tqdm(desc="Reading faces", total=size, file=sys.stderr, disable=None, leave=False, **units)
+    return bars.make_bar(desc="Reading faces", total=size, unit="B", unit_scale=True)
 
 
 def _cell(cells, position):

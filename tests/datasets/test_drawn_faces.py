@@ -10,10 +10,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fer_jax.datasets import anatomy, drawing, drawn_faces, facts
+from fer_jax.datasets import anatomy, builders, drawing, drawn_faces, facts
 
-TINY = drawn_faces.DrawnFaces.builder_configs["tiny"].sizes
-FULL = drawn_faces.DrawnFaces.builder_configs["full"].sizes
+TINY = drawn_faces.SIZES["tiny"]
+FULL = drawn_faces.SIZES["full"]
 
 
 def rng(seed=0):
@@ -235,10 +235,10 @@ def test_the_builder_needs_no_tensorflow(tmp_path):
             exec_module = None
 
         sys.meta_path.insert(0, Refused())
-        from fer_jax.datasets import drawn_faces
+        from fer_jax.datasets import builders, drawn_faces
 
-        config = drawn_faces.DrawnFacesConfig(name="few", description="For this test.", sizes=(30, 12, 12))
-        builder = drawn_faces.DrawnFaces(data_dir=sys.argv[1], config=config, file_format="array_record")
+        config = builders.DrawnFacesConfig(name="few", description="For this test.", sizes=(30, 12, 12))
+        builder = builders.DrawnFaces(data_dir=sys.argv[1], config=config, file_format="array_record")
         builder.download_and_prepare()
         assert "synthetic" in builder.info.description.lower()
         assert "no picture shows a real person" in builder.info.description
@@ -269,4 +269,4 @@ def test_the_builder_needs_no_tensorflow(tmp_path):
 def test_the_configs():
     assert FULL == (8000, 1000, 1000)
     assert TINY == (700, 140, 140)
-    assert drawn_faces.DrawnFaces.BUILDER_CONFIGS[0].name == "full", "the first is TFDS's default"
+    assert builders.DrawnFaces.BUILDER_CONFIGS[0].name == "full", "the first is TFDS's default"

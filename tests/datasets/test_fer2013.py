@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fer_jax import datasets
-from fer_jax.datasets import facts, fer2013, readings
+from fer_jax.datasets import builders, facts, readings
 from fer_jax.errors import InputError
 
 
@@ -291,7 +291,7 @@ def test_a_prepared_set_is_not_read_again(table, rows, make_data, monkeypatch):
 
 
 def test_an_interrupted_preparation_leaves_nothing(table, rows, make_data, monkeypatch, tmp_path):
-    generate = fer2013.Fer2013._generate_examples
+    generate = builders.Fer2013._generate_examples
 
     def interrupted(self, faces, positions):
         for key, example in generate(self, faces, positions):
@@ -300,7 +300,7 @@ def test_an_interrupted_preparation_leaves_nothing(table, rows, make_data, monke
             yield key, example
 
     with monkeypatch.context() as patch:
-        patch.setattr(fer2013.Fer2013, "_generate_examples", interrupted)
+        patch.setattr(builders.Fer2013, "_generate_examples", interrupted)
         with pytest.raises(KeyboardInterrupt):
             datasets.load(make_data(table))
     assert not list((tmp_path / "cache").rglob("*array_record*"))

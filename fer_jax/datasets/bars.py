@@ -1,0 +1,33 @@
+"""A progress bar for reading many faces: tqdm's, where it is installed and someone watches."""
+
+import sys
+
+
+class _Silent:
+    """What stands in tqdm's place: iterates, and shows nothing."""
+
+    def __init__(self, iterable):
+        self._iterable = iterable
+
+    def __iter__(self):
+        return iter(self._iterable)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, amount):
+        """Shows nothing."""
+
+
+def make_bar(iterable=None, **options):
+    """Returns a bar on stderr as `tqdm.tqdm` takes it; a silent one where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        return _Silent(iterable)
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _Silent(iterable)
+    return tqdm(iterable, file=sys.stderr, leave=False, **options)
