@@ -88,7 +88,10 @@ def _now():
 
 
 def commit() -> str:
-    """Returns the commit of the code that runs, with '-modified' where files differ from it, or 'unknown'."""
+    """Returns the commit of the code that runs, with '-modified' where files differ from it, or 'unknown'.
+
+    Where the code is a copy without its history, the environment variable FER_JAX_COMMIT says it.
+    """
     here = pathlib.Path(__file__).resolve().parent
     try:
         run = lambda *args: subprocess.run(  # noqa: E731
@@ -97,7 +100,7 @@ def commit() -> str:
         modified = run("status", "--porcelain", "--untracked-files=no")
         return run("rev-parse", "--short=12", "HEAD") + ("-modified" if modified else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("FER_JAX_COMMIT") or "unknown"
 
 
 def _program():

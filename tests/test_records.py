@@ -84,3 +84,14 @@ def test_facts_name_the_machine_and_the_code():
     assert facts["device"]
     assert facts["packages"]["jax"]
     assert facts["commit"] == "unknown" or len(facts["commit"].removesuffix("-modified")) == 12
+
+
+def test_a_copy_without_history_takes_its_commit_from_the_environment(monkeypatch):
+    def no_git(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(records.subprocess, "run", no_git)
+    monkeypatch.delenv("FER_JAX_COMMIT", raising=False)
+    assert records.commit() == "unknown"
+    monkeypatch.setenv("FER_JAX_COMMIT", "0123456789ab-modified")
+    assert records.commit() == "0123456789ab-modified"

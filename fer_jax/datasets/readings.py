@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from fer_jax.datasets import class_folders, facts, tables
+from fer_jax.datasets import class_folders, facts, mosaics, tables
 from fer_jax.datasets.faces import Faces
 from fer_jax.errors import InputError
 
@@ -36,10 +36,13 @@ def read(source, *, votes_path="", on_bad_row="stop") -> Reading:
     fer2013 = source.name == "fer2013"
     classes = facts.CLASSES if fer2013 else source.tree.classes
     votes_table = tables.read_votes(votes_path) if votes_path else None
-    if source.tree is None:
+    files, notes = None, []
+    if source.mosaic:
+        with source.open_store() as store:
+            rows = mosaics.read(store, source.table, source.mosaic, label=source.label)
+    elif source.tree is None:
         with source.open_table() as stream:
             rows = tables.read(stream, label=source.label, size=source.table_bytes())
-        files, notes = None, []
     else:
         with source.open_store() as store:
             rows, files, notes = class_folders.read(store, source.tree, fer2013=fer2013)

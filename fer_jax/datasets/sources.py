@@ -1,4 +1,4 @@
-"""Finding the faces that a user has, by content: a table (CSV) or class folders, also inside archives."""
+"""Finding the faces that a user has, by content: a table (CSV), packed faces or class folders, also inside archives."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 
-from fer_jax.datasets import class_folders, stores, tables
+from fer_jax.datasets import class_folders, mosaics, stores, tables
 from fer_jax.errors import InputError
 
 
@@ -16,14 +16,16 @@ class Source:
     """Where the faces are.
 
     name: 'fer2013' or 'class_folders'; path: a file or folder on disk; inside: archives within it, from the
-    outside in; table: the CSV within the last of them ('' where `path` is the CSV itself); tree: the class
-    folders, None for a table; others: what was found besides and is not used.
+    outside in; table: the CSV within the last of them ('' where `path` is the CSV itself); mosaic: the picture of a
+    packed table, of which `path` and `inside` are the folder or archive; tree: the class folders, None for a table;
+    others: what was found besides and is not used.
     """
 
     name: str
     path: pathlib.Path
     inside: tuple[str, ...] = ()
     table: str = ""
+    mosaic: str = ""
     tree: class_folders.Tree | None = None
     others: tuple[str, ...] = ()
 
@@ -55,14 +57,15 @@ class Source:
         return None if self.table else self.path.stat().st_size
 
     def open_store(self):
-        """Opens the folder or archive that holds the class folders; a context manager that yields a Store."""
+        """Opens the folder or archive that holds the class folders or packed faces; yields a Store."""
         return stores.open_store(self.path, self.inside)
 
     def signature(self, *more) -> str:
         """Returns 16 hex digits of the paths, sizes and times of the source's files and of `more` files."""
         files = [str(self.path)]
         if self.path.is_dir():
-            files = [os.path.join(self.path, file) for _, _, file in self.tree.files()]
+            names = [file for _, _, file in self.tree.files()] if self.tree else [self.table, self.mosaic]
+            files = [os.path.join(self.path, name) for name in names]
         stats = []
         for file in (*files, *more):
             with stores.reading(file):
@@ -115,10 +118,11 @@ def _search(path, inside, name, misses):
         # Listing a compressed tar means unpacking it whole: not where its table is already found.
         trees = [] if found and isinstance(store, stores.TarStore) else _trees(store, name, misses)
     others = (*found, *(tree.folder or "class folders" for tree in trees))[1:] + tuple(archives)
-    if found and on_disk:
-        return Source("fer2013", path / found[0], others=others)
     if found:
-        return Source("fer2013", path, inside, table=found[0], others=others)
+        table, mosaic = next(iter(found.items()))
+        if on_disk and not mosaic:
+            return Source("fer2013", path / table, others=others)
+        return Source("fer2013", path, inside, table=table, mosaic=mosaic, others=others)
     if trees:
         is_fer2013 = name != "class_folders" and trees[0].is_fer2013()
         return Source("fer2013" if is_fer2013 else "class_folders", path, inside, tree=trees[0], others=others)
@@ -133,21 +137,21 @@ def _search(path, inside, name, misses):
 
 
 def _sort_files(store, name, misses):
-    """Returns (tables, archives): the files at the top and one level down, told by their first bytes."""
-    found, archives = [], []
+    """Returns ({table: its mosaic or ''}, archives): the files at the top and one level down, by their first bytes."""
+    found, archives = {}, []
     for file in store.files_to_depth_two():
         if file.lower().endswith(class_folders.PICTURE_SUFFIXES):
             continue
         head = store.head(file)
         if stores.sniff(head):
             archives.append(file)
-        elif tables.columns(head) is None:
+        elif tables.columns(head) is None and not (mosaic := mosaics.picture_of(store, file, head)):
             if file.lower().endswith(".csv"):
                 misses.append(f"{store.label}: {file}: {tables.wrong_header(head)}")
         elif name == "class_folders":
             misses.append(f"{store.label}: {file}: a FER-2013 table, not class folders.")
         else:
-            found.append(file)
+            found[file] = "" if tables.columns(head) else mosaic
             if isinstance(store, stores.TarStore):
                 break
     return found, archives
@@ -165,8 +169,9 @@ def _trees(store, name, misses):
 
 def _nothing_found(path, name, misses):
     wanted = {
-        "fer2013": f"FER-2013: a table with the header {tables.ACCEPTED_HEADERS}, class folders with its "
-        "file names (Training_0.jpg ...), or a zip or tar of either",
+        "fer2013": f"FER-2013: a table with the header {tables.ACCEPTED_HEADERS}, packed faces "
+        f"({mosaics.TABLE} and {mosaics.PICTURE}), class folders with its file names (Training_0.jpg ...), or a zip or "
+        "tar of any of them",
         "class_folders": "class folders: <class>/* or train/<class>/*, also val and test",
     }
     wanted["auto"] = f"{wanted['fer2013']}; or {wanted['class_folders']}"

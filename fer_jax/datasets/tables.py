@@ -16,6 +16,7 @@ from fer_jax.errors import InputError
 
 ACCEPTED_HEADERS = "'emotion,pixels,Usage' (fer2013.csv) or 'emotion, Usage, pixels' (icml_face_data.csv)"
 _COLUMNS = ("emotion", "pixels", "usage")
+PACKED_COLUMNS = ("emotion", "usage", "tile")
 _PIXELS = facts.IMAGE_SIZE_PX**2
 
 
@@ -50,6 +51,8 @@ def wrong_header(head: bytes) -> str:
     hint = ""
     if _clean(found).casefold() in ("emotion,pixels", "pixels"):
         hint = " This is the challenge's train.csv or test.csv, which lacks the split or the labels."
+    elif columns(head, PACKED_COLUMNS):
+        hint = " This is the table of packed faces: give the zip or folder that holds it and its mosaic, a PNG."
     return f"the header {found!r} is not FER-2013's; accepted are {ACCEPTED_HEADERS}.{hint}"
 
 
@@ -61,9 +64,10 @@ class _BadRowError(ValueError):
     """Why a row cannot be used."""
 
 
-def read(stream, *, label, size=None) -> Rows:
+def read(stream, *, label, size=None, tiles=None) -> Rows:
     """Reads a FER-2013 table from a binary stream; `label` names it, `size` is its bytes if known.
 
+    tiles: uint8 [T, 48, 48, 1], the pictures that the rows of a packed table name by number; None: rows hold pixels.
     Broken rows are collected in `Rows.bad` ("<label>, row 7: reason", rows as a text editor counts them).
     Raises InputError on a wrong header, a damaged archive, and a table without rows.
     """
@@ -73,7 +77,7 @@ def read(stream, *, label, size=None) -> Rows:
         warnings.simplefilter("error", DeprecationWarning)  # older NumPy warns where newer raises
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
         header = text.readline()
-        where = columns(header.encode())
+        where = columns(header.encode(), _COLUMNS if tiles is None else PACKED_COLUMNS)
         if where is None:
             raise InputError(f"{label}: {wrong_header(header.encode())}")
         lines = csv.reader(text, quoting=csv.QUOTE_NONE)
@@ -84,7 +88,8 @@ def read(stream, *, label, size=None) -> Rows:
             usages.append(None)
             try:
                 usages[-1] = _usage(cells, where["usage"])
-                label_, image = _label(cells, where["emotion"]), _image(cells, where["pixels"])
+                label_ = _label(cells, where["emotion"])
+                image = _image(cells, where["pixels"]) if tiles is None else _tile(cells, where["tile"], tiles)
             except _BadRowError as error:
                 bad.append(f"{label}, row {lines.line_num + 1}: {error}")
                 continue
@@ -136,6 +141,13 @@ def _image(cells, position):
         wrong = pixels[(pixels < 0) | (pixels > 255)][0]
         raise _BadRowError(f"pixel value {wrong}; it should be 0 to 255")
     return pixels.astype(np.uint8).reshape(facts.IMAGE_SHAPE)
+
+
+def _tile(cells, position, tiles):
+    number = _cell(cells, position)
+    if not number.isdecimal() or int(number) >= len(tiles):
+        raise _BadRowError(f"there is no tile {number[:40]!r}; it should be 0 to {len(tiles) - 1}")
+    return tiles[int(number)]
 
 
 def read_pixels(path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Small sets of random faces in the forms in which people have them."""
 
 import io
+import os
 import pathlib
 import tarfile
 import types
@@ -112,3 +113,10 @@ def make_data(tmp_path):
         return data
 
     return make
+
+
+@pytest.fixture(scope="module")
+def real():
+    if "FER2013_DIR" not in os.environ:
+        pytest.skip("FER2013_DIR is not set")
+    return pathlib.Path(os.environ["FER2013_DIR"])

@@ -1,8 +1,6 @@
 """load: options against each other, splits and classes, notes, and the real FER-2013 where it is at hand."""
 
 import itertools
-import os
-import pathlib
 import shutil
 import zipfile
 
@@ -156,13 +154,6 @@ def test_several_candidates_are_noted_even_when_prepared(files, table, make_data
     assert not any("not used" in text for text in datasets.load(make_data(table)).notes)
     notes = datasets.load(make_data(table.parent)).notes
     assert f"Faces are taken from {table}; not used: {other.name}." in notes
-
-
-@pytest.fixture(scope="module")
-def real():
-    if "FER2013_DIR" not in os.environ:
-        pytest.skip("FER2013_DIR is not set")
-    return pathlib.Path(os.environ["FER2013_DIR"])
 
 
 def thin(path, target, step):
