@@ -56,8 +56,7 @@ def read(store: stores.Store, table: str, picture: str, *, label) -> tables.Rows
     """Reads a packed table and its mosaic. Raises InputError as tables.read does, and on a mosaic that is damaged."""
     place = f"{store.label}: {picture}"
     try:
-        # To its end, so that an archive checks its sum: Pillow stops reading where the picture ends.
-        with stores.reading(place), store.open(picture) as stream, Image.open(io.BytesIO(stream.read())) as opened:
+        with stores.reading(place), store.open(picture) as stream, Image.open(stream) as opened:
             mosaic = np.asarray(opened)
     except SyntaxError as error:  # Pillow's word for a PNG whose parts do not fit
         raise InputError(f"{place} cannot be read ({error}).") from error
