@@ -1,0 +1,79 @@
+"""Puts what train_rows.py has brought back where the project's commands find it.
+
+python benchmarks/gpu/collect.py <the folder that came back>
+
+Finished runs become workdirs, <runs>/<row>/seed<k>, with their best variables as a checkpoint: fer_jax.evaluate,
+predict and ensemble take them. What the next call needs is in .gpu/resume.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import pieces
+
+from fer_jax import checkpoint, command, records
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def restore(folder) -> None:
+    """Makes the best checkpoint of a workdir out of its variables, in float32 again."""
+    meta = json.loads((folder / "best.json").read_text())
+    variables = {}
+    with np.load(folder / "variables.npz") as found:
+        for name, array in found.items():
+            *path, leaf = name.split(".")
+            place = variables
+            for part in path:
+                place = place.setdefault(part, {})
+            place[leaf] = array.astype(np.float32)
+    variables.setdefault("batch_stats", {})
+    checkpoints = checkpoint.Checkpoints(folder)
+    checkpoints.save("best", meta["step"], variables, meta)
+    checkpoints.close()
+
+
+def collect(folder, runs, resume) -> list[str]:
+    """Unpacks what came back; returns the names of the runs in it, '<row>/seed0'."""
+    with tempfile.TemporaryDirectory() as unpacked:
+        found = pathlib.Path(unpacked)
+        pieces.read(folder, found)
+        names = []
+        for config in sorted(found.glob("runs/*/*/config.json")):
+            target = runs / config.parent.relative_to(found / "runs")
+            shutil.copytree(config.parent, target, dirs_exist_ok=True)
+            if (target / "variables.npz").exists():
+                restore(target)
+            names.append(f"{target.parent.name}/{target.name}")
+        done = resume / "done.json"
+        before = json.loads(done.read_text()) if done.exists() else []
+        shutil.rmtree(resume, ignore_errors=True)
+        resume.mkdir(parents=True)
+        if (found / "unfinished").exists():
+            shutil.copytree(found / "unfinished", resume / "unfinished")
+        records.write_json(done, sorted({*before, *json.loads((found / "done.json").read_text())}))
+    return names
+
+
+def main():
+    """Collects, and lists what is new."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("folder", type=pathlib.Path, help="holds results.zip.0 and what follows")
+    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / "gpu", help="default: %(default)s")
+    parser.add_argument("--resume", type=pathlib.Path, default=ROOT / ".gpu" / "resume", help="default: %(default)s")
+    options = parser.parse_args()
+    for name in collect(options.folder, options.runs, options.resume):
+        for split in ("validation", "test"):
+            path = options.runs / name / f"evaluation-{split}.json"
+            if path.exists():
+                print(f"{name}: {split} accuracy {json.loads(path.read_text())['accuracy']:.4f}")
+    size = sum(path.stat().st_size for path in options.resume.rglob("*") if path.is_file())
+    print(f"{options.resume}: {size / 2**20:.1f} MiB for the next call")
+
+
+if __name__ == "__main__":
+    command.run(main)

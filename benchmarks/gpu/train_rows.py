@@ -1,0 +1,245 @@
+"""Trains the reports' rows that need no pretrained weights on one GPU, one after another, for some minutes.
+
+python benchmarks/gpu/train_rows.py --minutes 9 --out $OUT
+
+The first seeds come first, by value per hour. Run it again to resume: runs that are in --work or listed in --resume as
+finished are skipped, an unfinished one continues from its last epoch. What is new since the last call is in --out as
+the pieces of one zip, which collect.py unpacks.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import pathlib
+import shutil
+import signal
+import time
+import traceback
+
+import jax
+import numpy as np
+import pieces
+import run as reports
+import systems
+
+from fer_jax import command, datasets, records, scoring, train, trained
+from fer_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# By value per hour; rows that are not named here come after them, in the order of the reports.
+FIRST = (
+    *("r4_model_1", "r4_model_2", "r1_model_6", "r1_model_1", "r1_model_3", "r1_model_5", "r4_final"),
+    *("r3_four_layer", "r3_seven_layer", "r4_vgg16_random", "r5_best", "r3_searched", "r4_resnet101_random"),
+    *("r1_model_4", "r4_cfc", "r4_roi", "r5_epochs_75"),
+)
+RESERVE_SECONDS = 30.0  # for scoring a run and writing the results
+START_SECONDS = 90.0  # no run is begun with less: it would spend them on compiling
+DRY_RUN = {"train.epochs": 2, "data.train_faces": 64, "train.batch_size": 16}
+
+
+class OutOfTime(BaseException):
+    """The time of this call is over. No Exception, for those are what saving and restoring turn into messages."""
+
+
+@contextlib.contextmanager
+def time_limit(deadline: float):
+    """Raises OutOfTime in what runs inside at a time of time.monotonic(): where an epoch takes longer than is left."""
+
+    def stop(*_):
+        raise OutOfTime
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, deadline - time.monotonic()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def jobs(options) -> list[tuple[str, int]]:
+    """Returns the rows and seeds in their order."""
+    names = [name for name, row in systems.ROWS.items() if row.kind == "train"]
+    names = [name for name in names if not reports.get_config(systems.ROWS[name]).model.weights]
+    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    names = [name for name in names if not options.rows or name in options.rows]
+    return [(name, seed) for seed in range(options.seeds) for name in names]
+
+
+def make_config(name: str, seed: int, options):
+    """Returns the config of a run, whole or dry."""
+    row = systems.ROWS[name]
+    config = reports.get_config(row)
+    if options.dry_run:
+        config.update_from_flattened_dict({**reports.shortening(row, "smoke"), **DRY_RUN})
+    config.seed = seed
+    config.data.update({"path": str(options.data), "cache_dir": str(options.work / "cache"), "feeder": "resident"})
+    config.data.name = datasets.resolve_name(config.data)
+    return config
+
+
+def run_one(name: str, seed: int, options, deadline: float) -> None:
+    """Trains a run to its end, scores it and keeps its variables. Raises OutOfTime where that takes too long."""
+    folder = workdir(name, seed, options)
+    config = make_config(name, seed, options)
+
+    def watch(epoch, scores):
+        left = deadline - time.monotonic()
+        print(f"{name} {seed}: epoch {epoch} of {config.train.epochs}, {left:.0f} s of this call left", flush=True)
+        if epoch < config.train.epochs and left < 1.5 * scores["seconds"] + RESERVE_SECONDS:
+            raise OutOfTime
+
+    train.train(config, folder, on_epoch=watch)
+    # PrivateTest is scored once, for the best checkpoint of a whole run.
+    for split in ("validation",) if options.dry_run else ("validation", "test"):
+        if not (folder / f"evaluation-{split}.json").exists():
+            scores = scoring.evaluate(folder, split=split)
+            print(f"{name} {seed}: {split} accuracy {scores['accuracy']:.4f}", flush=True)
+    keep_variables(folder)
+
+
+def keep_variables(folder) -> None:
+    """Writes the best variables, in half precision where it holds them, and what was saved with them."""
+    model = trained.load(folder, "best")
+    arrays = {name: halve(np.asarray(leaf)) for name, leaf in config_lib.flat(model.variables).items()}
+    records.write_json(folder / "best.json", model.meta)
+    unfinished = folder / "variables.unfinished"
+    with unfinished.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(unfinished, folder / "variables.npz")  # the last file of a run: it is finished
+
+
+def halve(array):
+    """Returns an array in float16, or as it is where values would overflow, as statistics of raw pixels do."""
+    return array.astype(np.float16) if np.abs(array).max(initial=0) < np.finfo(np.float16).max else array
+
+
+def workdir(name: str, seed: int, options) -> pathlib.Path:
+    """Names the folder of a run."""
+    return options.work / "runs" / name / f"seed{seed}"
+
+
+def is_finished(name: str, seed: int, options) -> bool:
+    """Whether a run is finished here."""
+    return (workdir(name, seed, options) / "variables.npz").exists()
+
+
+def export(options, elsewhere: list, brought: list) -> list:
+    """Writes what is new into options.out; returns the finished runs that are in it whole.
+
+    elsewhere: runs finished on an earlier machine; brought: runs that an earlier call has brought back.
+    """
+    found = sorted(path.parent for path in (options.work / "runs").glob("*/*/config.json"))
+    finished = [path for path in found if (path / "variables.npz").exists()]
+    new = [path for path in finished if label(path) not in brought]
+    done = sorted({*elsewhere, *map(label, finished)})
+    records.write_json(options.work / "done.json", done)
+    small = [
+        {f"runs/{label(path)}/{file.name}": file for file in sorted(path.iterdir()) if is_record(file)} for path in new
+    ]
+    variables = [{f"runs/{label(path)}/variables.npz": path / "variables.npz"} for path in new]
+    unfinished = [
+        {f"unfinished/{label(path)}/{file.relative_to(path)}": file for file in state_files(path)}
+        for path in found
+        if path not in finished
+    ]
+    groups = [{"done.json": options.work / "done.json"}, *small, *variables, *unfinished]
+    written = pieces.write(options.out, groups)
+    for group, fits in zip(groups, written, strict=True):
+        if not fits:
+            print(f"no room for {next(iter(group))}: it stays in {options.work}", flush=True)
+    return [label(path) for path, fits in zip(new, written[1 + len(new) :], strict=False) if fits]
+
+
+def is_record(file) -> bool:
+    """Whether a file of a workdir is kept besides its variables and checkpoints."""
+    return file.suffix in (".json", ".jsonl", ".csv", ".npz") and file.name != "variables.npz"
+
+
+def label(path) -> str:
+    """Names a run by the end of its folder: '<row>/seed0'."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def state_files(path) -> list[pathlib.Path]:
+    """Returns the files that an unfinished run needs to continue elsewhere: its records and newest checkpoints."""
+    files = [file for file in path.iterdir() if is_record(file)]
+    for kind in ("latest", "best"):
+        steps = [step for step in (path / "checkpoints" / kind).glob("*") if step.name.isdigit()]
+        newest = max(steps, key=lambda step: int(step.name), default=None)
+        files += [file for file in newest.rglob("*") if file.is_file()] if newest else []
+    return files
+
+
+def take_up(options) -> list[str]:
+    """Copies what an earlier machine has left unfinished into options.work; returns what it has finished."""
+    unfinished = options.resume / "unfinished"
+    for config in unfinished.glob("*/*/config.json"):
+        target = options.work / "runs" / label(config.parent)
+        if not target.exists():
+            shutil.copytree(config.parent, target)
+    path = options.resume / "done.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def train_rows(options, deadline: float) -> list[str]:
+    """Runs jobs until the time is over; returns the names of those that failed."""
+    elsewhere, failed = take_up(options), []
+    marks = options.work / "brought.json"
+    brought = json.loads(marks.read_text()) if marks.exists() else []
+    for name, seed in jobs(options):
+        run = label(workdir(name, seed, options))
+        if run in elsewhere or is_finished(name, seed, options):
+            continue
+        if deadline - time.monotonic() < START_SECONDS and not options.dry_run:
+            break
+        print(f"== {run}", flush=True)
+        try:
+            with time_limit(deadline):
+                run_one(name, seed, options, deadline)
+        except OutOfTime:
+            print(f"{run} is not finished; the next call continues it", flush=True)
+            break
+        except Exception:  # whatever it is, the other rows still run
+            traceback.print_exc()
+            failed.append(run)
+        export(options, elsewhere, brought)  # now, in case that this call is cut off
+        jax.clear_caches()
+        gc.collect()
+    whole = export(options, elsewhere, brought)
+    records.write_json(marks, [*brought, *whole])
+    return failed
+
+
+def parse(argv=None):
+    """Returns the options."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    packed = ROOT / ".gpu"
+    parser.add_argument("--minutes", type=float, default=9.0, help="of training in this call; default: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder that comes back")
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/fer_gpu"), help="default: %(default)s")
+    parser.add_argument("--data", type=pathlib.Path, default=packed / "faces.zip", help="default: %(default)s")
+    parser.add_argument("--resume", type=pathlib.Path, default=packed / "resume", help="default: %(default)s")
+    parser.add_argument("--rows", type=lambda text: text.split(","), help="names of rows; default: all")
+    parser.add_argument("--seeds", type=int, default=3, help="of each row; default: %(default)s")
+    parser.add_argument("--dry_run", action="store_true", help="2 epochs of 64 faces a run, without the test split")
+    return parser.parse_args(argv)
+
+
+def main():
+    """Trains, and says what failed."""
+    options = parse()
+    deadline = time.monotonic() + 60 * options.minutes
+    command.start_logging()
+    commit = ROOT / ".gpu" / "commit"
+    if commit.exists():
+        os.environ.setdefault("FER_JAX_COMMIT", commit.read_text().strip())
+    for folder in (options.out, options.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    failed = train_rows(options, deadline)
+    print(f"failed: {', '.join(failed)}" if failed else "no run failed")
+
+
+if __name__ == "__main__":
+    command.run(main)
