@@ -86,6 +86,17 @@ def test_the_work_of_a_step_is_what_its_convolutions_and_dense_layers_take():
     forward += 6 * 6 * 128 * 256 + 256 * 7
     expected = 128 * 2 * (3 * forward + 2 * first)
     assert in_fer_jax.step_flops(spec_of("r1_model_2")) == pytest.approx(expected, rel=0.1)
+    assert in_fer_jax.step_flops(spec_of("r1_model_2"), "evaluate") == pytest.approx(
+        128 * 2 * (forward + first), rel=0.1
+    )
+
+
+def test_where_a_plugin_does_not_count_a_process_on_the_cpu_does(monkeypatch):
+    import in_fer_jax
+
+    here = in_fer_jax.step_flops(spec_of("r1_model_2"), "evaluate")
+    monkeypatch.setattr(in_fer_jax.jax, "default_backend", lambda: "gpu")
+    assert in_fer_jax.step_flops(spec_of("r1_model_2"), "evaluate") == here
 
 
 def rounds_of(*speeds):

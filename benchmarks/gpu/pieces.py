@@ -1,7 +1,10 @@
 """One zip of results, cut into files that are small enough to come back, and put together again."""
 
+import io
 import pathlib
 import zipfile
+
+from fer_jax.errors import InputError
 
 PIECE_BYTES = 15 * 2**20  # of 16 MiB a file
 PIECES = 4  # of 64 MiB together
@@ -12,32 +15,27 @@ def write(out, groups: list[dict]) -> list[bool]:
 
     A group is written whole or not at all; where one has no room, smaller ones after it still come back.
     """
-    out, written = pathlib.Path(out), []
-    whole = out / "unfinished"
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+    out, written, content = pathlib.Path(out), [], io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for files in groups:
             size = sum(pathlib.Path(path).stat().st_size for path in files.values())
-            written.append(archive.fp.tell() + size <= PIECE_BYTES * PIECES)
+            written.append(content.tell() + size <= PIECE_BYTES * PIECES)
             for name, path in files.items() if written[-1] else ():
                 archive.write(path, name)
-    content = whole.read_bytes()
-    whole.unlink()
     for old in out.glob("results.zip.*"):
         old.unlink()
+    content = content.getvalue()
     for number, start in enumerate(range(0, len(content), PIECE_BYTES)):
         (out / f"results.zip.{number}").write_bytes(content[start : start + PIECE_BYTES])
     return written
 
 
 def read(folder, into) -> None:
-    """Unpacks the pieces in a folder. Raises zipfile.BadZipFile where one is missing or damaged."""
-    paths = sorted(pathlib.Path(folder).glob("results.zip.*"), key=lambda path: int(path.suffix[1:]))
-    into = pathlib.Path(into)
-    into.mkdir(parents=True, exist_ok=True)
-    whole = into / "unfinished"
-    whole.write_bytes(b"".join(path.read_bytes() for path in paths))
+    """Unpacks the pieces in a folder. Raises InputError where one is missing or damaged."""
+    paths = {int(path.suffix[1:]): path for path in pathlib.Path(folder).glob("results.zip.*")}
     try:
-        with zipfile.ZipFile(whole) as archive:
+        content = io.BytesIO(b"".join(paths[number].read_bytes() for number in range(len(paths))))
+        with zipfile.ZipFile(content) as archive:
             archive.extractall(into)
-    finally:
-        whole.unlink()
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{folder}: a piece of results.zip is missing or damaged ({error}); copy all again") from error

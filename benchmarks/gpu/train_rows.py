@@ -10,6 +10,7 @@ the pieces of one zip, which collect.py unpacks.
 import argparse
 import contextlib
 import gc
+import importlib
 import json
 import os
 import pathlib
@@ -21,7 +22,6 @@ import traceback
 import jax
 import numpy as np
 import pieces
-import run as reports
 import systems
 
 from fer_jax import command, datasets, records, scoring, train, trained
@@ -37,6 +37,7 @@ FIRST = (
 RESERVE_SECONDS = 30.0  # for scoring a run and writing the results
 START_SECONDS = 90.0  # no run is begun with less: it would spend them on compiling
 DRY_RUN = {"train.epochs": 2, "data.train_faces": 64, "train.batch_size": 16}
+DRY_RUN_PX = 64  # at most
 
 
 class OutOfTime(BaseException):
@@ -58,10 +59,18 @@ def time_limit(deadline: float):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def get_config(row):
+    """Returns the config of a row."""
+    name, _, variant = row.config.partition(":")
+    config = importlib.import_module(f"configs.{name.removesuffix('.py')}").get_config(*([variant] if variant else []))
+    config.update_from_flattened_dict(row.fields)
+    return config
+
+
 def jobs(options) -> list[tuple[str, int]]:
     """Returns the rows and seeds in their order."""
     names = [name for name, row in systems.ROWS.items() if row.kind == "train"]
-    names = [name for name in names if not reports.get_config(systems.ROWS[name]).model.weights]
+    names = [name for name in names if not get_config(systems.ROWS[name]).model.weights]
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
     names = [name for name in names if not options.rows or name in options.rows]
     return [(name, seed) for seed in range(options.seeds) for name in names]
@@ -69,10 +78,9 @@ def jobs(options) -> list[tuple[str, int]]:
 
 def make_config(name: str, seed: int, options):
     """Returns the config of a run, whole or dry."""
-    row = systems.ROWS[name]
-    config = reports.get_config(row)
+    config = get_config(systems.ROWS[name])
     if options.dry_run:
-        config.update_from_flattened_dict({**reports.shortening(row, "smoke"), **DRY_RUN})
+        config.update_from_flattened_dict({**DRY_RUN, "model.size_px": min(config.model.size_px, DRY_RUN_PX)})
     config.seed = seed
     config.data.update({"path": str(options.data), "cache_dir": str(options.work / "cache"), "feeder": "resident"})
     config.data.name = datasets.resolve_name(config.data)
@@ -232,9 +240,6 @@ def main():
     options = parse()
     deadline = time.monotonic() + 60 * options.minutes
     command.start_logging()
-    commit = ROOT / ".gpu" / "commit"
-    if commit.exists():
-        os.environ.setdefault("FER_JAX_COMMIT", commit.read_text().strip())
     for folder in (options.out, options.work):
         folder.mkdir(parents=True, exist_ok=True)
     failed = train_rows(options, deadline)

@@ -2,7 +2,10 @@
 
 import functools
 import importlib.metadata
+import json
 import os
+import subprocess
+import sys
 import time
 from unittest import mock
 
@@ -131,11 +134,22 @@ class System:
         }
 
 
-def step_flops(spec) -> float:
-    """Returns the floating-point operations of a training step, as XLA counts them before it optimizes.
+def step_flops(spec, kind: str = "train") -> float:
+    """Returns the floating-point operations of a step of 'train' or 'evaluate', as XLA counts them before it optimizes.
 
-    They are those of XLA's own convolutions, whichever way they are then computed.
+    They are those of XLA's own convolutions, whichever way they are then computed. Plugins for accelerators do not
+    count, so there a process on the CPU does.
     """
+    if jax.default_backend() != "cpu":
+        counted = subprocess.run(
+            [sys.executable, __file__, kind],
+            input=json.dumps(spec),
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return float(counted.stdout)
     config = config_lib.from_dict(spec["config"])
     (phase,) = phases.make(config, spec["classes"], steps_per_epoch=1)
     shape = (spec["batch"],)
@@ -144,8 +158,16 @@ def step_flops(spec) -> float:
         "label": jax.ShapeDtypeStruct(shape, np.int32),
         "mask": jax.ShapeDtypeStruct(shape, np.float32),
     }
-    step = steps.make_train_step(
-        phase.model, phase.tx, classes=spec["classes"], key=jax.random.key(0), frozen=phase.frozen
-    )
+    if kind == "train":
+        step = steps.make_train_step(
+            phase.model, phase.tx, classes=spec["classes"], key=jax.random.key(0), frozen=phase.frozen
+        )
+    else:
+        step = steps.make_eval_step(phase.model, classes=spec["classes"])
+    given = phase.abstract if kind == "train" else phase.abstract.variables
     with mock.patch.dict(os.environ, {ops.SWITCH: "off"}):
-        return jax.jit(step).lower(phase.abstract, batch).cost_analysis()["flops"]
+        return jax.jit(step).lower(given, batch).cost_analysis()["flops"]
+
+
+if __name__ == "__main__":
+    print(step_flops(json.load(sys.stdin), sys.argv[1]))

@@ -19,16 +19,18 @@ def versions() -> dict:
 
 
 class System:
-    """The model and the optimizer of a row; memory_format: channels_last or contiguous_format."""
+    """The model and the optimizer of a row; memory_format: channels_last or contiguous_format; mode: of compilation."""
 
-    def __init__(self, spec, images, labels, *, memory_format="channels_last"):
+    def __init__(self, spec, images, labels, *, memory_format="channels_last", mode="default"):
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._device == "cpu":
             torch.set_num_threads(len(os.sched_getaffinity(0)))
+        else:
+            torch.set_float32_matmul_precision("high")  # TensorFloat-32, which JAX's float32 is on these devices too
         self._batch, self._bfloat16 = spec["batch"], spec["dtype"] == "bfloat16"
         torch.manual_seed(0)
         self._model = networks.Network(spec).to(self._device, memory_format=getattr(torch, memory_format))
-        self._run = torch.compile(self._model) if self._device == "cuda" else self._model
+        self._run = torch.compile(self._model, mode=mode) if self._device == "cuda" else self._model
         trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.Adam(trained, lr=spec["learning_rate"], eps=KERAS_ADAM_EPSILON, fused=True)
         # [N, 48, 48, 1] to [N, 1, 48, 48]

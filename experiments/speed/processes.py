@@ -24,7 +24,7 @@ CHOICES = {
     "gpu": {
         "fer_jax": ({},),
         "keras": ({"jit_compile": False}, {"jit_compile": True}),
-        "torch": ({"memory_format": "channels_last"},),
+        "torch": ({"mode": "default"}, {"mode": "reduce-overhead"}),  # channels last, eager kernels or CUDA graphs
     },
 }
 
@@ -83,14 +83,20 @@ class Crew:
     ):
         """Builds the row in a worker for each of the choices, which `ask(do="build")` takes with what `build` holds.
 
-        seconds: of a trial of each of the kinds of work.
+        seconds: of a trial of each of the kinds of work. A choice that fails is left out, where another one works.
         """
-        self._held = []
+        self._held, failed = [], None
         with contextlib.ExitStack() as stack:
             for choice in choices:
                 process = stack.enter_context(Process(framework, python=python))
-                built = process.ask(do="build", choice=choice, **build)
+                try:
+                    built = process.ask(do="build", choice=choice, **build)
+                except InputError as error:
+                    failed = error
+                    continue
                 self._held.append((process, {"choice": choice, **built, "trial_images_per_second": {}}))
+            if not self._held:
+                raise failed
             for _ in range(TRIALS):
                 for process, facts in self._held:
                     best = facts["trial_images_per_second"]
