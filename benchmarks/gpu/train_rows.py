@@ -26,6 +26,7 @@ import systems
 
 from fer_jax import command, datasets, records, scoring, train, trained
 from fer_jax import config as config_lib
+from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # By value per hour; rows that are not named here come after them, in the order of the reports.
@@ -68,10 +69,12 @@ def get_config(row):
 
 
 def jobs(options) -> list[tuple[str, int]]:
-    """Returns the rows and seeds in their order."""
+    """Returns the rows and seeds in their order. Raises InputError on a row that is none of them."""
     names = [name for name, row in systems.ROWS.items() if row.kind == "train"]
     names = [name for name in names if not get_config(systems.ROWS[name]).model.weights]
     names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    if unknown := set(options.rows or ()) - set(names):
+        raise InputError(f"--rows: {', '.join(sorted(unknown))} cannot be trained here; known are {', '.join(names)}")
     names = [name for name in names if not options.rows or name in options.rows]
     return [(name, seed) for seed in range(options.seeds) for name in names]
 
