@@ -117,6 +117,8 @@ def test_a_run_that_is_cut_off_ends_on_another_machine(make_options, monkeypatch
     assert collect.collect(second.out, home, second.resume) == ["tiny/seed0"]
     assert json.loads((second.resume / "done.json").read_text()) == ["tiny/seed0"]
     assert not (second.resume / "unfinished").exists()
+    starts = [json.loads(line) for line in (home / "tiny/seed0/startup.jsonl").read_text().splitlines()]
+    assert [start["epoch"] for start in starts] == [1, 2], "the second machine takes up after the first epoch"
 
     whole = make_options("whole")
     whole.resume = tmp_path / "nothing"
