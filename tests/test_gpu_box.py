@@ -162,6 +162,28 @@ def test_the_time_limit_ends_what_runs_inside():
     time.sleep(0.2)  # it is off
 
 
+def test_a_run_that_stops_is_closed_even_where_the_time_ends_meanwhile():
+    closed = []
+    with pytest.raises(train_rows.OutOfTime), train_rows.time_limit(time.monotonic() + 0.1):
+        try:
+            train_rows.stop()
+        finally:
+            time.sleep(0.2)
+            closed.append(True)
+    assert closed
+
+
+def test_a_run_without_a_checkpoint_to_continue_from_is_not_carried(make_options):
+    options = make_options("first")
+    folder = train_rows.workdir("tiny", 0, options)
+    (folder / "checkpoints" / "best" / "4").mkdir(parents=True)
+    (folder / "checkpoints" / "latest" / "4.orbax-checkpoint-tmp").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    train_rows.export(options, [], [])
+    collect.collect(options.out, options.work / "home", options.resume)
+    assert not (options.resume / "unfinished").exists()
+
+
 def test_the_share_of_the_peak_is_of_dense_operations(monkeypatch):
     """A row of one framework at a known speed: 100 images/s of batch 10 are 10 steps a second."""
     monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "experiments" / "speed"))

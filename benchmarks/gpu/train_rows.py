@@ -45,13 +45,15 @@ class OutOfTime(BaseException):
     """The time of this call is over. No Exception, for those are what saving and restoring turn into messages."""
 
 
+def stop(*_):
+    """Raises OutOfTime, once: the alarm must not cut off what saves and closes on the way out."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise OutOfTime
+
+
 @contextlib.contextmanager
 def time_limit(deadline: float):
     """Raises OutOfTime in what runs inside at a time of time.monotonic(): where an epoch takes longer than is left."""
-
-    def stop(*_):
-        raise OutOfTime
-
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, max(0.001, deadline - time.monotonic()))
     try:
@@ -99,7 +101,7 @@ def run_one(name: str, seed: int, options, deadline: float) -> None:
         left = deadline - time.monotonic()
         print(f"{name} {seed}: epoch {epoch} of {config.train.epochs}, {left:.0f} s of this call left", flush=True)
         if epoch < config.train.epochs and left < 1.5 * scores["seconds"] + RESERVE_SECONDS:
-            raise OutOfTime
+            stop()
 
     train.train(config, folder, on_epoch=watch)
     # PrivateTest is scored once, for the best checkpoint of a whole run.
@@ -150,10 +152,11 @@ def export(options, elsewhere: list, brought: list) -> list:
         {f"runs/{label(path)}/{file.name}": file for file in sorted(path.iterdir()) if is_record(file)} for path in new
     ]
     variables = [{f"runs/{label(path)}/variables.npz": path / "variables.npz"} for path in new]
+    states = {path: state_files(path) for path in found if path not in finished}
     unfinished = [
-        {f"unfinished/{label(path)}/{file.relative_to(path)}": file for file in state_files(path)}
-        for path in found
-        if path not in finished
+        {f"unfinished/{label(path)}/{file.relative_to(path)}": file for file in files}
+        for path, files in states.items()
+        if files
     ]
     groups = [{"done.json": options.work / "done.json"}, *small, *variables, *unfinished]
     written = pieces.write(options.out, groups)
@@ -174,12 +177,14 @@ def label(path) -> str:
 
 
 def state_files(path) -> list[pathlib.Path]:
-    """Returns the files that an unfinished run needs to continue elsewhere: its records and newest checkpoints."""
+    """Returns the records and newest checkpoints of an unfinished run, to continue it elsewhere; [] without."""
     files = [file for file in path.iterdir() if is_record(file)]
     for kind in ("latest", "best"):
         steps = [step for step in (path / "checkpoints" / kind).glob("*") if step.name.isdigit()]
-        newest = max(steps, key=lambda step: int(step.name), default=None)
-        files += [file for file in newest.rglob("*") if file.is_file()] if newest else []
+        if not steps:
+            return []
+        newest = max(steps, key=lambda step: int(step.name))
+        files += [file for file in newest.rglob("*") if file.is_file()]
     return files
 
 
