@@ -32,8 +32,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # By value per hour; rows that are not named here come after them, in the order of the reports.
 FIRST = (
     *("r4_model_1", "r4_model_2", "r1_model_6", "r1_model_1", "r1_model_3", "r1_model_5", "r4_final"),
-    *("r3_four_layer", "r3_seven_layer", "r4_vgg16_random", "r5_best", "r3_searched", "r4_resnet101_random"),
-    *("r1_model_4", "r4_cfc", "r4_roi", "r5_epochs_75"),
+    *("r3_four_layer_augmented", "r3_seven_layer_augmented", "r4_vgg16_random", "r5_best", "r3_searched"),
+    *("r4_resnet101_random", "r1_model_4", "r4_cfc", "r4_cfc_plain", "r4_roi", "r4_roi_plain", "r5_epochs_75"),
 )
 RESERVE_SECONDS = 30.0  # for scoring a run and writing the results
 START_SECONDS = 90.0  # no run is begun with less: it would spend them on compiling
