@@ -1,167 +1,194 @@
-"""The recorded rows as tables and curves."""
+"""All tables and figures of the five reports, from the run files alone: no data, no workdirs.
 
+python experiments/reports/tables.py
+
+Writes results.md, and for every report <report>/table.md, with the scores of each class and the confusion matrix of
+every whole row, and <report>/curves.png; of R4 also bars.png.
+"""
+
+import argparse
 import json
 import pathlib
 
+import figures
+import runfiles
+import schedule
+import score_tables
 import systems
 
-from fer_jax import records, scoring, significance
+from fer_jax import command
 
-BUDGETS = ("gpu", "cpu", "smoke")  # the fullest first
+HERE = pathlib.Path(__file__).resolve().parent
+FEW_FACES = 128
 NOISE = (
     "On 3,589 test faces one accuracy has a 95% interval of about +-1.5 points: a difference of less is noise, unless "
-    "McNemar's test on the same faces, in the second table of a report, says otherwise."
+    "McNemar's test on the same faces says otherwise. Means and standard deviations are over seeds."
 )
 
 
-def add(out: pathlib.Path, runs, name: str, row, record: dict) -> None:
-    """Adds a record to its report's results.json, in the place of one of the same row, budget and seed; writes all.
-
-    runs: the folder that the records' workdirs are named from.
-    """
-    folder = out / row.report.lower()
-    folder.mkdir(parents=True, exist_ok=True)
-    held = read(folder)
-    kept = [one for one in held.get(name, []) if (one["budget"], one["seed"]) != (record["budget"], record["seed"])]
-    held[name] = sorted([*kept, record], key=lambda one: (BUDGETS.index(one["budget"]), one["seed"]))
-    records.write_json(folder / "results.json", {name: held[name] for name in systems.ROWS if name in held})
-    records.write_json(folder / "pairs.json", pairs(held, runs, read(folder, "pairs.json")))
-    (folder / "table.md").write_text(table(row.report, held))
-    curves(held, folder / "curves.png")
-    (out / "results.md").write_text(page(out))
-
-
-def read(folder: pathlib.Path, name: str = "results.json") -> dict:
-    """Returns what a report's file holds, such as {row: records}, empty where nothing was recorded."""
-    path = folder / name
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def pairs(held: dict, runs, before: dict) -> dict:
-    """Tests a report's best row against each other one whose test split was scored, on the same faces.
-
-    Returns {'first and second': McNemar's test}, of the first seeds; tests of `before` are kept where the predictions
-    of a row are no longer there.
-    """
-    whole = {name: fullest(found)[0] for name, found in held.items() if found and fullest(found)[0]["test"]}
-    if not whole:
-        return {}
-    best = max(whole, key=lambda name: whole[name]["test"]["accuracy"])
-    others = [name for name in whole if name != best]
-    found = {}
-    for name in others:
-        key = f"{best} and {name}"
-        paths = [scoring.target(pathlib.Path(runs, whole[one]["workdir"]), "test") for one in (best, name)]
-        for pair in scoring.compare(paths) or [before.get(key)]:
-            found |= {key: pair} if pair else {}
-    return found
-
-
-def fullest(found: list[dict]) -> list[dict]:
-    """Returns the records of the fullest budget that was run."""
-    return [one for one in found if one["budget"] == found[0]["budget"]] if found else []
-
-
-def table(report: str, held: dict) -> str:
-    """Returns a report's rows in Markdown; every row of the report stands in it, run or not."""
-    lines = [
-        "| system | validation | test | 95% | macro F1 | published | points over it | seeds | length | device | time |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in systems.ROWS.items():
-        if row.report == report:
-            lines.append(_line(row, fullest(held.get(name, []))))
-    return "\n".join(lines) + "\n"
-
-
-def _line(row, found):
-    published = ", ".join(f"{key} {value:.4g}" for key, value in row.published.items()) or "-"
-    if not found:
-        return f"| {row.system} | not run yet | | | | {published} | | | | | |"
-    split = "test" if found[0]["test"] else "validation"
-    scores = [one[split] for one in found]
-    low, high = scores[0]["bootstrap_interval_95"]["accuracy"]
-    hard = scores[0].get("mean_squared_error_hard")
-    errors = f" (mse {scores[0]['mean_squared_error']:.4f}, of classes {hard:.4f})" if hard is not None else ""
-    start = f" ({_start(found[0])})" if "start" in found[0] else ""
-    seconds = [one["seconds"] for one in found if "seconds" in one]
-    return (
-        f"| {row.system} | {_spread([one['validation']['accuracy'] for one in found])}{start} | "
-        f"{_spread([one['accuracy'] for one in scores]) if split == 'test' else '-'} | {low:.3f} to {high:.3f} | "
-        f"{_spread([one['macro_f1'] for one in scores])}{errors} | {published} | "
-        f"{_difference(row, found)} | {len(found)} | "
-        f"{found[0]['shortened'] or 'full'} | {found[0]['device']} | "
-        f"{f'{sum(seconds) / len(seconds) / 60:.1f} min' if seconds else '-'} |"
+def page(found: dict) -> str:
+    """Returns the page of all reports; found: whole runs as `runfiles.read` and `runfiles.whole` return them."""
+    rows = systems.ROWS
+    prints = sorted(
+        {f"{run['data_name'] or 'fer2013'}, {run['data_fingerprint']}" for runs in found.values() for run in runs}
     )
-
-
-def _start(record):
-    told, again = f"its start {record['start']['value']:.4f}", record.get("again")
-    if again:
-        told += f"; with {len(again['best'])} other seeds {_spread(again['best'])}, its start {_spread(again['start'])}"
-    return told
-
-
-def _difference(row, found):
-    """Returns by how many points of accuracy whole runs lie over the published figure, on its own split."""
-    for split in ("test", "validation"):
-        if split in row.published and found[0][split] and not found[0]["shortened"]:
-            ours = significance.spread([one[split]["accuracy"] for one in found])["mean"]
-            return f"{100 * (ours - row.published[split]):+.1f}"
-    return "-"
-
-
-def _spread(values):
-    found = significance.spread(values)
-    return f"{found['mean']:.4f}" + (f" +- {found['std']:.4f}" if found["std"] is not None else "")
-
-
-def page(out: pathlib.Path) -> str:
-    """Returns the page that collects the reports."""
-    parts = ["# Our figures beside the published ones\n", NOISE + "\n"]
+    parts = [
+        "# Our figures next to the published ones",
+        f"**{len(found)} of {len(rows)} rows are whole.** A row that was not run whole stands in a list of its own, "
+        "without figures. All of this is drawn from `runs/` by `python experiments/reports/tables.py`.",
+        NOISE,
+        *([f"Data: {'; '.join(prints)}."] if prints else []),
+    ]
     for report in systems.REPORTS:
-        parts += [f"## {report}: {systems.REPORTS[report]}\n", table(report, read(out / report.lower()))]
-        parts += _tests(read(out / report.lower(), "pairs.json"))
-        lessons = [
-            f"- {row.system}: {row.lesson}" for row in systems.ROWS.values() if row.report == report and row.lesson
-        ]
-        parts += ["\n".join(lessons) + "\n"] if lessons else []
-    return "\n".join(parts)
+        parts += section(report, found)
+        there = [f"[scores of each class and confusion matrices]({report.lower()}/table.md)"]
+        there += [f"[curves]({report.lower()}/curves.png)"] if figures.with_curves(report, found) else []
+        there += [f"[all models as bars]({report.lower()}/bars.png)"] if report == "R4" else []
+        parts.append(f"More: {', '.join(there)}.")
+    return "\n\n".join([*parts, *best(found)]) + "\n"
 
 
-def _tests(found):
-    """Returns the table of the paired tests, none where there are none."""
-    if not found:
+def section(report: str, found: dict) -> list[str]:
+    """Returns the paragraphs and tables of a report."""
+    rows = {name: row for name, row in systems.ROWS.items() if row.report == report}
+    mine = {name: found[name] for name in rows if name in found}
+    scored = {name: runs for name, runs in mine.items() if rows[name].kind != "search"}
+    parts = [f"## {report}: {systems.REPORTS[report]}", f"{len(mine)} of {len(rows)} rows are whole."]
+    if scored:
+        parts += [score_tables.scores_table(report, scored), score_tables.training_table(scored)]
+    parts += (
+        [score_tables.FAULT] if any(score_tables.is_faulty(run) for runs in scored.values() for run in runs) else []
+    )
+    parts += score_tables.errors_table(scored) + score_tables.pairs_table(scored) + score_tables.searches(mine)
+    parts += waiting_table({name: row for name, row in rows.items() if name not in mine}, found)
+    lessons = [f"- {row.system}: {row.lesson}" for row in rows.values() if row.lesson]
+    return parts + few_faces(rows) + (["\n".join(lessons)] if lessons else [])
+
+
+def waiting_table(rows: dict, found: dict) -> list[str]:
+    """Returns the rows that were not run whole, and what each waits for; they show no figure of ours."""
+    if not rows:
         return []
-    lines = ["| the best on these test faces, against | right where the other errs | the reverse | points | p |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
-    for key, pair in found.items():
-        first, second = (systems.ROWS[name].system for name in key.split(" and "))
-        lines.append(
-            f"| {first}, against {second} | {pair['only_first']} | {pair['only_second']} | "
-            f"{100 * pair['difference']:+.1f} | {pair['p_value']:.2g} |"
-        )
-    return ["\n".join(lines) + "\n"]
+    lines = [(row.system, score_tables.published(row), waits_for(name, found)) for name, row in rows.items()]
+    return [
+        "Not run whole, so without a figure of ours:",
+        score_tables.table(("system", "published", "waits for"), lines),
+    ]
 
 
-def curves(held: dict, path: pathlib.Path) -> None:
-    """Draws accuracy and loss of all runs of a report over epochs, training dashed."""
-    import matplotlib.pyplot as plt
+def waits_for(name: str, found: dict) -> str:
+    """Says what a row needs in order to be run whole."""
+    row = systems.ROWS[name]
+    there = {(member, run["seed"]) for member, runs in found.items() for run in runs}
+    if missing := list(dict.fromkeys(member for member, seed in systems.members(row) if (member, seed) not in there)):
+        needy = [member for member in missing if (weights := _weights(member)) and weights.url]
+        return f"its members: {', '.join(missing)}" + (f" ({', '.join(needy)} need weights)" if needy else "")
+    weights = _weights(name)
+    if weights and weights.url:
+        return systems.describe_weights(weights)
+    hours, source = schedule.hours_left(name, 0, found)
+    return "hours of CPU" if hours is None else f"about {hours:.1f} hours on two cores ({source})"
 
-    runs = {name: fullest(found)[0] for name, found in held.items() if found and fullest(found)[0].get("history")}
-    if not runs:
-        return
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
-    for axis, score in zip(axes, ("accuracy", "loss"), strict=True):
-        for number, (name, run) in enumerate(runs.items()):
-            epochs = [epoch["epoch"] for epoch in run["history"]]
-            for split, style in (("validation", "-"), ("train", "--")):
-                values = [epoch[f"{split}_{score}"] for epoch in run["history"]]
-                label = systems.ROWS[name].system if split == "validation" else None
-                axis.plot(epochs, values, style, color=f"C{number % 10}", label=label, linewidth=1, marker=".")
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(score)
-        axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7, loc="upper right", title="validation; dashed: training")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+
+def few_faces(rows: dict) -> list[str]:
+    """Returns the lesson of 128 faces, of the rows whose published test figures are multiples of 1/128."""
+    few = [row for row in rows.values() if row.report == "R4" and is_multiple(row.published.get("test"), FEW_FACES)]
+    if not few:
+        return []
+    shares = ", ".join(
+        f"{row.system} {row.published['test']:.3f} = {round(row.published['test'] * FEW_FACES)}/128" for row in few
+    )
+    drawn = json.loads((HERE / "few_faces.json").read_text())
+    low, high = drawn["interval_95"]
+    return [
+        f"Probably scored on {FEW_FACES} faces, since these published test figures are multiples of 1/{FEW_FACES}: "
+        f"{shares}. So few faces say little: of a model with {drawn['accuracy_of_all_faces']:.4f} on {drawn['n']:,} "
+        f"faces, 95% of the draws of {drawn['faces']} lie between {low:.3f} and {high:.3f} (few_faces.json)."
+    ]
+
+
+def is_multiple(share, faces: int) -> bool:
+    """Says whether a share, rounded to three digits as published, is a multiple of 1/faces; coarser ones cannot say."""
+    return share is not None and round(share, 2) != share and round(round(share * faces) / faces, 3) == round(share, 3)
+
+
+def best(found: dict) -> list[str]:
+    """Returns the published bests on PrivateTest among our whole rows of seven classes."""
+    lines = [(accuracy, system, "-", source) for system, accuracy, source in systems.PUBLISHED_BEST]
+    for name, runs in found.items():
+        row = systems.ROWS[name]
+        if row.kind == "train" and (data := systems.get_config(row).data).split == "official" and not data.classes:
+            accuracies = [run["scores"]["test"]["accuracy"] for run in runs]
+            mark = f" {score_tables.MARK}" if any(map(score_tables.is_faulty, runs)) else ""
+            lines.append((sum(accuracies) / len(accuracies), f"{row.system}{mark}", len(runs), f"ours, {row.report}"))
+    lines = [(system, f"{value:.4f}".rstrip("0"), *rest) for value, system, *rest in sorted(lines, reverse=True)]
+    return [
+        "## Published bests and human raters, among our whole rows",
+        "Seven classes, the official splits, no other training data.",
+        score_tables.table(("system", "test (PrivateTest)", "seeds", "source"), lines),
+    ]
+
+
+def details(report: str, found: dict) -> list[str]:
+    """Returns the scores of each class and the confusion matrix of every whole row of a report."""
+    parts, names = [], score_tables.split_names(report)
+    for name, runs in found.items():
+        if systems.ROWS[name].report != report or systems.ROWS[name].kind == "search":
+            continue
+        parts.append(f"### {systems.ROWS[name].system}, seed {runs[0]['seed']}")
+        parts += [f"From {runs[0]['converted_from']}."] if runs[0]["converted_from"] else []
+        for split, of_split in runs[0]["scores"].items():
+            parts.append(
+                f"#### {names[split]}: {of_split['n']:,} faces, "
+                f"accuracy {of_split['accuracy']:.4f}, loss {of_split['loss']:.4f}"
+            )
+            parts += _of_classes(of_split)
+    return parts
+
+
+def _of_classes(scores):
+    if not scores.get("confusion"):
+        return ["Scores of each class and the confusion matrix were not recorded."]
+    head = ("true class", "precision", "recall", "F1", "support", *(f"as {name}" for name in scores["classes"]))
+    lines = [
+        (one["class"], *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), one["support"], *counts)
+        for one, counts in zip(scores["per_class"], scores["confusion"], strict=True)
+    ]
+    return [score_tables.table(head, lines)]
+
+
+def _weights(name):
+    return systems.weights_of(systems.ROWS[name])
+
+
+def write(folder=runfiles.FOLDER, out=HERE) -> None:
+    """Writes all tables and figures from the run files of a folder."""
+    recorded = runfiles.read(folder)
+    found = runfiles.whole(recorded)
+    for report in systems.REPORTS:
+        place = pathlib.Path(out) / report.lower()
+        place.mkdir(parents=True, exist_ok=True)
+        parts = [*section(report, found), *details(report, found)]
+        (place / "table.md").write_text("\n\n".join(parts) + "\n")
+        figures.curves(report, found, place / "curves.png")
+    figures.bars("R4", found, pathlib.Path(out) / "r4" / "bars.png")
+    (pathlib.Path(out) / "results.md").write_text(page(found))
+    for name, runs in recorded.items():
+        for run in runs:
+            if run not in found.get(name, []):
+                why = "; ".join(runfiles.differences(run)) or "its members are not whole"
+                print(f"not shown: {name}, seed {run['seed']}, of an earlier version of its row: {why}")
+    print(f"{len(found)} of {len(systems.ROWS)} rows are whole: {pathlib.Path(out) / 'results.md'}")
+
+
+def main():
+    """Writes the tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--runs", type=pathlib.Path, default=runfiles.FOLDER, help="folder of the run files")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
+    options = parser.parse_args()
+    write(options.runs, options.out)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,191 @@
+"""Run files: what is kept of a finished run, as runs/<row>-<seed>.json. All tables and figures are made from them.
+
+A file holds the config, where and with what the run was computed, the scores of every split that was scored with their
+confusion matrix and predictions, and the curves. A field that was not recorded is null; `converted_from` names the
+source of a file that an earlier layout was turned into.
+"""
+
+import base64
+import hashlib
+import json
+import pathlib
+import zlib
+
+import numpy as np
+import systems
+
+from fer_jax import config as config_lib
+from fer_jax import records
+from fer_jax.errors import InputError
+
+FOLDER = pathlib.Path(__file__).resolve().parent / "runs"
+SPLITS = ("validation", "test")
+FACTS = (
+    *("time", "commit", "device", "platform", "cpu_path", "python", "packages"),
+    *("data_name", "data_fingerprint", "synthetic"),
+)
+SCORES = (
+    *("n", "accuracy", "accuracy_interval_95", "bootstrap_interval_95", "macro_f1", "weighted_f1", "loss"),
+    *("mean_squared_error", "mean_squared_error_hard", "calibration_error", "per_class", "confusion", "classes"),
+)
+CURVES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+# Fields that say how a run is computed and not what, besides those that the config itself names; `seed` has its own.
+HOW_NOT_WHAT = (
+    *("seed", "data.name", "data.feeder", "model.cpu_path", "train.steps_per_dispatch", "train.rematerialize"),
+    *("train.cache_features", "train.checkpoint_every_epochs", "model.members"),
+)
+
+
+def path_of(folder, name: str, seed: int) -> pathlib.Path:
+    """Names the file of a row and a seed."""
+    return pathlib.Path(folder) / f"{name}-{seed}.json"
+
+
+def collect(name: str, seed: int, workdir, **extra) -> dict:
+    """Returns the record of a finished run from what its workdir holds.
+
+    extra: fields of other kinds of rows, such as an ensemble's `members`.
+
+    Raises:
+      InputError: the run has not ended, was not scored on every split, or has another config than the row.
+    """
+    row, workdir = systems.ROWS[name], pathlib.Path(workdir)
+    scores = {split: _read_scores(workdir, split, scored=row.kind != "search") for split in SPLITS}
+    scores = {split: found for split, found in scores.items() if found}
+    first = scores["validation"]
+    # What training wrote; scikit-learn's and ensembles have their scores alone.
+    run = (
+        json.loads((workdir / "run.json").read_text()) if (workdir / "run.json").exists() else first | {"weights": None}
+    )
+    history = records.read_history(workdir)
+    config = extra.pop("config", first["config"])
+    record = {
+        "row": name,
+        "seed": seed,
+        "kind": row.kind,
+        "config_name": row.config or None,
+        "fields": row.fields,
+        "config": config_lib.result_fields(config),
+        **{fact: run.get(fact) for fact in FACTS},
+        "weights": _without_folder(run.get("weights")),
+        "parameters": first["parameters"],
+        "trainable": first.get("trainable"),
+        "epochs": len(history) or first.get("epoch"),
+        "best_epoch": first.get("epoch"),
+        "seconds": sum(epoch["seconds"] for epoch in history) or first.get("seconds_of_training"),
+        "scores": {split: _keep(found, workdir, split) for split, found in scores.items()},
+        "history": [{key: epoch[key] for key in CURVES} for epoch in history],
+        **extra,
+        "converted_from": None,
+    }
+    unlike = differences(record)
+    if unlike:
+        raise InputError(f"{workdir} is not a whole run of {name}: {'; '.join(unlike)}")
+    if row.kind in ("train", "average"):
+        _check_end(record, workdir)
+    return record
+
+
+def write(folder, record: dict) -> pathlib.Path:
+    """Writes a record and returns its path."""
+    path = path_of(folder, record["row"], record["seed"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records.write_json(path, record)
+    return path
+
+
+def read(folder=FOLDER) -> dict:
+    """Returns {row: records by seed} of all run files, in the order of the rows.
+
+    Raises:
+      InputError: a file that cannot be read, or whose row does not exist or bears another name.
+    """
+    found = {name: [] for name in systems.ROWS}
+    for path in sorted(pathlib.Path(folder).glob("*.json")):
+        record = records.read_json(path, what="record of a run", mend="restore it from the repository or remove it")
+        if record["row"] not in found or path.name != path_of(folder, record["row"], record["seed"]).name:
+            raise InputError(f"{path}: there is no row '{record['row']}' of this name; rename the file with its row")
+        found[record["row"]].append(record)
+    return {name: sorted(runs, key=lambda one: one["seed"]) for name, runs in found.items() if runs}
+
+
+def whole(found: dict) -> dict:
+    """Returns of what `read` returns the runs that are of their row as it now is; an ensemble needs its members so."""
+    kept = {name: [record for record in runs if not differences(record)] for name, runs in found.items()}
+    there = {(name, record["seed"]) for name, runs in kept.items() for record in runs}
+    kept = {name: runs if set(systems.members(systems.ROWS[name])) <= there else [] for name, runs in kept.items()}
+    return {name: runs for name, runs in kept.items() if runs}
+
+
+def differences(record: dict) -> list[str]:
+    """Returns a line for each field in which a record is not of its row as it now is.
+
+    Fields that the record does not know had their default; fields that the config no longer knows do not count.
+    """
+    row = systems.ROWS[record["row"]]
+    expected = systems.members(row)
+    members = [(member["row"], member["seed"]) for member in record.get("members", ())]
+    if members != expected:
+        return [f"members: {members}, now {expected}"]
+    if not row.config:
+        return [] if record["fields"] == row.fields else [f"fields: {record['fields']}, now {row.fields}"]
+    if record["config"] is None:
+        return []
+    default = config_lib.flat(config_lib.to_dict(config_lib.get_default()))
+    now = config_lib.flat(config_lib.result_fields(config_lib.to_dict(systems.get_config(row))))
+    then = default | config_lib.flat(record["config"])
+    ignored = (*HOW_NOT_WHAT, *(() if row.kind == "search" else ("search.",)))
+    lines = [
+        f"{field}: {then[field]!r}, now {value!r}"
+        for field, value in now.items()
+        if then[field] != value and not field.startswith(ignored)
+    ]
+    trials = record.get("trials", 0)
+    return lines + ([f"trials: {trials}, now {row.trials}"] if row.kind == "search" and trials < row.trials else [])
+
+
+def pack(values) -> str:
+    """Returns classes [N] of 0 to 255 as base64 of deflated bytes."""
+    values = np.asarray(values)
+    if values.min() < 0 or values.max() > 255:
+        raise ValueError(f"classes must be 0 to 255; they are {values.min()} to {values.max()}")
+    return base64.b64encode(zlib.compress(values.astype(np.uint8).tobytes(), 9)).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """Returns the classes [N] that `pack` was given, as uint8."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+
+
+def digest_faces(scores: dict, labels, split: str) -> str:
+    """Returns a digest of the faces that were scored, in their order: of the data, its split, and the labels [N]."""
+    data = scores["config"]["data"]
+    what = [scores["data_fingerprint"], split, data["split"], data["split_seed"], list(data["classes"])]
+    return "sha256:" + hashlib.sha256(json.dumps(what).encode() + np.uint8(labels).tobytes()).hexdigest()[:16]
+
+
+def _read_scores(workdir, split, *, scored):
+    path = workdir / f"evaluation-{split}.json"
+    if not path.exists() and split == "test" and not scored:
+        return None
+    return records.read_json(path, what="evaluation", mend="only runs that have ended and were scored are collected")
+
+
+def _keep(scores, workdir, split):
+    kept = {key: scores[key] for key in SCORES if key in scores}
+    with np.load(workdir / f"evaluation-{split}.npz") as found:
+        labels, predicted = found["labels"], found["probs"].argmax(axis=1)
+    kept["faces"] = digest_faces(scores, labels, split)
+    return kept | {"labels": pack(labels), "predicted": pack(predicted)}
+
+
+def _without_folder(weights):
+    return weights and {**weights, "file": pathlib.Path(weights["file"]).name}
+
+
+def _check_end(record, workdir):
+    """Raises InputError where a training has neither reached its last epoch nor stopped early."""
+    train, epochs = record["config"]["train"], record["epochs"]
+    patience = train["early_stopping"]["patience_epochs"]
+    if epochs < train["epochs"] and not 0 < patience < epochs:
+        raise InputError(f"{workdir} has {epochs} of {train['epochs']} epochs: let it end first")

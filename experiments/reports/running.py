@@ -1,0 +1,106 @@
+"""What all kinds of rows share: their workdirs, the commands that run in them, and what a smoke run shortens."""
+
+import json
+import pathlib
+import sys
+
+import processes
+import runfiles
+import systems
+
+from fer_jax import config as config_lib
+from fer_jax.errors import InputError
+
+BUDGETS = ("whole", "smoke")
+SMOKE = {"train.epochs": 1, "data.train_faces": 512, "train.batch_size": 32}
+SMOKE_PX = 64
+FEWEST_PX = {"inception_v3": 75}
+SMOKE_VIEWED_FACES = 64  # each of which is seen in 12 views
+SMOKE_TRIALS = 2
+
+
+def shortening(row, budget: str, weights: str = "imagenet") -> dict:
+    """Returns the fields that a budget changes in a row, {name: value}; none where it runs whole."""
+    if budget == "whole":
+        return {}
+    config, fields = systems.get_config(row), dict(SMOKE)
+    if config.model.size_px > SMOKE_PX:
+        fields["model.size_px"] = FEWEST_PX.get(config.model.name, SMOKE_PX)
+    if config.augment.fixed_views:
+        fields["data.train_faces"] = SMOKE_VIEWED_FACES
+    if weights == "random" and config.model.weights:
+        fields["model.weights"] = ""
+    flat = config_lib.flat(config_lib.to_dict(config))
+    return {name: value for name, value in (fields | row.smoke).items() if flat[name] != value}
+
+
+def run(line, options):
+    """Runs a command of a row. Raises InputError where it fails; its own words are on stderr."""
+    code = processes.run(line, cwd=systems.ROOT, pause=pause_file(options) if options.budget == "whole" else None)
+    if code:
+        raise InputError(f"'{' '.join(line[1:])}' failed: see its message above")
+
+
+def run_module(module, options, *flags):
+    """Runs a command of the project."""
+    run([sys.executable, "-m", f"fer_jax.{module}", *map(str, flags)], options)
+
+
+def run_config(module, row, seed, options, *flags):
+    """Runs a row's config by a command; returns the fields that were given."""
+    given = {**row.fields, **shortening(row, options.budget, options.weights)}
+    given |= {"seed": seed, "data.feeder": options.feeder}
+    run_fields(module, row, given, options, *flags)
+    return given
+
+
+def run_fields(module, row, given, options, *flags):
+    """Runs a row's config by a command, with the fields {name: value} that are given."""
+    fields = [f"--config.{field}={value}" for field, value in {**given, "data.path": options.data_path}.items()]
+    run_module(module, options, "--config", f"configs/{row.config}", *fields, *flags)
+
+
+def evaluate(path, options):
+    """Returns the function that writes the scores of a run on a split."""
+    return lambda split: run_module("evaluate", options, "--workdir", path, "--split", split)
+
+
+def score(path, options, make, *, fits=None, splits=runfiles.SPLITS):
+    """Scores a run on its splits, of a smoke run on validation alone.
+
+    make(split) writes the scores that are missing, and those that `fits` says no to: by default, of an earlier
+    checkpoint than the best one.
+    """
+    fits = fits or (lambda scores: _step(path) in (None, scores.get("step")))
+    for split in splits if options.budget == "whole" else ("validation",):
+        file = path / f"evaluation-{split}.json"
+        if not file.exists() or not fits(json.loads(file.read_text())):
+            make(split)
+
+
+def workdir(name: str, seed: int, options) -> pathlib.Path:
+    """Names the folder of a row's run."""
+    return pathlib.Path(options.runs) / options.budget / name / f"seed{seed}"
+
+
+def pause_file(options) -> pathlib.Path:
+    """Names the file that pauses the queue while it is there."""
+    return pathlib.Path(options.runs) / "PAUSE"
+
+
+def has_ended(name: str, seed: int, options) -> bool:
+    """Says whether a run has ended and was scored on all that its budget scores."""
+    path = workdir(name, seed, options)
+    if systems.ROWS[name].kind == "search":
+        return (path / "search.json").exists()
+    return (path / f"evaluation-{'test' if options.budget == 'whole' else 'validation'}.json").exists()
+
+
+def _step(path):
+    """Returns the step of the best checkpoint, which may be a later one than was scored; None where there is none."""
+    return max((int(found.name) for found in path.glob("checkpoints/best/*") if found.name.isdigit()), default=None)
+
+
+def epoch_of(path):
+    """Returns the epoch of the checkpoint that a member was scored by."""
+    return json.loads((path / "evaluation-validation.json").read_text())["epoch"]

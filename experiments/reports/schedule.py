@@ -1,0 +1,111 @@
+"""What the queue has left to run: which rows, in which order, and about how many hours they take."""
+
+import dataclasses
+import statistics
+
+import runfiles
+import running
+import systems
+
+from fer_jax import records
+from fer_jax.pretrained import fetch
+
+HOUR = 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A row and a seed that are not run whole yet.
+
+    hours: left of it, None where unknown; source: where they are from; obstacle: why it cannot run now, '' if it can.
+    """
+
+    name: str
+    seed: int
+    hours: float | None
+    source: str
+    obstacle: str = ""
+
+
+def left(options) -> list[Job]:
+    """Returns the jobs that are left, by value per hour, or those of the rows and seeds that the options name.
+
+    By value per hour are the runs of `systems.ORDER`; after them come the first seeds of the other rows, the shortest
+    first. Searches run only where --rows names them: they take days.
+    """
+    found = runfiles.read(options.out)
+    done = {(name, record["seed"]) for name, runs in runfiles.whole(found).items() for record in runs}
+
+    def jobs_of(runs):
+        return [_job(name, seed, found, options) for name, seed in runs if (name, seed) not in done]
+
+    if options.rows or options.reports or options.seeds > 1:
+        return jobs_of(_named(options))
+    first = [(name, seed) for name, seed in systems.ORDER if name in systems.ROWS]
+    others = [(name, 0) for name, row in systems.ROWS.items() if (name, 0) not in first and row.kind != "search"]
+    return jobs_of(first) + sorted(jobs_of(others), key=_length)
+
+
+def _length(job):
+    return bool(job.obstacle), job.hours is None, job.hours or 0.0
+
+
+def _named(options):
+    rows = {name: systems.ROWS[name] for name in options.rows or systems.ROWS}
+    return [
+        (name, seed)
+        for seed in range(options.seeds)
+        for name, row in rows.items()
+        if (not options.reports or row.report in options.reports) and (seed == 0 or row.kind != "ensemble")
+    ]
+
+
+def _job(name, seed, found, options):
+    hours, source = hours_left(name, seed, found, options)
+    return Job(name, seed, hours, source, obstacle(name, options))
+
+
+def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float | None, str]:
+    """Returns the hours that a run still takes on this machine, and where they are from.
+
+    found: run files as `runfiles.read` returns them. The seconds of an epoch are measured where this run has begun or
+    another seed has ended, else `systems.EPOCH_SECONDS` estimates them. Early stopping may need less.
+    """
+    row = systems.ROWS[name]
+    history = records.read_history(running.workdir(name, seed, options)) if options else []
+    ended = [run for run in found.get(name, []) if run["seconds"] and run["epochs"]]
+    if row.kind == "mlp" and ended:
+        return ended[0]["seconds"] / HOUR, f"measured, seed {ended[0]['seed']}"
+    if row.kind not in ("train", "average"):
+        return None, "unknown"
+    epochs = systems.get_config(row).train.epochs - len(history)
+    if history:
+        seconds, source = statistics.median(epoch["seconds"] for epoch in history), f"measured, {len(history)} epochs"
+    elif ended:
+        seconds, source = ended[0]["seconds"] / ended[0]["epochs"], f"measured, seed {ended[0]['seed']}"
+    elif name in systems.EPOCH_SECONDS:
+        seconds, source = systems.EPOCH_SECONDS[name], "estimated"
+    else:
+        return None, "unknown"
+    return max(epochs, 0) * seconds / HOUR, source
+
+
+def obstacle(name: str, options) -> str:
+    """Returns why a row cannot run on this machine now, '' where it can."""
+    row = systems.ROWS[name]
+    if members := systems.members(row):
+        missing = [member for member, seed in members if not running.has_ended(member, seed, options)]
+        if missing:
+            return f"needs its members first: {', '.join(dict.fromkeys(missing))}"
+    weights = systems.weights_of(row)
+    return systems.describe_weights(weights) if weights and fetch.find(weights) is None else ""
+
+
+def describe(left_over: list[Job]) -> str:
+    """Returns the jobs as text: a line each, and the sum of the hours that are known."""
+    lines = []
+    for job in left_over:
+        hours = "unknown hours" if job.hours is None else f"{job.hours:.1f} h ({job.source})"
+        lines.append(f"  {job.name}, seed {job.seed}: {job.obstacle or hours}")
+    known = sum(job.hours for job in left_over if job.hours is not None and not job.obstacle)
+    return "\n".join([f"{len(left_over)} runs left, about {known:.1f} h of those that can run here:", *lines])
