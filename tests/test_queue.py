@@ -281,11 +281,11 @@ systems.ROWS = {{
     "broken": row("R3", "a network of unknown layers", "r3_mlp.py", fields={{"model.layers": "dense 9 sigmund"}}),
     "small": row("R3", "a small network", "r3_mlp.py", fields=fields),
     "both": row("R3", "an ensemble of it", kind="ensemble", members=(("small", 2),)),
+    "joined": row("R3", "an average of it", "r3_ensemble.py", kind="average", members=(("small", 2),)),
 }}
-systems.ORDER = (("small", 0),)
-systems.EPOCH_SECONDS = {{}}
 run.command.run(run.main)
 """
+SMOKE_RUNS = ("both/seed0", "joined/seed0", "small/seed0", "small/seed1")
 
 
 def start(folder, *flags):
@@ -370,19 +370,19 @@ def test_a_killed_queue_resumes_and_loses_nothing(modules, tmp_path):
     write_noise(tmp_path / "fer2013.csv")
     metrics = tmp_path / "runs" / "whole" / "small" / "seed0" / "metrics.jsonl"
     checkpoints = metrics.parent / "checkpoints" / "latest"
-    first = start(tmp_path)
+    first = start(tmp_path, "--rows", "small")
     wait_for(lambda: list(checkpoints.glob("*/_CHECKPOINT_METADATA")) and '"epoch"' in metrics.read_text())
     first.kill()
     first.communicate()
     assert metrics.read_text().count('"epoch", ') < 40
-    second = start(tmp_path)
+    second = start(tmp_path, "--rows", "small")
     out, _ = second.communicate(timeout=600)
     assert second.returncode == 0, out
     record = json.loads((tmp_path / "out" / "small-0.json").read_text())
     assert [epoch["epoch"] for epoch in record["history"]] == list(range(1, 41))
     assert record["data_fingerprint"].startswith("sha256:")
     assert record["scores"]["test"]["n"] == 70
-    third = start(tmp_path)
+    third = start(tmp_path, "--rows", "small")
     out, _ = third.communicate(timeout=600)
     assert third.returncode == 0
     assert "0 runs left" in out
@@ -397,6 +397,6 @@ def test_smoke_runs_are_short_and_leave_the_test_split_and_the_tables_alone(tmp_
     assert "broken failed" in out
     folder = tmp_path / "runs" / "smoke"
     scored = sorted(str(path.relative_to(folder)) for path in folder.rglob("evaluation-*.json"))
-    assert scored == [f"{row}/evaluation-validation.json" for row in ("both/seed0", "small/seed0", "small/seed1")]
+    assert scored == [f"{row}/evaluation-validation.json" for row in SMOKE_RUNS]
     assert len((folder / "small" / "seed0" / "history.csv").read_text().splitlines()) == 2
     assert not (tmp_path / "out").exists()

@@ -116,6 +116,21 @@ def test_an_ensembles_file_names_its_members_and_not_their_folders(modules, make
     assert "members" in modules.runfiles.differences(record)[0]
 
 
+def test_an_averages_file_names_its_members_and_not_their_folders(modules, tmp_path):
+    options = modules.run.parse(["--data_path", "x", "--runs", str(tmp_path)])
+    members = modules.systems.members(modules.systems.ROWS["r3_ensemble_trained"])
+    for epoch, (name, seed) in enumerate(members, 7):
+        workdir = modules.running.workdir(name, seed, options)
+        workdir.mkdir(parents=True)
+        (workdir / "evaluation-validation.json").write_text(json.dumps({"epoch": epoch}))
+    folder = modules.running.workdir("r3_ensemble_trained", 0, options)
+    write_workdir(modules, "r3_ensemble_trained", folder, fields={"model.members": (SECRET,)})
+    record = modules.jobs.collect("r3_ensemble_trained", 0, options)
+    assert [(member["row"], member["seed"]) for member in record["members"]] == members
+    assert [member["epoch"] for member in record["members"]] == [7, 8, 9]
+    assert SECRET not in json.dumps(record)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
