@@ -63,6 +63,7 @@ def done(modules, monkeypatch):
         for split in ("validation", "test"):
             (workdir / f"evaluation-{split}.json").write_text("{}")
         record = {"row": name, "seed": seed, "fields": {}, "config": None, "seconds": 360.0, "epochs": 5}
+        record |= {"kind": "train", "platform": "cpu", "packages": None}
         modules.runfiles.write(options.out, record | {"members": members_of(name)})
 
     def members_of(name):
@@ -89,6 +90,7 @@ def test_the_order_names_each_run_once_and_none_that_needs_a_download(modules):
     rows = {name: row for name, row in modules.systems.ROWS.items() if name in dict(modules.systems.ORDER)}
     assert len(set(modules.systems.ORDER)) == len(modules.systems.ORDER)
     assert [name for name, row in rows.items() if getattr(modules.systems.weights_of(row), "url", "")] == []
+    assert {name for name, _ in modules.systems.ORDER} <= set(modules.systems.EPOCH_SECONDS)
 
 
 def test_rows_run_in_their_order_then_the_shortest_and_ensembles_after_their_members(modules, rows, options, done):
@@ -112,7 +114,8 @@ def test_finished_rows_are_skipped(modules, rows, options, done):
 def test_a_run_file_of_an_earlier_version_of_a_row_is_run_again(modules, rows, options, done):
     asked, _ = done
     config = {"optim": {"learning_rate": 0.5}}
-    record = {"row": "last", "seed": 0, "fields": {}, "config": config, "seconds": 1.0, "epochs": 1}
+    record = {"row": "last", "seed": 0, "kind": "train", "platform": "gpu", "packages": None, "fields": {}}
+    record |= {"config": config, "seconds": 1.0, "epochs": 1}
     modules.runfiles.write(options.out, record)
     modules.run.run_queue(options)
     assert ("last", 0) in asked

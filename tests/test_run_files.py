@@ -301,15 +301,17 @@ def test_seeds_are_averaged_and_chosen_epochs_named(modules, make_record):
 
 def test_runs_of_the_faulty_jaxlib_are_marked(modules, make_record):
     record = make_record("r1_model_1")
-    assert not modules.score_tables.is_faulty(record)
+    assert not modules.runfiles.is_faulty(record)
     assert modules.score_tables.MARK not in "".join(modules.tables.section("R1", {"r1_model_1": [record]}))
     record["packages"]["jaxlib"] = "0.10.2"
-    assert modules.score_tables.is_faulty(record)
+    assert modules.runfiles.is_faulty(record)
     text = "\n".join(modules.tables.section("R1", {"r1_model_1": [record]}))
     assert f"CNN 1 {modules.score_tables.MARK}" in text
     assert "jax/issues/39103" in text
-    assert not modules.score_tables.is_faulty(record | {"platform": "gpu"})
-    assert not modules.score_tables.is_faulty(record | {"kind": "mlp"})
+    assert not modules.runfiles.is_faulty(record | {"platform": "gpu"})
+    assert not modules.runfiles.is_faulty(record | {"kind": "mlp"})
+    assert "r1_model_1" in modules.runfiles.whole({"r1_model_1": [record]})
+    assert modules.runfiles.done({"r1_model_1": [record]}) == set()  # so the queue runs it again
 
 
 def test_the_best_row_is_tested_against_those_of_the_same_faces(modules, make_record):

@@ -69,9 +69,7 @@ def run_smoke(options) -> list[str]:
 
 def collect(options) -> list[str]:
     """Writes the run files of the whole runs in --runs that have ended and have none; returns those that cannot be."""
-    found = runfiles.whole(runfiles.read(options.out))
-    done = {(name, record["seed"]) for name, runs in found.items() for record in runs}
-    failed, rows = [], chosen(options)
+    done, failed, rows = runfiles.done(runfiles.read(options.out)), [], chosen(options)
     for path in sorted(pathlib.Path(options.runs, options.budget).glob("*/seed*")):
         name, seed = path.parent.name, int(path.name.removeprefix("seed"))
         if name not in rows or (name, seed) in done or not running.has_ended(name, seed, options):

@@ -19,6 +19,7 @@ from fer_jax import patience, records
 from fer_jax.errors import InputError
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "runs"
+FAULTY_JAXLIB = "0.10.2"  # https://github.com/jax-ml/jax/issues/39103
 SPLITS = ("validation", "test")
 FACTS = (
     *("time", "commit", "device", "platform", "cpu_path", "python", "packages"),
@@ -115,6 +116,17 @@ def whole(found: dict) -> dict:
     there = {(name, record["seed"]) for name, runs in kept.items() for record in runs}
     kept = {name: runs if set(systems.members(systems.ROWS[name])) <= there else [] for name, runs in kept.items()}
     return {name: runs for name, runs in kept.items() if runs}
+
+
+def is_faulty(run: dict) -> bool:
+    """Says whether a run was computed with the jaxlib that can compute wrong sums on a CPU; scikit-learn's was not."""
+    versions = run["packages"] or {}
+    return run["kind"] != "mlp" and run["platform"] == "cpu" and versions.get("jaxlib") == FAULTY_JAXLIB
+
+
+def done(found: dict) -> set[tuple[str, int]]:
+    """Returns (row, seed) of the whole runs that need not be run again; found: as `read` returns it."""
+    return {(name, run["seed"]) for name, runs in whole(found).items() for run in runs if not is_faulty(run)}
 
 
 def differences(record: dict) -> list[str]:

@@ -34,7 +34,7 @@ def left(options) -> list[Job]:
     first. Searches run only where --rows names them: they take days.
     """
     found = runfiles.read(options.out)
-    done = {(name, record["seed"]) for name, runs in runfiles.whole(found).items() for record in runs}
+    done = runfiles.done(found)
 
     def jobs_of(runs):
         return [_job(name, seed, found, options) for name, seed in runs if (name, seed) not in done]

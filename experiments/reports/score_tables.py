@@ -5,7 +5,6 @@ import systems
 
 from fer_jax import significance
 
-FAULTY_JAXLIB = "0.10.2"
 SPLIT_NAMES = {
     "official": {"validation": "validation (PublicTest)", "test": "test (PrivateTest)"},
     "random": {"validation": "validation (random 10%)", "test": "test (random 10%)"},
@@ -22,8 +21,8 @@ PUBLISHED_NAMES = {
 }
 MARK = "†"
 FAULT = (
-    f"{MARK} computed with jaxlib {FAULTY_JAXLIB}, which can compute wrong sums on a CPU "
-    "(https://github.com/jax-ml/jax/issues/39103); to be run again."
+    f"{MARK} computed with jaxlib {runfiles.FAULTY_JAXLIB}, which can compute wrong sums on a CPU "
+    "(https://github.com/jax-ml/jax/issues/39103); the queue runs it again."
 )
 
 
@@ -54,7 +53,7 @@ def scores_table(report: str, scored: dict) -> str:
         low, high = first["bootstrap_interval_95"]["accuracy"]
         lines.append(
             (
-                f"{row.system}{f' {MARK}' if any(map(is_faulty, runs)) else ''}",
+                f"{row.system}{f' {MARK}' if any(map(runfiles.is_faulty, runs)) else ''}",
                 *(spread(runs, lambda run, split=split: run["scores"][split]["accuracy"]) for split in runfiles.SPLITS),
                 f"{low:.3f} to {high:.3f}",
                 spread(runs, lambda run: run["scores"]["test"]["macro_f1"]),
@@ -158,7 +157,7 @@ def searches(mine: dict) -> list[str]:
         for run in runs if systems.ROWS[name].kind == "search" else ():
             again = [_spread(run["again"].get(which) or []) for which in ("start", "best")]
             values = [f"{run[which]['value']:.4f}" for which in ("start", "best")]
-            mark = f" {MARK}" if is_faulty(run) else ""
+            mark = f" {MARK}" if runfiles.is_faulty(run) else ""
             trials = f"{run['trials']}, {run['cut_off']} cut off"
             lines.append((systems.ROWS[name].system + mark, trials, values[0], again[0], values[1], again[1]))
     head = ("search", "trials", "validation, first trial", "its other seeds", "best trial", "its other seeds")
@@ -178,12 +177,6 @@ def difference(row, runs) -> str:
             ours = significance.spread([run["scores"][split]["accuracy"] for run in runs])["mean"]
             found.append(f"{split} {100 * (ours - row.published[split]):+.1f}")
     return ", ".join(found) or "-"
-
-
-def is_faulty(run: dict) -> bool:
-    """Says whether a run was computed with the jaxlib that can compute wrong sums on a CPU; scikit-learn's was not."""
-    versions = run["packages"] or {}
-    return run["kind"] != "mlp" and run["platform"] == "cpu" and versions.get("jaxlib") == FAULTY_JAXLIB
 
 
 def spread(runs, score) -> str:

@@ -56,9 +56,7 @@ def section(report: str, found: dict) -> list[str]:
     parts = [f"## {report}: {systems.REPORTS[report]}", f"{len(mine)} of {len(rows)} rows are whole."]
     if scored:
         parts += [score_tables.scores_table(report, scored), score_tables.training_table(scored)]
-    parts += (
-        [score_tables.FAULT] if any(score_tables.is_faulty(run) for runs in scored.values() for run in runs) else []
-    )
+    parts += [score_tables.FAULT] if any(runfiles.is_faulty(run) for runs in scored.values() for run in runs) else []
     parts += score_tables.errors_table(scored) + score_tables.pairs_table(scored) + score_tables.searches(mine)
     parts += waiting_table({name: row for name, row in rows.items() if name not in mine}, found)
     lessons = [f"- {row.system}: {row.lesson}" for row in rows.values() if row.lesson]
@@ -119,7 +117,7 @@ def best(found: dict) -> list[str]:
         row = systems.ROWS[name]
         if row.kind == "train" and (data := systems.get_config(row).data).split == "official" and not data.classes:
             accuracies = [run["scores"]["test"]["accuracy"] for run in runs]
-            mark = f" {score_tables.MARK}" if any(map(score_tables.is_faulty, runs)) else ""
+            mark = f" {score_tables.MARK}" if any(map(runfiles.is_faulty, runs)) else ""
             lines.append((sum(accuracies) / len(accuracies), f"{row.system}{mark}", len(runs), f"ours, {row.report}"))
     lines = [(system, f"{value:.4f}".rstrip("0"), *rest) for value, system, *rest in sorted(lines, reverse=True)]
     return [
