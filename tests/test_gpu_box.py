@@ -74,7 +74,7 @@ def test_the_rows_need_no_weights_and_first_seeds_come_first():
     assert names[:2] == ["r4_model_1", "r4_model_2"]
     for name in names:
         assert systems.ROWS[name].kind == "train"
-        assert not train_rows.get_config(systems.ROWS[name]).model.weights
+        assert not systems.get_config(systems.ROWS[name]).model.weights
     options.rows = ["r1_efficientnetb0"]
     with pytest.raises(InputError, match="r1_efficientnetb0 cannot be trained here; known are r4_model_1"):
         train_rows.jobs(options)

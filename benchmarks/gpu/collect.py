@@ -3,7 +3,8 @@
 python benchmarks/gpu/collect.py <the folder that came back>
 
 Finished runs become workdirs, <runs>/<row>/seed<k>, with their best variables as a checkpoint: fer_jax.evaluate,
-predict and ensemble take them. What the next call needs is in .gpu/resume.
+predict and ensemble take them, and experiments/reports/run.py --collect makes run files of them. What the next call
+needs is in .gpu/resume.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import pieces
 from fer_jax import checkpoint, command, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+RUNS = ROOT / "runs" / "reports" / "whole"  # where `experiments/reports/run.py --collect` looks
 
 
 def restore(folder) -> None:
@@ -63,7 +65,7 @@ def main():
     """Collects, and lists what is new."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=pathlib.Path, help="holds results.zip.0 and what follows")
-    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / "gpu", help="default: %(default)s")
+    parser.add_argument("--runs", type=pathlib.Path, default=RUNS, help="default: %(default)s")
     parser.add_argument("--resume", type=pathlib.Path, default=ROOT / ".gpu" / "resume", help="default: %(default)s")
     options = parser.parse_args()
     for name in collect(options.folder, options.runs, options.resume):

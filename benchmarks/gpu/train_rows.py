@@ -10,7 +10,6 @@ the pieces of one zip, which collect.py unpacks.
 import argparse
 import contextlib
 import gc
-import importlib
 import json
 import os
 import pathlib
@@ -29,12 +28,6 @@ from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# By value per hour; rows that are not named here come after them, in the order of the reports.
-FIRST = (
-    *("r4_model_1", "r4_model_2", "r1_model_6", "r1_model_1", "r1_model_3", "r1_model_5", "r4_final"),
-    *("r3_four_layer_augmented", "r3_seven_layer_augmented", "r4_vgg16_random", "r5_best", "r3_searched"),
-    *("r4_resnet101_random", "r1_model_4", "r4_cfc", "r4_cfc_plain", "r4_roi", "r4_roi_plain", "r5_epochs_75"),
-)
 RESERVE_SECONDS = 30.0  # for scoring a run and writing the results
 START_SECONDS = 90.0  # no run is begun with less: it would spend them on compiling
 DRY_RUN = {"train.epochs": 2, "data.train_faces": 64, "train.batch_size": 16}
@@ -62,19 +55,12 @@ def time_limit(deadline: float):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def get_config(row):
-    """Returns the config of a row."""
-    name, _, variant = row.config.partition(":")
-    config = importlib.import_module(f"configs.{name.removesuffix('.py')}").get_config(*([variant] if variant else []))
-    config.update_from_flattened_dict(row.fields)
-    return config
-
-
 def jobs(options) -> list[tuple[str, int]]:
     """Returns the rows and seeds in their order. Raises InputError on a row that is none of them."""
     names = [name for name, row in systems.ROWS.items() if row.kind == "train"]
-    names = [name for name in names if not get_config(systems.ROWS[name]).model.weights]
-    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    names = [name for name in names if not systems.get_config(systems.ROWS[name]).model.weights]
+    first = [name for name, seed in systems.ORDER if seed == 0]
+    names.sort(key=lambda name: first.index(name) if name in first else len(first))
     if unknown := set(options.rows or ()) - set(names):
         raise InputError(f"--rows: {', '.join(sorted(unknown))} cannot be trained here; known are {', '.join(names)}")
     names = [name for name in names if not options.rows or name in options.rows]
@@ -83,7 +69,7 @@ def jobs(options) -> list[tuple[str, int]]:
 
 def make_config(name: str, seed: int, options):
     """Returns the config of a run, whole or dry."""
-    config = get_config(systems.ROWS[name])
+    config = systems.get_config(systems.ROWS[name])
     if options.dry_run:
         config.update_from_flattened_dict({**DRY_RUN, "model.size_px": min(config.model.size_px, DRY_RUN_PX)})
     config.seed = seed

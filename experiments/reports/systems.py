@@ -10,8 +10,6 @@ import importlib
 import pathlib
 import sys
 
-from fer_jax.pretrained import registry
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # for configs
 WEIGHTS_FOLDER = "~/.cache/fer_jax/weights"
@@ -311,6 +309,8 @@ def members(row: Row) -> list[tuple[str, int]]:
 
 def weights_of(row: Row):
     """Returns the entry of the pretrained weights that a row begins from, None where it needs none."""
+    from fer_jax.pretrained import registry  # needs h5py, which a machine that only trains may lack
+
     config = get_config(row) if row.config else None
     if config is None or not config.model.weights:
         return None
