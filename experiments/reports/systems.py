@@ -88,8 +88,20 @@ ROWS = {
         lesson="without augmentation 50 epochs overfit: the validation loss is lowest in epoch 18 (1.0552) and "
         "1.4685 at the end (experiments/r1_cnns).",
     ),
-    "r1_model_2_balanced": Row("R1", "CNN 2 with class weights (no gain)", "cnn.py:model_2_balanced", cpu=SHORT),
-    "r1_model_2_l2": Row("R1", "CNN 2 with L2 1e-4 (no gain)", "cnn.py:model_2_l2", cpu=SHORT),
+    "r1_model_2_balanced": Row(
+        "R1",
+        "CNN 2 with class weights",
+        "cnn.py:model_2_balanced",
+        cpu=SHORT,
+        lesson="R1 found that class weights do not help, and gives no figure.",
+    ),
+    "r1_model_2_l2": Row(
+        "R1",
+        "CNN 2 with L2",
+        "cnn.py:model_2_l2",
+        cpu=SHORT,
+        lesson="R1 found that L2 does not help, and gives neither figure nor strength: 1e-4 here.",
+    ),
     "r1_model_3": Row(
         "R1",
         "CNN 3: filters doubled",
