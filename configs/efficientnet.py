@@ -3,7 +3,8 @@
 python -m fer_jax.main --config configs/efficientnet.py:r1 --config.data.path=<folder with fer2013.csv>
 
 R1: 224 px, frozen, Dense 128, 10 epochs; 4,214,435 parameters (Keras adds the 7 constants of its scaling layer).
-R4: `:r4_last_layer`, `:r4_frozen`, `:r4_unfrozen`; four emotions, batch 32.
+R4: `:r4_last_layer`, `:r4_frozen`, `:r4_unfrozen`; four emotions, batch 32. R4 says "EfficientNet B2"; the course
+template that it follows has EfficientNetV2B2: `--config.model.name=efficientnetv2b2`.
 """
 
 from fer_jax import config as config_lib

@@ -24,7 +24,6 @@ def get_config(variant="lite0_r2"):
     if regime == "r2":
         config = resnet50.get_config("r2")
         config.optim.update({"freeze": ("backbone",), "freeze_first_layers": 0})
-        config.optim.update({"name": "sgd", "learning_rate": 1e-2})
     else:
         config = efficientnet.get_config(regime)
         config.model.update({"size_px": 96, "head": config.model.head.replace("flatten", "global_avg_pool")})

@@ -1,6 +1,7 @@
 """R4's ResNet101 with ImageNet weights in three regimes: `:last_layer`, `:frozen`, `:unfrozen`; four emotions.
 
-`:last_layer_v2` is ResNet101V2, which the report's first version names.
+`:random` is `:unfrozen` from random weights, which R4 calls better; `:last_layer_v2` is ResNet101V2, which the report's
+first version names.
 
 python -m fer_jax.main --config configs/resnet101.py:unfrozen --config.data.path=<folder with fer2013.csv>
 """
@@ -8,11 +9,13 @@ python -m fer_jax.main --config configs/resnet101.py:unfrozen --config.data.path
 from fer_jax import config as config_lib
 
 LAST_LAYER = ("backbone/(?!conv5_block3_3_).*",)
+UNFROZEN = {"optim.learning_rate": 1e-4}
 VARIANTS = {
     "last_layer": {"optim.freeze": LAST_LAYER},
     "last_layer_v2": {"model.name": "resnet101v2", "optim.freeze": LAST_LAYER},
     "frozen": {"optim.freeze": ("backbone",)},
-    "unfrozen": {"optim.learning_rate": 1e-4},
+    "unfrozen": UNFROZEN,
+    "random": UNFROZEN | {"model.weights": ""},
 }
 
 

@@ -81,7 +81,6 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-@pytest.mark.xfail(strict=True, reason="rows of the order that are still to be added; remove this mark with the last")
 def test_every_row_of_the_order_exists(modules):
     assert [name for name, _ in modules.systems.ORDER if name not in modules.systems.ROWS] == []
 

@@ -1,12 +1,13 @@
 """The reports' rows: every one has a config and none is missing; R3's MLP, and an accuracy on few faces."""
 
+import functools
 import json
 import pathlib
 import subprocess
 import sys
-from collections import Counter
 
 import commands
+import jax
 import numpy as np
 import pytest
 import reports_modules
@@ -14,9 +15,76 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from sklearn.neural_network import MLPClassifier
 
-# Systems in the reports' tables; R4's table has a line for each regime, and its last one an RGB and a grey variant.
-SYSTEMS = {"R1": 7, "R2": 3, "R3": 10, "R4": 13, "R5": 5}
+from fer_jax import config as config_lib
+from fer_jax import models, params
+
 HERE = reports_modules.HERE
+# Every figure of the reports' tables: of validation (R1, R3) or of the test split (R2, R4, R5).
+FIGURES = {
+    "R1": {0.6353, 0.6512, 0.6545, 0.6475, 0.6520, 0.6506, 0.56},
+    "R2": {0.532, 0.46, 0.42},
+    "R3": {0.5985, 0.6050, 0.635, 0.5020, 0.3033, 0.3250, 0.529, 0.6395},
+    "R4": {0.695, 0.688, 0.51, 0.625, 0.789, 0.305, 0.438, 0.797, 0.25, 0.281, 0.933},
+    "R5": {0.569, 0.335, 0.607, 0.611, 0.617},
+}
+SPLIT = {"R1": "validation", "R2": "test", "R3": "validation", "R4": "test", "R5": "test"}
+PUBLISHED = {"train", "train_loss", "validation", "validation_loss", "test", "macro_f1", "mse", "kaggle"}
+# Parameters as the reports, their authors' notebooks or the template that they follow print them, as Keras counts.
+R3_BAYESIAN, R3_RESNET50, R3_VGG16, R5_CNN = 2_901_831, 24_114_055, 15_620_615, 5_810_183
+COUNTS = {
+    **dict.fromkeys(("r1_model_1", "r1_model_2", "r1_model_2_balanced", "r1_model_2_l2"), 1_469_031),
+    "r1_model_3": 5_868_743,
+    "r1_model_4": 1_977_447,
+    "r1_model_5": 2_357_351,
+    "r1_model_6": 813_671,
+    "r1_efficientnetb0": 4_214_442 - 7,  # Keras's scaling layer holds 7 constants, which are code here
+    **dict.fromkeys(("r3_four_layer", "r3_four_layer_augmented"), 1_949_447),
+    **dict.fromkeys(("r3_seven_layer", "r3_seven_layer_augmented"), 1_394_183),
+    **dict.fromkeys(("r3_bayesian", "r3_bayesian_351000"), R3_BAYESIAN),
+    "r3_searched": 2_247_687,  # of the search's best trial, as it was recorded
+    "r3_mlp_flax": 303_751,
+    "r3_inception_v3": 22_329_127,
+    **dict.fromkeys(("r3_resnet50", "r3_resnet50_351000"), R3_RESNET50),
+    **dict.fromkeys(("r3_vgg16", "r3_vgg16_351000"), R3_VGG16),
+    "r4_model_1": 605_572,
+    "r4_model_2": 391_652,
+    **dict.fromkeys(("r4_final", "r4_final_relu", "r4_final_plain"), 1_782_852),
+    "r4_final_grey": 1_782_340,
+}
+# A variant of a config, the one it is a change of, and the fields that it changes.
+REBALANCED = {"data.min_class_share", "data.max_class_share"}
+SGD = {"optim.name", "optim.momentum", "optim.nesterov"}
+CHANGES = [
+    ("cnn.py:model_2_balanced", "model_2", {"loss.class_weights"}),
+    ("cnn.py:model_2_l2", "model_2", {"loss.l2"}),
+    ("resnet50.py:r2_balanced", "r2", REBALANCED),
+    ("resnet50.py:r2_adam", "r2", {"optim.name", "optim.learning_rate"}),
+    ("resnet50.py:r2_tenth", "r2", {"optim.plateau.factor"}),
+    ("vgg16.py:r2_balanced", "r2", REBALANCED),
+    ("vgg16.py:r2_plain", "r2_no_dropout", {"model.head"}),
+    ("vgg16.py:r4_random", "r4_unfrozen", {"model.weights"}),
+    ("resnet101.py:random", "unfrozen", {"model.weights"}),
+    ("r5_cnn.py:epochs_50", "adam", {"train.epochs"}),
+    ("r5_cnn.py:batch_8", "adam", {"train.batch_size"}),
+    ("r5_cnn.py:rate_9e-4", "adam", {"optim.learning_rate"}),
+    ("r5_cnn.py:best", "adam", {"train.epochs", "train.batch_size", "optim.learning_rate"}),
+    ("r5_cnn.py:best_2e-3", "best", {"optim.learning_rate"}),
+    ("r5_cnn.py:dice", "adam", {"loss.name"}),
+    ("r5_cnn.py:sgd", "adam", SGD),
+    ("r5_cnn.py:sgd_1e-2", "sgd", {"optim.learning_rate"}),
+    ("r5_cnn.py:sgd_momentum", "sgd", {"optim.momentum"}),
+    ("r5_cnn.py:sgd_nesterov", "sgd_1e-2", {"optim.momentum", "optim.nesterov"}),
+]
+# Variants without a row of their own: another reading of a report, or the same network without augmentation.
+NOT_ROWS = {
+    "r4_cnn.py:model_1_grey",
+    "r4_cnn.py:model_2_grey",
+    "resnet50.py:r2_adam",
+    "resnet50.py:r2_tenth",
+    "r3_cnn.py:bayesian",
+    "r3_searched.py:plain",
+    "r5_sweep.py",
+}
 OWN_CONFIGS = ("demo.py", "lean.py", "vgg10_bn.py", "transfer.py")
 
 
@@ -26,16 +94,73 @@ def runner():
         yield modules
 
 
-def test_no_row_of_the_reports_is_missing(runner):
+def test_no_figure_of_the_reports_is_missing(runner):
     rows = runner.systems.ROWS
-    published = Counter(row.report for row in rows.values() if row.published)
-    grey = 1  # the report gives one figure for its last CNN's two variants
-    assert {report: published[report] + (grey if report == "R4" else 0) for report in published} == SYSTEMS
+    found = {report: set() for report in runner.systems.REPORTS}
+    for row in rows.values():
+        found[row.report] |= {row.published[SPLIT[row.report]]} if SPLIT[row.report] in row.published else set()
+        assert row.published.keys() <= PUBLISHED
+    assert found == FIGURES
     figures = {name: row.published for name, row in rows.items()}
-    assert figures["r1_model_3"] == {"train": 0.9289, "validation": 0.6545, "test": 0.67, "macro_f1": 0.67}
-    assert figures["r3_ensemble_351000"] == {"test": 0.69413}
-    assert figures["r4_final"]["test"] == 0.933
-    assert figures["r5_sgd"] == {"test": 0.335}
+    r1 = {"train": 0.9289, "train_loss": 0.2025, "validation": 0.6545, "validation_loss": 1.9193}
+    assert figures["r1_model_3"] == {**r1, "test": 0.67, "macro_f1": 0.67}
+    assert figures["r3_ensemble_351000"] == {"kaggle": 0.69413}
+    assert figures["r4_final"] == {"train": 0.924, "validation": 0.936, "test": 0.933}
+    assert figures["r5_best"]["test"] == 0.617
+
+
+def test_a_figure_of_either_of_two_rows_is_shown_with_both(runner):
+    rows = runner.systems.ROWS
+    for first, second in (
+        ("r2_resnet50", "r2_resnet50_balanced"),
+        ("r3_four_layer", "r3_four_layer_augmented"),
+        ("r3_seven_layer", "r3_seven_layer_augmented"),
+        ("r4_vgg16_unfrozen", "r4_vgg16_random"),
+        ("r4_resnet101_unfrozen", "r4_resnet101_random"),
+        ("r5_sgd", "r5_sgd_1e-2"),
+    ):
+        assert rows[first].published == rows[second].published != {}
+
+
+@pytest.mark.parametrize(("changed", "base", "fields"), CHANGES)
+def test_a_variant_changes_what_its_name_says_and_no_more(changed, base, fields):
+    name, _, variant = changed.partition(":")
+    module = reports_modules.load(commands.ROOT / "configs" / name)
+    first, second = (config_lib.to_dict(module.get_config(one)) for one in (base, variant))
+    assert {line.partition(":")[0] for line in config_lib.differences(first, second)} == fields
+
+
+def test_r3s_networks_stop_and_slow_down_on_validation_loss_and_see_its_augmentations(runner):
+    augmented = {}
+    for name, row in runner.systems.ROWS.items():
+        if row.report == "R3" and row.kind == "train" and name != "r3_mlp_flax":
+            config = runner.systems.get_config(row)
+            stopping, plateau = config.train.early_stopping, config.optim.plateau
+            assert (stopping.monitor, stopping.patience_epochs) == ("validation_loss", 20), name
+            assert plateau.monitor == "validation_loss" and plateau.patience_epochs > 0, name
+            assert config.data.split == "random", name
+            augmented[name] = config.augment.to_dict()
+    named = {"flip_horizontal", "flip_vertical", "rotate_degrees", "zoom", "shear_degrees", "crop_px"}
+    default = config_lib.get_default().augment.to_dict()
+    plain = {name for name, policy in augmented.items() if policy == default}
+    assert plain == {"r3_four_layer", "r3_seven_layer", "r3_resnet50"}
+    once = augmented["r3_vgg16"]
+    assert {name for name in once if once[name] != default[name]} == named
+    for name in augmented.keys() - plain:
+        assert augmented[name] == {**once, "fixed_views": 12 if name.endswith("_351000") else 0}, name
+
+
+def test_a_row_has_the_published_number_of_parameters(runner):
+    rows = runner.systems.ROWS
+    wanted = COUNTS | {name: R5_CNN for name, row in rows.items() if row.report == "R5"}
+    for name, count in wanted.items():
+        config = runner.systems.get_config(rows[name])
+        network = models.make(config.model, len(config.data.classes) or 7)
+        faces = np.zeros((1, 48, 48, 1), np.uint8)
+        shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), faces)
+        assert params.count(shapes) == count, name
+    members = {member: wanted[member] for member, _ in rows["r3_ensemble"].members}
+    assert sum(members.values()) == 42_636_501
 
 
 def test_every_variant_of_a_reports_config_is_a_row(runner):
@@ -45,8 +170,8 @@ def test_every_variant_of_a_reports_config_is_a_row(runner):
             continue
         module = reports_modules.load(path)
         wanted = {f"{path.name}:{name}" for name in getattr(module, "VARIANTS", ())} or {path.name}
-        left = {"r4_cnn.py:model_1_grey", "r4_cnn.py:model_2_grey"}
-        assert wanted - used - left == set()
+        assert wanted - used - NOT_ROWS == set()
+        assert not NOT_ROWS & used
 
 
 def test_a_smoke_run_fits_every_config(runner):

@@ -2,11 +2,13 @@ import jax
 import numpy as np
 import pytest
 
+from configs import resnet50
 from fer_jax.errors import InputError
 from fer_jax.input import order as order_lib
 
 LABELS = np.repeat(range(4), (20, 5, 3, 12))  # 40 faces
 START = np.array([0, 20, 25, 28])
+FER2013_TRAINING = (3995, 436, 4097, 7215, 4830, 3171, 4965)  # faces of each class, angry to neutral
 
 
 def make(seed=0, batch_size=7, labels=LABELS, **shares):
@@ -117,6 +119,18 @@ def test_rebalanced_counts_reach_the_shares_and_touch_no_other_class():
         # a class is moved to the bound, and no further than it
         assert (np.abs(raised - min_share * raised.sum())[raised > counts] <= slack).all()
         assert (np.abs(cut - max_share * cut.sum())[cut < counts] <= slack).all()
+
+
+def test_r2s_epoch_has_fewer_happy_and_more_disgusted_faces_and_every_other_one_once():
+    shares = {name: resnet50.get_config("r2_balanced").data[name] for name in ("min_class_share", "max_class_share")}
+    labels = np.repeat(range(7), FER2013_TRAINING)
+    order = order_lib.Order(labels, classes=7, batch_size=32, key=jax.random.key(0), **shares)
+    shown = epochs(order, 1)[0]
+    np.testing.assert_array_equal(np.bincount(labels[shown]), [3995, 3171, 4097, 4967, 4830, 3171, 4965])
+    seen = np.bincount(shown, minlength=len(labels))
+    happy, disgust = labels == 3, labels == 1
+    assert set(seen[happy]) == {0, 1} and set(seen[disgust]) == {7, 8}
+    assert set(seen[~happy & ~disgust]) == {1}
 
 
 @pytest.mark.parametrize(

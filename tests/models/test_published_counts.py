@@ -14,7 +14,7 @@ from fer_jax.models import stack
 COUNTS = {
     ("r3_cnn", "four_layer"): (1_949_447, 1_947_527),
     ("r3_cnn", "seven_layer"): (1_394_183, 1_391_943),
-    ("r3_cnn", "searched"): (2_901_831, 2_898_759),
+    ("r3_cnn", "bayesian"): (2_901_831, 2_898_759),
     ("r4_cnn", "model_1"): (605_572, None),
     ("r4_cnn", "model_1_grey"): (605_060, None),
     ("r4_cnn", "model_2"): (391_652, 390_692),
@@ -82,5 +82,5 @@ def test_r4s_next_steps_have_the_parameters_and_the_protocol_of_their_plain_twin
 
 
 def test_r3s_ensemble_is_the_sum_of_its_members():
-    members = (("resnet50", "r3"), ("r3_cnn", "searched"), ("vgg16", "r3"))
+    members = (("resnet50", "r3"), ("r3_cnn", "bayesian"), ("vgg16", "r3"))
     assert sum(count(*member)[0] for member in members) == 42_636_501
