@@ -48,7 +48,7 @@ COUNTS = {
     **dict.fromkeys(("r3_vgg16", "r3_vgg16_351000"), R3_VGG16),
     "r4_model_1": 605_572,
     "r4_model_2": 391_652,
-    **dict.fromkeys(("r4_final", "r4_final_relu", "r4_final_plain"), 1_782_852),
+    **dict.fromkeys(("r4_final", "r4_final_relu", "r4_final_plain", "r4_final_yilmaz_poli"), 1_782_852),
     "r4_final_grey": 1_782_340,
 }
 # A variant of a config, the one it is a change of, and the fields that it changes.

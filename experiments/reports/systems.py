@@ -280,6 +280,9 @@ ROWS = {
     "r4_final_relu": Row("R4", "final CNN, RGB, a ReLU in its convolutions", "r4_cnn.py:final_relu"),
     "r4_final_grey": Row("R4", "final CNN, grey", "r4_cnn.py:final_grey"),
     "r4_final_plain": Row("R4", "final CNN, RGB, without augmentation", "r4_cnn.py:final_plain"),
+    "r4_final_yilmaz_poli": Row(
+        "R4", "next step: final CNN with Yilmaz and Poli's initialization", "r4_cnn.py:final_yilmaz_poli"
+    ),
     "r4_cfc": Row("R4", "next step: final CNN, a liquid CfC head for its fifth block", "r4_next.py:cfc"),
     "r4_cfc_plain": Row("R4", "its twin of equal parameters: a dense layer", "r4_next.py:cfc_plain"),
     "r4_roi": Row("R4", "next step: dual-channel CNN, face and region found in it", "r4_next.py:roi"),
@@ -338,7 +341,7 @@ _FIRST_SEEDS = (
         for regime in ("last_layer", "frozen", "unfrozen")
     ),
     *("r5_best", "r3_searched", "r4_resnet101_random", "r1_model_4"),
-    *("r4_cfc", "r4_cfc_plain", "r4_roi", "r4_roi_plain", "r5_epochs_75"),
+    *("r4_cfc", "r4_cfc_plain", "r4_roi", "r4_roi_plain", "r4_final_yilmaz_poli", "r5_epochs_75"),
 )
 _MORE_SEEDS = tuple((name, seed) for seed in (1, 2) for name in ("r1_model_3", "r1_model_6"))
 ORDER = (*((name, 0) for name in _FIRST_SEEDS), *_MORE_SEEDS)
@@ -353,7 +356,7 @@ EPOCH_SECONDS = {
     **{"r3_mlp_flax": 3.0, "r3_four_layer_augmented": 100.0, "r3_seven_layer_augmented": 190.0},
     **{"r3_searched": 190.0, "r3_bayesian": 310.0, "r3_bayesian_351000": 3700.0, "r3_ensemble_trained": 500.0},
     **{"r4_model_1": 17.0, "r4_model_2": 180.0, "r4_vgg16_random": 570.0, "r4_resnet101_random": 760.0},
-    **dict.fromkeys(("r4_final", "r4_final_relu", "r4_final_grey", "r4_final_plain"), 120.0),
+    **dict.fromkeys(("r4_final", "r4_final_relu", "r4_final_grey", "r4_final_plain", "r4_final_yilmaz_poli"), 120.0),
     **{"r4_cfc": 130.0, "r4_cfc_plain": 120.0, "r4_roi": 145.0, "r4_roi_plain": 140.0},
     **dict.fromkeys(("r5_sgd_1e-2", "r5_sgd_momentum", "r5_sgd_nesterov", "r5_epochs_50", "r5_epochs_75"), 230.0),
     **dict.fromkeys(("r5_rate_2e-4", "r5_rate_9e-4", "r5_rate_1e-3", "r5_rate_2e-3", "r5_dice"), 230.0),
