@@ -185,7 +185,7 @@ def test_the_loss_reaches_the_layers_that_place_the_region(dtype):
         ({"layers": "conv 4, cfc 8"}, "model.layers: 'cfc 8' leaves no map"),
         ({"layers": ""}, "model.layers is empty"),
         ({"head": "dense 8"}, "model.head has none of flatten, global_avg_pool, cfc"),
-        ({"name": "dual_channel"}, "known are cnn, dual_channel_roi, dual_channel_whole, vgg16"),
+        ({"name": "dual_channel"}, "known are cnn, average, dual_channel_roi, dual_channel_whole, vgg16"),
     ],
 )
 def test_a_wrong_specification_is_refused_by_name(fields, message):
