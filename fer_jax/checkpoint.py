@@ -11,6 +11,8 @@ from fer_jax.errors import InputError
 
 # Two, so that a damaged one can be deleted and the run goes on from the one before.
 KEPT_LATEST = 2
+# What Orbax says of arrays that are there but are not those that are asked for.
+OF_ANOTHER_STRUCTURE = ("structures do not match", "is not compatible with the stored shape")
 logger = logging.getLogger("fer_jax")
 
 
@@ -79,7 +81,7 @@ class Checkpoints:
           like: the tree as `jax.ShapeDtypeStruct`s with shardings.
 
         Raises:
-          InputError: there is none, or it is damaged; the message names the folder to delete.
+          InputError: there is none, it is damaged (the message names the folder to delete), or it holds other arrays.
         """
         restored = self._restore(kind, tree=self._ocp.args.StandardRestore(like), meta=self._ocp.args.JsonRestore())
         return restored["tree"], restored["meta"]
@@ -95,11 +97,14 @@ class Checkpoints:
             return self._manager(kind).restore(step, args=self._ocp.args.Composite(**args))
         except Exception as error:
             reason = str(error).strip().split("\n")[0].split(". ")[0][:200]
+            if any(text in str(error) for text in OF_ANOTHER_STRUCTURE):
+                raise InputError(
+                    f"the checkpoint {folder} is whole, but of another model or another version of fer_jax ({reason}): "
+                    "it is left as it is; evaluate the run's best checkpoint, and train with another --workdir"
+                ) from error
             others = sorted(s for s in self._manager(kind).all_steps() if s != step)
             mend = f"the run goes on from step {others[-1]}" if others else "then train again"
-            raise InputError(
-                f"the checkpoint {folder} is damaged or not of this model ({reason}): delete that folder, {mend}"
-            ) from error
+            raise InputError(f"the checkpoint {folder} is damaged ({reason}): delete that folder, {mend}") from error
 
     def close(self) -> None:
         """Waits for what is being saved and lets go of the files."""

@@ -138,7 +138,8 @@ def _train():
     train.early_stopping.monitor = ""  # validation_{accuracy,macro_f1,loss}; empty: that of train.monitor
     train.early_stopping.patience_epochs = 0  # 0: off
     train.early_stopping.min_delta = 0.0
-    train.early_stopping.restore_best = True  # where it is on, a phase ends with the variables of the best checkpoint
+    train.early_stopping.restore_best = True  # a phase ends with the variables of the best checkpoint, which is that of
+    # the whole run by train.monitor; Keras restores the best of the phase by early stopping's own metric
     train.checkpoint_every_epochs = 1
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
     train.rematerialize = "auto"  # none | activations | segments: what is computed twice, to need less memory; auto:

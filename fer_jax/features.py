@@ -55,8 +55,16 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
     )
     backbone = {kind: {"backbone": tree.get("backbone", {})} for kind, tree in variables.items()}
     key = digest([backbone, faces.images])
-    around = (network.preprocess, type(network.backbone).__name__, network.backbone.dtype, network.neck.layers)
-    around = (*around, programs.source_digest(*SOURCE), ops.cpu_path(), *map(importlib.metadata.version, LIBRARIES))
+    around = (
+        network.preprocess,
+        type(network.backbone).__name__,
+        network.backbone.dtype,
+        network.neck.layers,
+        programs.source_digest(*SOURCE),
+        ops.cpu_path(),
+        jax.default_backend(),
+        *map(importlib.metadata.version, LIBRARIES),
+    )
     made_by = hashlib.sha256(repr(around).encode()).hexdigest()[:8]
     path = pathlib.Path(cache_dir).expanduser() / "features" / f"{key}-{made_by}.npy"
     shape = jax.eval_shape(extract, variables, faces.images[:batch_size]).shape

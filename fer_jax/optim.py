@@ -46,17 +46,22 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
       InputError: an unknown optimizer or schedule.
     """
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
-    rate = scale_by_rate(lr_fn)
+    parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
     if optim.name == "adam":
-        rule = [scale_by_keras_adam(), rate]
+        parts.append(scale_by_keras_adam())
+        if optim.weight_decay:
+            parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
+        parts.append(scale_by_rate(lr_fn))
     elif optim.name == "sgd":
         # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
-        rule = [rate, optax.trace(decay=optim.momentum, nesterov=optim.nesterov)] if optim.momentum else [rate]
+        parts.append(scale_by_rate(lr_fn))
+        if optim.momentum:
+            parts.append(optax.trace(decay=optim.momentum, nesterov=optim.nesterov))
+        if optim.weight_decay:
+            parts.append(add_decayed_weights(lr_fn, optim.weight_decay))
     else:
         raise InputError(f"optim.name is '{optim.name}'; known are {', '.join(OPTIMIZERS)}")
-    clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-    decay = [add_decayed_weights(lr_fn, optim.weight_decay)] if optim.weight_decay else []
-    return optax.chain(*clip, *rule, *decay), lr_fn
+    return optax.chain(*parts), lr_fn
 
 
 def scale_by_rate(lr_fn):

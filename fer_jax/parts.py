@@ -172,7 +172,7 @@ def open_workdir(config, workdir, data, weights=None):
         before = records.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
         if before["data_fingerprint"] != data.fingerprint:
             different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
-        if before.get("cpu_path", facts_now["cpu_path"]) != facts_now["cpu_path"]:
+        if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
             logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
         if different:
             lines = "\n  ".join(different)

@@ -87,11 +87,17 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_still_works(tmp_p
     assert restored_step(tmp_path) == 1
 
 
-def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+@pytest.mark.parametrize("change", ["another shape", "another tree"])
+def test_a_checkpoint_of_another_model_or_version_is_refused_and_its_deletion_is_not_advised(tmp_path, change):
     save_steps(tmp_path, (1,))
-    other = {**abstract(), "kernel": jax.ShapeDtypeStruct((7,), jnp.float32, sharding=abstract()["kernel"].sharding)}
-    with pytest.raises(InputError, match="damaged or not of this model"):
+    other = abstract()
+    if change == "another tree":
+        other["velocity"] = other.pop("kernel")
+    else:
+        other["kernel"] = jax.ShapeDtypeStruct((7,), jnp.float32, sharding=other["kernel"].sharding)
+    with pytest.raises(InputError, match=r"another model or another version.*left as it is") as caught:
         checkpoint.Checkpoints(tmp_path).restore("latest", other)
+    assert "delete" not in str(caught.value)
 
 
 def test_a_write_that_fails_gives_one_message_and_loses_nothing(tmp_path):
