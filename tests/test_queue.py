@@ -128,6 +128,22 @@ def test_a_failed_row_does_not_stop_the_others_and_is_not_tried_again(modules, r
     assert "error: first: no" in capsys.readouterr().err
 
 
+def test_a_fault_in_a_row_does_not_stop_the_others(modules, rows, options, done, monkeypatch, capsys):
+    asked, _ = done
+    add = modules.jobs.add
+
+    def add_or_err(name, seed, options):
+        if name == "last":
+            raise KeyError("a fault")
+        add(name, seed, options)
+
+    monkeypatch.setattr(modules.jobs, "add", add_or_err)
+    assert modules.run.run_queue(options) == ["last"]
+    assert asked == [("first", 0), ("first", 1), ("both", 0), ("long", 0)]
+    err = capsys.readouterr().err
+    assert "error: last: KeyError: 'a fault'" in err and "Traceback" in err
+
+
 def test_what_is_left_is_printed_with_its_hours(modules, rows, options, done):
     workdir = modules.running.workdir("first", 0, options)
     workdir.mkdir(parents=True)

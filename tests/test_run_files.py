@@ -124,8 +124,16 @@ def test_an_averages_file_names_its_members_and_not_their_folders(modules, tmp_p
         workdir.mkdir(parents=True)
         (workdir / "evaluation-validation.json").write_text(json.dumps({"epoch": epoch}))
     folder = modules.running.workdir("r3_ensemble_trained", 0, options)
-    write_workdir(modules, "r3_ensemble_trained", folder, fields={"model.members": (SECRET,)})
+    networks = ({"name": "layers", "layers": "flatten"},) * 3
+    fields = {"model.members": (SECRET,), "model.member_models": networks}
+    write_workdir(modules, "r3_ensemble_trained", folder, fields=fields)
+    run = records.read_json(folder / "run.json", what="run", mend="")
+    facts = {"epoch": 7, "step": 70, "seed": 0, "commit": "0" * 12, "digest": "0" * 16}
+    weights = {"members": [{"workdir": SECRET, **facts} for _ in members]}  # as fer_jax.members writes them
+    records.write_json(folder / "run.json", run | {"weights": weights})
     record = modules.jobs.collect("r3_ensemble_trained", 0, options)
+    assert record["weights"] == {"members": [facts] * 3}
+    assert not {"members", "member_models"} & record["config"]["model"].keys()
     assert [(member["row"], member["seed"]) for member in record["members"]] == members
     assert [member["epoch"] for member in record["members"]] == [7, 8, 9]
     assert SECRET not in json.dumps(record)

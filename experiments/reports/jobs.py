@@ -146,7 +146,8 @@ def _collect_training(name, seed, options):
 
 def _collect_average(name, seed, options):
     config = json.loads((running.workdir(name, seed, options) / "config.json").read_text())
-    config["model"] = {field: value for field, value in config["model"].items() if field != "members"}  # folders
+    # The members are in the record by row and seed: their folders and networks would repeat that.
+    config["model"] = {key: value for key, value in config["model"].items() if key not in ("members", "member_models")}
     members = [
         {"row": member, "seed": number, "epoch": running.epoch_of(running.workdir(member, number, options))}
         for member, number in systems.members(systems.ROWS[name])

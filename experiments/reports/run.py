@@ -14,6 +14,7 @@ import contextlib
 import pathlib
 import signal
 import sys
+import traceback
 
 import filelock
 import jobs
@@ -87,6 +88,10 @@ def _try(name, seed, options):
         jobs.add(name, seed, options)
     except InputError as error:
         print(f"error: {name}: {error}", file=sys.stderr, flush=True)
+        return False
+    except Exception as error:  # a fault of one row must not end the queue
+        print(f"error: {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        traceback.print_exc()
         return False
     return True
 

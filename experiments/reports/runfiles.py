@@ -33,7 +33,7 @@ CURVES = ("epoch", "train_loss", "train_accuracy", *patience.MONITORS)
 # Fields that say how a run is computed and not what, besides those that the config itself names; `seed` has its own.
 HOW_NOT_WHAT = (
     *("seed", "data.name", "data.feeder", "model.cpu_path", "train.steps_per_dispatch", "train.rematerialize"),
-    *("train.cache_features", "train.checkpoint_every_epochs", "model.members"),
+    *("train.cache_features", "train.checkpoint_every_epochs", "model.members", "model.member_models"),
 )
 
 
@@ -68,7 +68,7 @@ def collect(name: str, seed: int, workdir, **extra) -> dict:
         "fields": row.fields,
         "config": config_lib.result_fields(config),
         **{fact: run.get(fact) for fact in FACTS},
-        "weights": _without_folder(run.get("weights")),
+        "weights": _without_folders(run.get("weights")),
         "parameters": first["parameters"],
         "trainable": first.get("trainable"),
         "epochs": len(history) or first.get("epoch"),
@@ -210,8 +210,14 @@ def _keep(scores, workdir, split):
     return kept | {"labels": pack(labels), "predicted": pack(predicted)}
 
 
-def _without_folder(weights):
-    return weights and {**weights, "file": pathlib.Path(weights["file"]).name}
+def _without_folders(weights):
+    """Returns the facts of the weights that a run began with, a file's or those of an average's members."""
+    kept = dict(weights or {})
+    if "file" in kept:
+        kept["file"] = pathlib.Path(kept["file"]).name
+    if "members" in kept:
+        kept["members"] = [{key: fact[key] for key in fact if key != "workdir"} for fact in kept["members"]]
+    return kept or None
 
 
 def _check_end(record, workdir):
