@@ -51,8 +51,8 @@ def options(modules, tmp_path):
 
 @pytest.fixture
 def done(modules, monkeypatch):
-    """Stubs the training: {(name, seed)} of what was asked for; rows in `failing` fail."""
-    asked, failing = [], set()
+    """Stubs the training: what was asked for, the names of rows that fail, and changes of the records by row."""
+    asked, failing, changes = [], set(), {}
 
     def add(name, seed, options):
         asked.append((name, seed))
@@ -62,15 +62,19 @@ def done(modules, monkeypatch):
         workdir.mkdir(parents=True, exist_ok=True)
         for split in ("validation", "test"):
             (workdir / f"evaluation-{split}.json").write_text("{}")
-        record = {"row": name, "seed": seed, "fields": {}, "config": None, "seconds": 360.0, "epochs": 5}
-        record |= {"kind": "train", "platform": "cpu", "packages": None}
+        row = modules.systems.ROWS[name]
+        config = modules.runfiles.config_lib.to_dict(modules.systems.get_config(row)) if row.config else None
+        record = {"row": name, "seed": seed, "fields": {}, "config": config, "seconds": 360.0, "epochs": 5}
+        record |= {"kind": "train", "platform": "cpu", "packages": None, "trials": row.trials}
+        record["scores"] = {split: {"confusion": [[1]]} for split in ("validation", "test")}
+        record |= changes.get(name, {})
         modules.runfiles.write(options.out, record | {"members": members_of(name)})
 
     def members_of(name):
         return [{"row": row, "seed": seed} for row, seed in modules.systems.members(modules.systems.ROWS[name])]
 
     monkeypatch.setattr(modules.jobs, "add", add)
-    return asked, failing
+    return asked, failing, changes
 
 
 def wait_for(condition):
@@ -93,13 +97,13 @@ def test_the_order_names_each_run_once_and_none_that_needs_a_download(modules):
 
 
 def test_rows_run_in_their_order_then_the_shortest_and_ensembles_after_their_members(modules, rows, options, done):
-    asked, _ = done
+    asked, *_ = done
     assert modules.run.run_queue(options) == []
     assert asked == [("first", 0), ("first", 1), ("both", 0), ("last", 0), ("long", 0)]
 
 
 def test_finished_rows_are_skipped(modules, rows, options, done):
-    asked, _ = done
+    asked, *_ = done
     modules.jobs.add("last", 0, options)
     modules.jobs.add("first", 0, options)
     asked.clear()
@@ -111,7 +115,7 @@ def test_finished_rows_are_skipped(modules, rows, options, done):
 
 
 def test_a_run_file_of_an_earlier_version_of_a_row_is_run_again(modules, rows, options, done):
-    asked, _ = done
+    asked, *_ = done
     config = {"optim": {"learning_rate": 0.5}}
     record = {"row": "last", "seed": 0, "kind": "train", "platform": "gpu", "packages": None, "fields": {}}
     record |= {"config": config, "seconds": 1.0, "epochs": 1}
@@ -121,15 +125,16 @@ def test_a_run_file_of_an_earlier_version_of_a_row_is_run_again(modules, rows, o
 
 
 def test_a_failed_row_does_not_stop_the_others_and_is_not_tried_again(modules, rows, options, done, capsys):
-    asked, failing = done
+    asked, failing, _ = done
     failing.add("first")
     assert modules.run.run_queue(options) == ["first", "first"]
     assert asked == [("first", 0), ("first", 1), ("last", 0), ("long", 0)]
     assert "error: first: no" in capsys.readouterr().err
 
 
-def test_a_fault_in_a_row_does_not_stop_the_others(modules, rows, options, done, monkeypatch, capsys):
-    asked, _ = done
+@pytest.mark.usefixtures("rows")
+def test_a_fault_in_a_row_does_not_stop_the_others(modules, options, done, monkeypatch, capsys):
+    asked, *_ = done
     add = modules.jobs.add
 
     def add_or_err(name, seed, options):
@@ -142,6 +147,90 @@ def test_a_fault_in_a_row_does_not_stop_the_others(modules, rows, options, done,
     assert asked == [("first", 0), ("first", 1), ("both", 0), ("long", 0)]
     err = capsys.readouterr().err
     assert "error: last: KeyError: 'a fault'" in err and "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"packages": {"jaxlib": "0.10.2"}}, "computed with jaxlib 0.10.2"),
+        ({"scores": {"test": {"confusion": None}}}, "no confusion matrix of test"),
+        ({"config": None}, "config: not recorded"),
+        ({"seed": 9}, "there is none"),
+    ],
+)
+@pytest.mark.usefixtures("rows")
+def test_a_row_that_ended_and_does_not_count_has_failed(modules, options, done, capsys, changed, reason):
+    asked, _, changes = done
+    changes["last"] = changed
+    assert modules.run.run_queue(options) == ["last"]
+    assert asked.count(("last", 0)) == 1
+    assert f"error: last: it has ended, but its run file does not count: {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("rows")
+def test_an_ensemble_waits_for_members_whose_run_files_count(modules, options, done):
+    asked, _, changes = done
+    changes["first"] = {"packages": {"jaxlib": "0.10.2"}}
+    assert modules.run.run_queue(options) == ["first", "first"]
+    assert ("both", 0) not in asked
+    (both,) = [job for job in modules.schedule.left(options) if job.name == "both"]
+    assert both.obstacle == "needs its members in --runs first: first"
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("--reports R1", "first 0, both 0, weighty 0, last 0, long 0"),
+        ("--seeds 2", "first 0, both 0, weighty 0, first 1, last 0, long 0, last 1, long 1, weighty 1"),
+        ("--rows search,long,first", "first 0, long 0, search 0"),
+    ],
+)
+@pytest.mark.usefixtures("rows")
+def test_named_rows_come_by_value_per_hour_and_searches_only_by_name(modules, options, line, wanted):
+    flags = ["--data_path", "x", "--runs", options.runs, "--out", str(options.out), *line.split()]
+    left = modules.schedule.left(modules.run.parse(flags))
+    assert ", ".join(f"{job.name} {job.seed}" for job in left) == wanted
+
+
+def write_run(modules, name, options, *, fields=None, jaxlib="0.12.0.1"):
+    """Writes the start of a training of a row's first seed; returns its workdir."""
+    workdir = modules.running.workdir(name, 0, options)
+    workdir.mkdir(parents=True)
+    config = modules.systems.get_config(modules.systems.ROWS[name])
+    config.update_from_flattened_dict({"data.path": "x", "data.feeder": "resident", "seed": 0, **(fields or {})})
+    (workdir / "config.json").write_text(json.dumps(modules.runfiles.config_lib.to_dict(config)))
+    (workdir / "run.json").write_text(json.dumps({"platform": "cpu", "packages": {"jaxlib": jaxlib}}))
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("run", "moved"),
+    [
+        ({}, False),
+        ({"fields": {"train.keep_compiled": True}}, False),  # without effect on a result
+        ({"fields": {"optim.learning_rate": 0.5}}, True),
+        ({"jaxlib": "0.10.2"}, True),
+    ],
+)
+@pytest.mark.usefixtures("rows")
+def test_a_workdir_of_an_earlier_version_of_its_row_is_moved_aside(modules, options, monkeypatch, run, moved):
+    monkeypatch.setitem(modules.jobs.KINDS, "train", lambda *_: None)
+    for number in (1, 2):
+        workdir = write_run(modules, "last", options, **run)
+        modules.jobs.add("last", 0, options)
+        assert workdir.exists() != moved
+        assert workdir.with_name(f"seed0.old-{number}").exists() == moved
+        if not moved:
+            break
+    assert modules.run.collect(options) == []  # what was moved aside has no seed
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_member_of_another_config_than_its_row_is_refused(modules, options, monkeypatch):
+    monkeypatch.setattr(modules.running, "has_ended", lambda *_: True)
+    write_run(modules, "first", options, fields={"optim.learning_rate": 0.5})
+    with pytest.raises(modules.run.InputError, match=r"optim.learning_rate: 0.5, now .*run first again first"):
+        modules.jobs.add("both", 0, options)
 
 
 def test_what_is_left_is_printed_with_its_hours(modules, rows, options, done):
@@ -176,7 +265,7 @@ def test_another_seed_that_has_ended_measures_a_row(modules, rows, options):
 
 
 def test_the_queue_waits_before_a_row_while_the_file_is_there(modules, rows, options, done, monkeypatch):
-    asked, _ = done
+    asked, *_ = done
     pause = modules.running.pause_file(options)
     pause.parent.mkdir(parents=True)
     pause.touch()

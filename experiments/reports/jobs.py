@@ -29,6 +29,7 @@ def add(name: str, seed: int, options) -> dict | None:
     """
     row = systems.ROWS[name]
     print(f"== {row.report}: {row.system}, seed {seed}, {options.budget}", flush=True)
+    running.make_way(name, seed, options)
     record = KINDS[row.kind](name, row, seed, options)
     if record:
         print(f"recorded: {runfiles.write(options.out, record)}", flush=True)
@@ -90,17 +91,21 @@ def _members(row, options):
     """Returns the members of a row, (name, seed) each; a smoke run trains those that it needs and are missing.
 
     Raises:
-      InputError: one of a whole run's is not there.
+      InputError: one of a whole run's is not there, or is of an earlier version of its row.
     """
     members = systems.members(row)
     if options.budget == "smoke":
         members = members[:2] if len(row.members) == 1 else members
         for member, seed in members:
-            if not running.has_ended(member, seed, options):
+            if not running.has_ended(member, seed, options) or running.outdated(member, seed, options):
                 add(member, seed, options)
     missing = [f"{member} (seed {seed})" for member, seed in members if not running.has_ended(member, seed, options)]
     if missing:
         raise InputError(f"members that are not in {options.runs}: {', '.join(missing)}; run them first")
+    for member, seed in members:
+        if why := running.outdated(member, seed, options):
+            path = running.workdir(member, seed, options)
+            raise InputError(f"{path} is not of its row as it now is ({'; '.join(why)}); run {member} again first")
     return members
 
 

@@ -12,6 +12,7 @@ checkpoint of a whole run.
 import argparse
 import contextlib
 import pathlib
+import re
 import signal
 import sys
 import traceback
@@ -44,18 +45,20 @@ def chosen(options) -> dict:
 def run_queue(options) -> list[str]:
     """Runs what is left, one row at a time; returns the names of the rows that failed.
 
-    What is left is read before every row, so that run files and weights that come in meanwhile count.
+    What is left is read before every row, so that run files and weights that come in meanwhile count. No row is tried
+    twice: one that has run and is still left has failed.
     """
-    failed = []
+    tried, failed = set(), []
     while True:
         left = schedule.left(options)
         print(schedule.describe(left), flush=True)
-        ready = [job for job in left if not job.obstacle and (job.name, job.seed) not in failed]
+        ready = [(job.name, job.seed) for job in left if not job.obstacle and (job.name, job.seed) not in tried]
         if not ready:
             return [name for name, _ in failed]
         processes.wait(running.pause_file(options))
-        if not _try(ready[0].name, ready[0].seed, options):
-            failed.append((ready[0].name, ready[0].seed))
+        tried.add(ready[0])
+        if not _try(*ready[0], options) or not _is_done(*ready[0], options):
+            failed.append(ready[0])
 
 
 def run_smoke(options) -> list[str]:
@@ -72,20 +75,32 @@ def collect(options) -> list[str]:
     """Writes the run files of the whole runs in --runs that have ended and have none; returns those that cannot be."""
     done, failed, rows = runfiles.done(runfiles.read(options.out)), [], chosen(options)
     for path in sorted(pathlib.Path(options.runs, options.budget).glob("*/seed*")):
+        if not re.fullmatch(r"seed\d+", path.name):  # one that was moved aside
+            continue
         name, seed = path.parent.name, int(path.name.removeprefix("seed"))
         if name not in rows or (name, seed) in done or not running.has_ended(name, seed, options):
             continue
-        try:
-            print(f"recorded: {runfiles.write(options.out, jobs.collect(name, seed, options))}", flush=True)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        if not _try(name, seed, options, add=_record):
             failed.append(name)
     return failed
 
 
-def _try(name, seed, options):
+def _record(name, seed, options):
+    print(f"recorded: {runfiles.write(options.out, jobs.collect(name, seed, options))}", flush=True)
+
+
+def _is_done(name, seed, options):
+    """Says whether a row that has run need not be run again, and prints why where it must."""
+    why = runfiles.lacks(name, seed, runfiles.read(options.out))
+    if why:
+        print(f"error: {name}: it has ended, but its run file does not count: {why}", file=sys.stderr, flush=True)
+    return not why
+
+
+def _try(name, seed, options, add=None):
+    """Runs a row, or what else is done with it; says whether that went well, and prints why where it did not."""
     try:
-        jobs.add(name, seed, options)
+        (add or jobs.add)(name, seed, options)
     except InputError as error:
         print(f"error: {name}: {error}", file=sys.stderr, flush=True)
         return False

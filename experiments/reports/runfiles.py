@@ -31,7 +31,7 @@ SCORES = (
 )
 CURVES = ("epoch", "train_loss", "train_accuracy", *patience.MONITORS)
 # Fields that say how a run is computed and not what, besides those that the config itself names; `seed` has its own.
-HOW_NOT_WHAT = (
+FIELDS_WITHOUT_EFFECT = (
     *("seed", "data.name", "data.feeder", "model.cpu_path", "train.steps_per_dispatch", "train.rematerialize"),
     *("train.cache_features", "train.checkpoint_every_epochs", "model.members", "model.member_models"),
 )
@@ -126,7 +126,25 @@ def is_faulty(run: dict) -> bool:
 
 def done(found: dict) -> set[tuple[str, int]]:
     """Returns (row, seed) of the whole runs that need not be run again; found: as `read` returns it."""
-    return {(name, run["seed"]) for name, runs in whole(found).items() for run in runs if not is_faulty(run)}
+    return {(name, run["seed"]) for name, runs in whole(found).items() for run in runs if not needs_rerun(run)}
+
+
+def needs_rerun(run: dict) -> str:
+    """Says why a whole run is to be run again, '' where it is not: its sums can be wrong, or it lacks its predictions."""
+    if is_faulty(run):
+        return f"computed with jaxlib {FAULTY_JAXLIB}"
+    lacking = [split for split, scores in run["scores"].items() if not scores.get("confusion")]
+    return f"no confusion matrix of {' and '.join(lacking)}" if lacking else ""
+
+
+def lacks(name: str, seed: int, found: dict) -> str:
+    """Says why a row and a seed are not done, '' where they are; found: as `read` returns it."""
+    if (name, seed) in done(found):
+        return ""
+    run = next((run for run in found.get(name, []) if run["seed"] == seed), None)
+    if run is None:
+        return "there is none"
+    return "; ".join(differences(run)) or needs_rerun(run) or "its members are not whole"
 
 
 def differences(record: dict) -> list[str]:
@@ -143,21 +161,35 @@ def differences(record: dict) -> list[str]:
     if not row.config:
         return [] if record["fields"] == row.fields else [f"fields: {record['fields']}, now {row.fields}"]
     if record["config"] is None:
-        return []
-    default = config_lib.flat(config_lib.to_dict(config_lib.get_default()))
-    config = config_lib.result_fields(config_lib.to_dict(systems.get_config(row)))
-    then = default | config_lib.flat(record["config"])
-    ignored = (*HOW_NOT_WHAT, *(() if row.kind == "search" else ("search.",)))
-    changed = {
-        field: f"{field}: {then[field]!r}, now {value!r}"
-        for field, value in config_lib.flat(config).items()
-        if then[field] != value and not field.startswith(ignored)
-    }
+        return [f"config: not recorded, now {row.config}"]
+    changed = config_differences(row, record["config"])
     if all(field.startswith("train.early_stopping.") for field in changed) and record.get("history"):
+        config = config_lib.to_dict(systems.get_config(row))
         changed = changed if last_epoch(config, record["history"]) != record["epochs"] else {}
     trials = record.get("trials", 0)
     fewer = [f"trials: {trials}, now {row.trials}"] if row.kind == "search" and trials < row.trials else []
     return [*changed.values(), *fewer]
+
+
+def config_differences(row, saved: dict, shortened: dict | None = None) -> dict:
+    """Returns {field: line} of the fields in which a saved config is not the row's, as `differences` counts them.
+
+    shortened: fields that a smoke run changes in the row.
+    """
+    now = systems.get_config(row)
+    now.update_from_flattened_dict(shortened or {})
+    default = config_lib.flat(config_lib.to_dict(config_lib.get_default()))
+    config = config_lib.result_fields(config_lib.to_dict(now))
+    then = default | config_lib.flat(saved)
+    return {
+        field: f"{field}: {then[field]!r}, now {value!r}"
+        for field, value in config_lib.flat(config).items()
+        if then[field] != value and _has_effect(field, row)
+    }
+
+
+def _has_effect(field, row):
+    return field not in FIELDS_WITHOUT_EFFECT and (row.kind == "search" or not field.startswith("search."))
 
 
 def last_epoch(config: dict, history: list[dict]) -> int:

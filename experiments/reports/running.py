@@ -96,6 +96,37 @@ def has_ended(name: str, seed: int, options) -> bool:
     return (path / f"evaluation-{'test' if options.budget == 'whole' else 'validation'}.json").exists()
 
 
+def outdated(name: str, seed: int, options) -> list[str]:
+    """Says why a workdir cannot be that of its row: another config, or a faulty jaxlib; [] also where there is none."""
+    row, path = systems.ROWS[name], workdir(name, seed, options)
+    saved = _read(path / "config.json") or _read(path / "search.json").get("config")
+    runs = [run for file in (path / "run.json", *path.glob("*/run.json")) if (run := _read(file))]
+    scores = _read(path / "evaluation-validation.json")
+    lines = []
+    if row.config and saved:
+        shortened = shortening(row, options.budget, options.weights)
+        lines += runfiles.config_differences(row, saved, shortened).values()
+    for found in runs or ([scores] if "packages" in scores else []):
+        if runfiles.is_faulty({"platform": "", "packages": {}, **found, "kind": row.kind}):
+            lines.append(f"jaxlib {runfiles.FAULTY_JAXLIB}")
+    if row.kind == "mlp" and scores and not scores.get("confusion"):
+        lines.append("no confusion matrix")
+    return list(dict.fromkeys(lines))
+
+
+def make_way(name: str, seed: int, options) -> None:
+    """Moves an outdated workdir aside, to seed<k>.old-<n>: training refuses it, and it may still be of use."""
+    why, path = outdated(name, seed, options), workdir(name, seed, options)
+    if why:
+        aside = path.with_name(f"{path.name}.old-{len(list(path.parent.glob(f'{path.name}.old-*'))) + 1}")
+        path.rename(aside)
+        print(f"{path} is of an earlier version of its row ({'; '.join(why)}): moved to {aside}", flush=True)
+
+
+def _read(file):
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
 def _step(path):
     """Returns the step of the best checkpoint, which may be a later one than was scored; None where there is none."""
     return max((int(found.name) for found in path.glob("checkpoints/best/*") if found.name.isdigit()), default=None)

@@ -28,41 +28,43 @@ class Job:
 
 
 def left(options) -> list[Job]:
-    """Returns the jobs that are left, by value per hour, or those of the rows and seeds that the options name.
+    """Returns the jobs that are left of those that the options name, by value per hour.
 
-    By value per hour are the runs of `systems.ORDER`; after them come the first seeds of the other rows, the shortest
-    first. Searches run only where --rows names them: they take days.
+    By value per hour are the runs of `systems.ORDER`; after them come the other rows, the shortest first, and the
+    first seeds before the second ones. Searches run only where --rows names them: they take days.
     """
     found = runfiles.read(options.out)
     done = runfiles.done(found)
 
     def jobs_of(runs):
-        return [_job(name, seed, found, options) for name, seed in runs if (name, seed) not in done]
+        return [_job(name, seed, found, done, options) for name, seed in runs if (name, seed) not in done]
 
-    if options.rows or options.reports or options.seeds > 1:
-        return jobs_of(_named(options))
-    first = [(name, seed) for name, seed in systems.ORDER if name in systems.ROWS]
-    others = [(name, 0) for name, row in systems.ROWS.items() if (name, 0) not in first and row.kind != "search"]
+    named = _named(options)
+    whole_order = not (options.rows or options.reports or options.seeds > 1)
+    first = [run for run in systems.ORDER if run in named or (whole_order and run[0] in systems.ROWS)]
+    others = [run for run in named if run not in first]
     return jobs_of(first) + sorted(jobs_of(others), key=_length)
 
 
 def _length(job):
-    return bool(job.obstacle), job.hours is None, job.hours or 0.0
+    return bool(job.obstacle), job.seed, job.hours is None, job.hours or 0.0
 
 
 def _named(options):
-    rows = {name: systems.ROWS[name] for name in options.rows or systems.ROWS}
+    """Returns the runs (row, seed) that the options name."""
     return [
         (name, seed)
         for seed in range(options.seeds)
-        for name, row in rows.items()
-        if (not options.reports or row.report in options.reports) and (seed == 0 or row.kind != "ensemble")
+        for name, row in systems.ROWS.items()
+        if (name in options.rows if options.rows else row.kind != "search")
+        and (not options.reports or row.report in options.reports)
+        and (seed == 0 or row.kind != "ensemble")
     ]
 
 
-def _job(name, seed, found, options):
+def _job(name, seed, found, done, options):
     hours, source = hours_left(name, seed, found, options)
-    return Job(name, seed, hours, source, obstacle(name, options))
+    return Job(name, seed, hours, source, obstacle(name, options, done))
 
 
 def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float | None, str]:
@@ -90,11 +92,18 @@ def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float |
     return max(epochs, 0) * seconds / HOUR, source
 
 
-def obstacle(name: str, options) -> str:
-    """Returns why a row cannot run on this machine now, '' where it can."""
+def obstacle(name: str, options, done: set) -> str:
+    """Returns why a row cannot run on this machine now, '' where it can; done: as `runfiles.done` returns it.
+
+    The members of an ensemble or an average must be done and have their workdirs in --runs.
+    """
     row = systems.ROWS[name]
     if members := systems.members(row):
-        missing = [member for member, seed in members if not running.has_ended(member, seed, options)]
+        missing = [
+            member
+            for member, seed in members
+            if (member, seed) not in done or not running.has_ended(member, seed, options)
+        ]
         if missing:
             return f"needs its members in --runs first: {', '.join(dict.fromkeys(missing))}"
     weights = systems.weights_of(row)
