@@ -150,7 +150,7 @@ def test_a_fault_in_a_row_does_not_stop_the_others(modules, options, done, monke
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    "case",
     [
         ({"packages": {"jaxlib": "0.10.2"}}, "computed with jaxlib 0.10.2"),
         ({"scores": {"test": {"confusion": None}}}, "no confusion matrix of test"),
@@ -159,9 +159,9 @@ def test_a_fault_in_a_row_does_not_stop_the_others(modules, options, done, monke
     ],
 )
 @pytest.mark.usefixtures("rows")
-def test_a_row_that_ended_and_does_not_count_has_failed(modules, options, done, capsys, changed, reason):
+def test_a_row_that_ended_and_does_not_count_has_failed(modules, options, done, capsys, case):
     asked, _, changes = done
-    changes["last"] = changed
+    changes["last"], reason = case
     assert modules.run.run_queue(options) == ["last"]
     assert asked.count(("last", 0)) == 1
     assert f"error: last: it has ended, but its run file does not count: {reason}" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def done(found: dict) -> set[tuple[str, int]]:
 
 
 def needs_rerun(run: dict) -> str:
-    """Says why a whole run is to be run again, '' where it is not: its sums can be wrong, or it lacks its predictions."""
+    """Says why a whole run is to be run again, '' if it is not: its sums can be wrong, or it lacks its predictions."""
     if is_faulty(run):
         return f"computed with jaxlib {FAULTY_JAXLIB}"
     lacking = [split for split, scores in run["scores"].items() if not scores.get("confusion")]
