@@ -150,15 +150,18 @@ def test_r3s_networks_stop_and_slow_down_on_validation_loss_and_see_its_augmenta
         assert augmented[name] == {**once, "fixed_views": 12 if name.endswith("_351000") else 0}, name
 
 
+def count(config):
+    """Returns the number of parameters of a config's network."""
+    network = models.make(config.model, len(config.data.classes) or 7)
+    faces = np.zeros((1, 48, 48, 1), np.uint8)
+    return params.count(jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), faces))
+
+
 def test_a_row_has_the_published_number_of_parameters(runner):
     rows = runner.systems.ROWS
     wanted = COUNTS | {name: R5_CNN for name, row in rows.items() if row.report == "R5"}
-    for name, count in wanted.items():
-        config = runner.systems.get_config(rows[name])
-        network = models.make(config.model, len(config.data.classes) or 7)
-        faces = np.zeros((1, 48, 48, 1), np.uint8)
-        shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), faces)
-        assert params.count(shapes) == count, name
+    for name, published in wanted.items():
+        assert count(runner.systems.get_config(rows[name])) == published, name
     members = {member: wanted[member] for member, _ in rows["r3_ensemble"].members}
     assert sum(members.values()) == 42_636_501
 
@@ -183,6 +186,37 @@ def test_a_smoke_run_fits_every_config(runner):
             assert config.train.epochs == 1, name
             assert config.data.train_faces <= 512
             assert not config.model.weights
+
+
+def test_r3s_published_ensembles_are_averages_trained_further_at_1e_4(runner):
+    rows = runner.systems.ROWS
+    ensembles = [row for row in rows.values() if row.kind in ("ensemble", "average") and row.report == "R3"]
+    for name in ("r3_ensemble", "r3_ensemble_351000"):
+        row = rows[name]
+        config = runner.systems.get_config(row)
+        assert (row.kind, config.model.name, config.optim.name) == ("average", "average", "adam")
+        assert config.optim.learning_rate == 1e-4
+        assert rows[f"{name}_mean"].members == row.members
+        networks = [runner.systems.get_config(rows[member]) for member, _ in row.members]
+        assert [network.model.name for network in networks] == ["resnet50", "cnn", "vgg16"]
+        assert {network.augment.fixed_views for network in networks} == {config.augment.fixed_views}
+    assert {row.kind for row in ensembles if row.published and len(row.members) > 1} == {"average"}
+    assert not any(row.published for row in ensembles if row.system.startswith("our "))
+
+
+def test_what_was_chosen_on_the_official_publictest_says_so(runner):
+    for name, row in runner.systems.ROWS.items():
+        searched = {name, *(member for member, _ in row.members)} & {"r3_searched"}
+        assert bool(searched) == ("chose its CNN on PublicTest" in row.lesson)
+
+
+def test_twins_have_parameters_within_a_hundredth(runner):
+    for name in ("r4_cfc", "r4_roi"):
+        rows = [runner.systems.ROWS[one] for one in (name, f"{name}_plain")]
+        counts = [count(runner.systems.get_config(row)) for row in rows]
+        assert counts[0] != counts[1]
+        assert counts[1] == pytest.approx(counts[0], rel=0.01)
+        assert "within 1% of its parameters" in rows[1].system
 
 
 def test_members_of_ensembles_are_rows_before_them(runner):
