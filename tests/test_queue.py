@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import reports_modules
 
+from fer_jax.datasets import facts
+
 HERE = reports_modules.HERE
 LIMIT_SECONDS = 120  # of a wait; a loaded machine is slow
 
@@ -66,6 +68,7 @@ def done(modules, monkeypatch):
         config = modules.runfiles.config_lib.to_dict(modules.systems.get_config(row)) if row.config else None
         record = {"row": name, "seed": seed, "fields": {}, "config": config, "seconds": 360.0, "epochs": 5}
         record |= {"kind": "train", "platform": "cpu", "packages": None, "trials": row.trials}
+        record |= {"data_fingerprint": facts.FINGERPRINT, "synthetic": False}
         record["scores"] = {split: {"confusion": [[1]]} for split in ("validation", "test")}
         record |= changes.get(name, {})
         modules.runfiles.write(options.out, record | {"members": members_of(name)})
@@ -118,7 +121,7 @@ def test_a_run_file_of_an_earlier_version_of_a_row_is_run_again(modules, rows, o
     asked, *_ = done
     config = {"optim": {"learning_rate": 0.5}}
     record = {"row": "last", "seed": 0, "kind": "train", "platform": "gpu", "packages": None, "fields": {}}
-    record |= {"config": config, "seconds": 1.0, "epochs": 1}
+    record |= {"config": config, "seconds": 1.0, "epochs": 1, "data_fingerprint": facts.FINGERPRINT}
     modules.runfiles.write(options.out, record)
     modules.run.run_queue(options)
     assert ("last", 0) in asked
@@ -382,6 +385,9 @@ SMALL_ROWS = """
 import sys
 sys.path.insert(0, {here!r})
 import run, systems
+data = run.config_lib.get_default().data
+data.path = "fer2013.csv"
+run.datasets.facts.FINGERPRINT = run.datasets.load(data).fingerprint  # noise in place of the challenge's faces
 row = systems.Row
 fields = {{"model.layers": "flatten, dense 9 relu", "train.epochs": 40, "train.early_stopping.patience_epochs": 0}}
 systems.ROWS = {{

@@ -1,16 +1,19 @@
 """Run files and the tables that are drawn from them: only whole runs have figures, and the figures are the runs'."""
 
 import dataclasses
+import importlib
 import json
 import re
 
 import numpy as np
 import pytest
 import reports_modules
+from matplotlib.text import Text
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
 from fer_jax import metrics, records, significance
+from fer_jax.datasets import facts
 
 CLASSES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 SECRET = "/home/somebody"  # a folder of the machine, which no run file may name
@@ -31,28 +34,32 @@ def write_scores(workdir, split, *, row_config, seed=0, right=0.6, count=200, ep
     scores = {"split": split, **metrics.score(labels, probs, CLASSES)}
     scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
     scores |= {"epoch": epoch, "step": 30, "parameters": 99, "trainable": 98, "seed": 0, "config": row_config}
-    scores |= {"workdir": SECRET, "data_fingerprint": "sha256:0", "data_name": "fer2013"}
+    scores |= {"workdir": SECRET, "data_fingerprint": facts.FINGERPRINT, "data_name": "fer2013"}
     records.write_json(workdir / f"evaluation-{split}.json", scores)
     np.savez(workdir / f"evaluation-{split}.npz", labels=labels, probs=probs, classes=CLASSES)
     return labels, predicted
 
 
 def write_workdir(modules, name, workdir, *, epochs=None, fields=None, **scores):
-    """Writes what a training of a row leaves behind; returns (labels, predicted) of its test split."""
+    """Writes what a training of a row leaves behind; returns (labels, predicted) of its test split.
+
+    epochs: their count or their numbers, by default all of the row.
+    """
     workdir.mkdir(parents=True)
     config = modules.systems.get_config(modules.systems.ROWS[name])
     config.update_from_flattened_dict({"data.path": SECRET, **(fields or {})})
     epochs, saved = epochs or config.train.epochs, config_lib.to_dict(config)
+    numbers = range(1, epochs + 1) if isinstance(epochs, int) else epochs
     records.write_json(workdir / "config.json", saved)
     versions = {"jax": "0.12.0.1", "jaxlib": "0.12.0.1"}
     run = {"time": "2026", "commit": "0" * 12, "device": "AMD", "platform": "cpu", "python": "3.13.0", "weights": None}
-    run |= {"command": SECRET, "data_name": "fer2013", "data_fingerprint": "sha256:0", "packages": versions}
+    run |= {"command": SECRET, "data_name": "fer2013", "data_fingerprint": facts.FINGERPRINT, "packages": versions}
     records.write_json(workdir / "run.json", run | {"weights": {"file": f"{SECRET}/w.h5", "name": "w"}})
     lines = [
         {"kind": "epoch", "step": 10 * epoch, "epoch": epoch, "seconds": 36.0}
         | {f"{split}_accuracy": epoch / 1000 for split in ("train", "validation")}
         | {f"{split}_loss": 1 - epoch / 1000 for split in ("train", "validation")}
-        for epoch in range(1, epochs + 1)
+        for epoch in numbers
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_scores(workdir, "validation", row_config=saved, **{"seed": 1, **scores})
@@ -89,7 +96,7 @@ def test_a_run_file_holds_what_scikit_learn_computes_of_its_predictions(modules,
     assert read["seconds"] == 36 * 50
     assert (read["epochs"], read["best_epoch"], read["parameters"]) == (50, 3, 99)
     assert modules.score_tables.at(read, "best_epoch")["train_accuracy"] == 0.003
-    assert modules.score_tables.at(read, "epochs")["validation_loss"] == 0.95
+    assert modules.score_tables.at(read, "last")["validation_loss"] == 0.95
     assert read["weights"]["file"] == "w.h5"
 
 
@@ -144,7 +151,7 @@ def test_an_averages_file_names_its_members_and_not_their_folders(modules, tmp_p
     [
         ({"fields": {"data.train_faces": 512}}, "train_faces: 512, now 0"),
         ({"fields": {"train.epochs": 1}}, "train.epochs: 1, now 50"),
-        ({"epochs": 49}, "49 of 50 epochs"),
+        ({"epochs": 49}, "epoch 49 of 50"),
     ],
 )
 def test_a_run_that_is_not_whole_is_not_collected(modules, make_record, options, message):
@@ -164,8 +171,28 @@ def test_a_run_that_stopped_early_is_whole(modules, make_record, monkeypatch):
     rows = modules.systems.ROWS
     monkeypatch.setitem(rows, "r1_model_1", dataclasses.replace(rows["r1_model_1"], fields=early))
     assert make_record("r1_model_1", epochs=6, fields=early)["epochs"] == 6  # none after the first is so much better
-    with pytest.raises(modules.run.InputError, match="5 of 50 epochs"):
+    with pytest.raises(modules.run.InputError, match="epoch 5 of 50"):
         make_record("r1_model_1", 1, epochs=5, fields=early)
+
+
+def test_a_run_whose_first_phase_stopped_early_is_whole_and_ends_at_its_last_epoch(modules, make_record, monkeypatch):
+    fields = {"train.early_stopping.patience_epochs": 5, "optim.fine_tune.after_epochs": 20}
+    rows = modules.systems.ROWS
+    monkeypatch.setitem(rows, "r1_model_1", dataclasses.replace(rows["r1_model_1"], fields=fields))
+    record = make_record("r1_model_1", epochs=(*range(1, 9), *range(21, 51)), fields=fields)
+    assert record["epochs"] == 38
+    assert modules.score_tables.at(record, "last")["epoch"] == 50
+    table = modules.score_tables.training_table({"r1_model_1": [record]})
+    assert "| 0.0500 | 0.9500 | 0.9500 |" in table
+    assert modules.runfiles.differences(record) == []
+
+
+@pytest.mark.parametrize("changed", [{"synthetic": True}, {"data_fingerprint": "sha256:0"}])
+def test_a_run_on_other_faces_than_the_challenges_is_not_whole(modules, make_record, changed):
+    record = make_record("r1_model_1")
+    assert "r1_model_1" in modules.runfiles.whole({"r1_model_1": [record]})
+    assert modules.runfiles.whole({"r1_model_1": [record | changed]}) == {}
+    assert f"not FER-2013's {facts.FINGERPRINT}" in modules.runfiles.differences(record | changed)[0]
 
 
 def test_another_early_stopping_counts_where_it_would_have_ended_the_run_elsewhere(modules, make_record, monkeypatch):
@@ -290,6 +317,7 @@ def test_rows_that_need_weights_name_the_command(modules):
 def test_columns_name_their_split(modules, make_record):
     official = modules.score_tables.scores_table("R1", {"r1_model_1": [make_record("r1_model_1")]})
     assert "| validation (PublicTest) | test (PrivateTest) |" in official
+    assert modules.score_tables.split_names("R3") == modules.score_tables.SPLIT_NAMES["random"]  # but its search
     drawn = modules.score_tables.scores_table("R5", {"r5_adam": [make_record("r5_adam")]})
     assert "| validation (random 10%) | test (random 10%) |" in drawn
 
@@ -314,8 +342,14 @@ def test_runs_of_the_faulty_jaxlib_are_marked(modules, make_record):
     record["packages"]["jaxlib"] = "0.10.2"
     assert modules.runfiles.is_faulty(record)
     text = "\n".join(modules.tables.section("R1", {"r1_model_1": [record]}))
-    assert f"CNN 1 {modules.score_tables.MARK}" in text
+    assert text.count(f"| CNN 1 {modules.score_tables.MARK} |") == 2  # scores and training
     assert "jax/issues/39103" in text
+    count = len(modules.systems.ROWS)
+    both = {"r1_model_1": [record], "r1_model_2": [make_record("r1_model_2")]}
+    again = "1 of them were computed with jaxlib 0.10.2 and are to be run again (†)"
+    assert f"**2 of {count} rows are whole; {again}.**" in modules.tables.page(both)
+    best = "\n".join(modules.tables.best(both))
+    assert "| CNN 1 † |" in best and "jax/issues/39103" in best
     assert not modules.runfiles.is_faulty(record | {"platform": "gpu"})
     assert not modules.runfiles.is_faulty(record | {"kind": "mlp"})
     assert "r1_model_1" in modules.runfiles.whole({"r1_model_1": [record]})
@@ -388,21 +422,53 @@ def test_every_published_figure_has_a_name(modules):
 
 
 def test_a_searchs_line_names_its_first_trial(modules):
-    search = {"kind": "search", "packages": None, "platform": "cpu", "trials": 20, "cut_off": 8}
+    search = {"seed": 0, "kind": "search", "packages": {"jaxlib": "0.10.2"}, "platform": "cpu"}
     search |= {
+        "trials": 20,
+        "cut_off": 8,
         "start": {"value": 0.46},
         "best": {"value": 0.52},
         "again": {"start": [0.41, 0.43], "best": [0.44, 0.48]},
     }
     (table,) = modules.score_tables.searches({"r3_search": [search]})
     assert "| 20, 8 cut off | 0.4600 | 0.4200 +- 0.0141 | 0.5200 | 0.4600 +- 0.0283 |" in table
+    assert "| search | trials | validation (PublicTest), first trial |" in table
+    assert "† |" in table
+    assert modules.score_tables.FAULT in modules.tables.section("R3", {"r3_search": [search]})
 
 
 def test_published_bests_stand_among_our_rows_by_accuracy(modules, make_record):
     record = make_record("r1_model_1")
     record["scores"]["test"]["accuracy"] = 0.7001
-    lines = modules.tables.best({"r1_model_1": [record], "r4_model_1": [record], "r5_adam": [record]})[-1].split("\n")
+    lines = modules.tables.best({"r1_model_1": [record], "r4_model_1": [record], "r5_adam": [record]})[2].split("\n")
     values = [float(line.split(" | ")[1]) for line in lines[2:]]
     assert values == sorted(values, reverse=True)
     assert values.count(0.7001) == 1  # four classes and random splits are of other faces
-    assert any(line.startswith("| human raters (65 +- 5%) | 0.65 |") for line in lines)
+    assert any(line.startswith("| human raters (65 +- 5%) ‡ | 0.65 |") for line in lines)
+
+
+def test_published_bests_name_their_pretrained_weights(modules, make_record):
+    found = {name: [make_record(name)] for name in ("r1_model_1", "r2_resnet50")}
+    text = "\n".join(modules.tables.best(found))
+    assert "without other faces with emotion labels" in text
+    assert re.search(r"\| ResNet50, 165 layers frozen \| [0-9.]+ \| ImageNet \| 1 \| ours, R2 \|", text)
+    assert re.search(r"\| CNN 1 \| [0-9.]+ \| none \| 1 \| ours, R1 \|", text)
+    assert "| ImageNet weights, 224x224 | 0.7414 | ImageNet |" in text
+    assert "\n‡ judged faces of FER-2013, but not PrivateTest." in text
+
+
+def test_figures_mark_what_the_faulty_jaxlib_computed(modules, make_record, tmp_path, monkeypatch):
+    texts = []
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    monkeypatch.setattr(
+        pyplot.Figure, "savefig", lambda figure, *_, **__: texts.extend(t.get_text() for t in figure.findobj(Text))
+    )
+    for jaxlib in ("0.12.0.1", "0.10.2"):
+        record = make_record("r4_model_1", int(jaxlib == "0.10.2"))
+        record["packages"]["jaxlib"] = jaxlib
+        for draw in (modules.figures.curves, modules.figures.bars):
+            texts.clear()
+            draw("R4", {"r4_model_1": [record]}, tmp_path / "x.png")
+            faulty = jaxlib == "0.10.2"
+            assert (f"CNN 1 {modules.score_tables.MARK}" in texts) == faulty
+            assert any("issues/39103" in text for text in texts) == faulty

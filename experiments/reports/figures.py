@@ -2,6 +2,7 @@
 
 import pathlib
 
+import score_tables
 import systems
 
 
@@ -25,12 +26,13 @@ def curves(report: str, found: dict, path: pathlib.Path) -> None:
             epochs = [epoch["epoch"] for epoch in run["history"]]
             for split, style in (("validation", "-"), ("train", "--")):
                 values = [epoch[f"{split}_{score}"] for epoch in run["history"]]
-                label = systems.ROWS[name].system if split == "validation" else None
+                label = score_tables.marked(name, [run]) if split == "validation" else None
                 axis.plot(epochs, values, style, color=f"C{number % 10}", label=label, linewidth=1)
         axis.set_xlabel("epoch")
         axis.set_ylabel(score)
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=7, loc="best", title="validation; dashed: training")
+    figure.suptitle("\n".join(score_tables.faults({name: [run] for name, run in runs.items()})), fontsize=7)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
@@ -48,13 +50,12 @@ def bars(report: str, found: dict, path: pathlib.Path) -> None:
             if value is not None:
                 axis.barh(place + shift, value, 0.38, color=color)
                 axis.text(value + 0.005, place + shift, f"{value:.3f}", va="center", fontsize=7)
-    axis.set_yticks(
-        range(len(rows)), [row.system + ("" if name in found else " (not run whole)") for name, row in rows.items()]
-    )
+    axis.set_yticks(range(len(rows)), [_name(name, found) for name in rows])
     axis.tick_params(axis="y", labelsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(0, 1.05)
-    axis.set_xlabel("test accuracy")
+    mine = {name: found[name] for name in rows if name in found}
+    axis.set_xlabel("\n".join(["test accuracy", *score_tables.faults(mine)]))
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in ("C7", "C0")]
@@ -62,3 +63,7 @@ def bars(report: str, found: dict, path: pathlib.Path) -> None:
     figure.legend(handles, names, fontsize=8, loc="outside upper right", ncols=2)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
+
+
+def _name(name, found):
+    return score_tables.marked(name, found[name]) if name in found else f"{systems.ROWS[name].system} (not run whole)"

@@ -169,7 +169,12 @@ def main():
     if not options.collect:
         data = config_lib.get_default().data
         data.path = options.data_path
-        datasets.load(data)  # what is wrong with the faces is said once, and not by every row
+        found = datasets.load(data)  # what is wrong with the faces is said once, and not by every row
+        if options.budget == "whole" and found.fingerprint != datasets.facts.FINGERPRINT:
+            raise InputError(
+                f"{options.data_path} has the fingerprint {found.fingerprint}, and whole rows are of FER-2013's "
+                f"{datasets.facts.FINGERPRINT}: give its fer2013.csv or icml_face_data.csv, or --budget smoke"
+            )
     with lock(options):
         steps = collect if options.collect else run_queue if options.budget == "whole" else run_smoke
         failed = steps(options)

@@ -16,6 +16,7 @@ import systems
 
 from fer_jax import config as config_lib
 from fer_jax import patience, records
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "runs"
@@ -156,6 +157,9 @@ def differences(record: dict) -> list[str]:
     row = systems.ROWS[record["row"]]
     expected = systems.members(row)
     members = [(member["row"], member["seed"]) for member in record.get("members", ())]
+    if record.get("synthetic") or record["data_fingerprint"] != facts.FINGERPRINT:
+        kind = "drawn faces, " if record.get("synthetic") else ""
+        return [f"data: {kind}{record['data_fingerprint']}, not FER-2013's {facts.FINGERPRINT}"]
     if members != expected:
         return [f"members: {members}, now {expected}"]
     if not row.config:
@@ -165,7 +169,7 @@ def differences(record: dict) -> list[str]:
     changed = config_differences(row, record["config"])
     if all(field.startswith("train.early_stopping.") for field in changed) and record.get("history"):
         config = config_lib.to_dict(systems.get_config(row))
-        changed = changed if last_epoch(config, record["history"]) != record["epochs"] else {}
+        changed = changed if last_epoch(config, record["history"]) != record["history"][-1]["epoch"] else {}
     trials = record.get("trials", 0)
     fewer = [f"trials: {trials}, now {row.trials}"] if row.kind == "search" and trials < row.trials else []
     return [*changed.values(), *fewer]
@@ -197,7 +201,7 @@ def last_epoch(config: dict, history: list[dict]) -> int:
     train, phase_epochs = config["train"], config["optim"]["fine_tune"]["after_epochs"]
     stopping = train["early_stopping"]
     if phase_epochs and stopping["patience_epochs"]:
-        return len(history)  # where the first phase ended is not in the scores
+        return history[-1]["epoch"]  # where the first phase ended is not in the scores
     monitor = stopping.get("monitor") or train["monitor"]
     rule = patience.EarlyStopping(monitor, stopping["patience_epochs"], stopping["min_delta"])
     for scores in history:
@@ -255,5 +259,6 @@ def _without_folders(weights):
 def _check_end(record, workdir):
     """Raises InputError where a training has neither reached its last epoch nor stopped early."""
     expected = last_epoch(record["config"], record["history"])
-    if record["epochs"] != expected:
-        raise InputError(f"{workdir} has {record['epochs']} of {expected} epochs: let it end first")
+    reached = record["history"][-1]["epoch"] if record["history"] else 0
+    if reached != expected:
+        raise InputError(f"{workdir} has reached epoch {reached} of {expected}: let it end first")

@@ -80,7 +80,7 @@ def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float |
         return ended[0]["seconds"] / HOUR, f"measured, seed {ended[0]['seed']}"
     if row.kind not in ("train", "average"):
         return None, "unknown"
-    epochs = systems.get_config(row).train.epochs - len(history)
+    epochs = systems.get_config(row).train.epochs - (history[-1]["epoch"] if history else 0)
     if history:
         seconds, source = statistics.median(epoch["seconds"] for epoch in history), f"measured, {len(history)} epochs"
     elif ended:

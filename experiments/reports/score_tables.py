@@ -22,14 +22,26 @@ PUBLISHED_NAMES = {
 MARK = "†"
 FAULT = (
     f"{MARK} computed with jaxlib {runfiles.FAULTY_JAXLIB}, which can compute wrong sums on a CPU "
-    "(https://github.com/jax-ml/jax/issues/39103); the queue runs it again."
+    "(https://github.com/jax-ml/jax/issues/39103); to be run again."
 )
+
+
+def marked(name: str, runs: list[dict]) -> str:
+    """Returns the system of a row, with the mark of the faulty jaxlib where one of its runs was computed with it."""
+    return systems.ROWS[name].system + (f" {MARK}" if any(map(runfiles.is_faulty, runs)) else "")
+
+
+def faults(found: dict) -> list[str]:
+    """Returns the footnote of the mark, if one of the rows has it."""
+    return [FAULT] if any(runfiles.is_faulty(run) for runs in found.values() for run in runs) else []
 
 
 def split_names(report: str) -> dict:
     """Returns the names of validation and test in a report's tables, by how its configs split the faces."""
     splits = {
-        systems.get_config(row).data.split for row in systems.ROWS.values() if row.report == report and row.config
+        systems.get_config(row).data.split
+        for row in systems.ROWS.values()
+        if row.report == report and row.config and row.kind != "search"  # whose table names its own
     }
     return SPLIT_NAMES[splits.pop()] if len(splits) == 1 else {split: split for split in runfiles.SPLITS}
 
@@ -53,7 +65,7 @@ def scores_table(report: str, scored: dict) -> str:
         low, high = first["bootstrap_interval_95"]["accuracy"]
         lines.append(
             (
-                f"{row.system}{f' {MARK}' if any(map(runfiles.is_faulty, runs)) else ''}",
+                marked(name, runs),
                 *(spread(runs, lambda run, split=split: run["scores"][split]["accuracy"]) for split in runfiles.SPLITS),
                 f"{low:.3f} to {high:.3f}",
                 spread(runs, lambda run: run["scores"]["test"]["macro_f1"]),
@@ -81,13 +93,13 @@ def training_table(scored: dict) -> str:
         seconds = [run["seconds"] for run in runs if run["seconds"]]
         lines.append(
             (
-                systems.ROWS[name].system,
+                marked(name, runs),
                 f"{runs[0]['parameters']:,}",
                 _each(run["epochs"] for run in runs),
                 _each(run["best_epoch"] for run in runs),
                 *(
                     spread(runs, lambda run, which=which, key=key: at(run, which).get(key))
-                    for which in ("best_epoch", "epochs")
+                    for which in ("best_epoch", "last")
                     for key in ("train_accuracy", "train_loss", "validation_loss")
                 ),
                 f"{sum(seconds) / len(seconds) / 3600:.1f}" if seconds else "-",
@@ -99,8 +111,12 @@ def training_table(scored: dict) -> str:
 
 
 def at(run: dict, which: str) -> dict:
-    """Returns the epoch of a run's curves that 'best_epoch' or 'epochs' (the last) names, {} where there is none."""
-    return next((epoch for epoch in run["history"] or () if epoch["epoch"] == run[which]), {})
+    """Returns the epoch of a run's curves that is its 'best_epoch' or 'last', {} where there is none.
+
+    The last epoch's number can be larger than that of the epochs run: a first phase may stop early.
+    """
+    history = run["history"] or [{}]
+    return history[-1] if which == "last" else next((e for e in history if e and e["epoch"] == run[which]), {})
 
 
 def errors_table(scored: dict) -> list[str]:
@@ -112,7 +128,7 @@ def errors_table(scored: dict) -> list[str]:
         kinds = [[run["scores"]["test"].get(f"mean_squared_error{kind}") for run in runs] for kind in ("", "_hard")]
         if None not in kinds[1]:
             mse = systems.ROWS[name].published.get("mse")
-            lines.append((systems.ROWS[name].system, *(f"{sum(kind) / len(kind):.4f}" for kind in kinds), mse or "-"))
+            lines.append((marked(name, runs), *(f"{sum(kind) / len(kind):.4f}" for kind in kinds), mse or "-"))
     head = ("system", "mean squared error of probabilities, test", "of decisions (0 or 1 a class), test", "published")
     return [table(head, lines)]
 
@@ -152,15 +168,15 @@ def pairs_table(scored: dict) -> list[str]:
 
 def searches(mine: dict) -> list[str]:
     """Returns the searches of a report, which are of the validation split alone."""
-    lines = []
+    lines, split = [], "validation"
     for name, runs in mine.items():
         for run in runs if systems.ROWS[name].kind == "search" else ():
+            split = SPLIT_NAMES[systems.get_config(systems.ROWS[name]).data.split]["validation"]
             again = [_spread(run["again"].get(which) or []) for which in ("start", "best")]
             values = [f"{run[which]['value']:.4f}" for which in ("start", "best")]
-            mark = f" {MARK}" if runfiles.is_faulty(run) else ""
             trials = f"{run['trials']}, {run['cut_off']} cut off"
-            lines.append((systems.ROWS[name].system + mark, trials, values[0], again[0], values[1], again[1]))
-    head = ("search", "trials", "validation, first trial", "its other seeds", "best trial", "its other seeds")
+            lines.append((marked(name, [run]), trials, values[0], again[0], values[1], again[1]))
+    head = ("search", "trials", f"{split}, first trial", "its other seeds", "best trial", "its other seeds")
     return [table(head, lines)] if lines else []
 
 

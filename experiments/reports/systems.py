@@ -383,16 +383,17 @@ EPOCH_SECONDS = {
     **{"r5_batch_32": 250.0, "r5_batch_16": 300.0, "r5_batch_8": 400.0, "r5_best": 300.0, "r5_best_2e-3": 300.0},
 }
 
-# Accuracies on PrivateTest, 7 classes, without other training data: (system, accuracy, source).
+# Accuracies on PrivateTest, 7 classes, without other faces with emotion labels: (system, accuracy, pretrained weights,
+# source).
 PUBLISHED_BEST = (
-    ("human raters (65 +- 5%)", 0.65, "Goodfellow et al. 2013"),
-    ("VGG", 0.727, "Pramerdorfer and Kampel 2016"),
-    ("ResNet", 0.724, "Pramerdorfer and Kampel 2016"),
-    ("Inception", 0.716, "Pramerdorfer and Kampel 2016"),
-    ("ensemble of eight CNNs", 0.752, "Pramerdorfer and Kampel 2016"),
-    ("VGG-like, 40x40 crops, ten-crop", 0.7328, "Khaireddin and Chen 2021"),
-    ("ImageNet weights, 224x224", 0.7414, "Pham et al. 2020"),
-    ("ensemble", 0.7682, "Pham et al. 2020"),
+    ("human raters (65 +- 5%) ‡", 0.65, "-", "Goodfellow et al. 2013"),
+    ("VGG", 0.727, "none", "Pramerdorfer and Kampel 2016"),
+    ("ResNet", 0.724, "none", "Pramerdorfer and Kampel 2016"),
+    ("Inception", 0.716, "none", "Pramerdorfer and Kampel 2016"),
+    ("ensemble of eight CNNs", 0.752, "none", "Pramerdorfer and Kampel 2016"),
+    ("VGG-like, 40x40 crops, ten-crop", 0.7328, "none", "Khaireddin and Chen 2021"),
+    ("ImageNet weights, 224x224", 0.7414, "ImageNet", "Pham et al. 2020"),
+    ("ensemble", 0.7682, "ImageNet", "Pham et al. 2020"),
 )
 
 

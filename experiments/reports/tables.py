@@ -28,13 +28,12 @@ NOISE = (
 
 def page(found: dict) -> str:
     """Returns the page of all reports; found: whole runs as `runfiles.read` and `runfiles.whole` return them."""
-    rows = systems.ROWS
     prints = sorted(
         {f"{run['data_name'] or 'fer2013'}, {run['data_fingerprint']}" for runs in found.values() for run in runs}
     )
     parts = [
         "# Our figures next to the published ones",
-        f"**{len(found)} of {len(rows)} rows are whole.** A row that was not run whole stands in a list of its own, "
+        f"**{headline(found)}.** A row that was not run whole stands in a list of its own, "
         "without figures. All of this is drawn from `runs/` by `python experiments/reports/tables.py`.",
         NOISE,
         *([f"Data: {'; '.join(prints)}."] if prints else []),
@@ -48,6 +47,20 @@ def page(found: dict) -> str:
     return "\n\n".join([*parts, *best(found)]) + "\n"
 
 
+def headline(found: dict) -> str:
+    """Says how many rows are whole, and how many of them are to be run again."""
+    reasons = {name: [runfiles.needs_rerun(run) for run in runs] for name, runs in found.items()}
+    faulty = {name for name, runs in found.items() if any(map(runfiles.is_faulty, runs))}
+    again = {name for name, why in reasons.items() if any(why)} - faulty
+    text = f"{len(found)} of {len(systems.ROWS)} rows are whole"
+    if faulty:
+        text += (
+            f"; {len(faulty)} of them were computed with jaxlib {runfiles.FAULTY_JAXLIB} and are to be run again "
+            f"({score_tables.MARK})"
+        )
+    return text + (f"; {len(again)} were recorded without confusion matrices and are to be run again" if again else "")
+
+
 def section(report: str, found: dict) -> list[str]:
     """Returns the paragraphs and tables of a report."""
     rows = {name: row for name, row in systems.ROWS.items() if row.report == report}
@@ -56,8 +69,8 @@ def section(report: str, found: dict) -> list[str]:
     parts = [f"## {report}: {systems.REPORTS[report]}", f"{len(mine)} of {len(rows)} rows are whole."]
     if scored:
         parts += [score_tables.scores_table(report, scored), score_tables.training_table(scored)]
-    parts += [score_tables.FAULT] if any(runfiles.is_faulty(run) for runs in scored.values() for run in runs) else []
     parts += score_tables.errors_table(scored) + score_tables.pairs_table(scored) + score_tables.searches(mine)
+    parts += score_tables.faults(mine)
     parts += waiting_table({name: row for name, row in rows.items() if name not in mine}, found)
     lessons = [f"- {row.system}: {row.lesson}" for row in rows.values() if row.lesson]
     return parts + few_faces(rows) + (["\n".join(lessons)] if lessons else [])
@@ -112,18 +125,22 @@ def is_multiple(share, faces: int) -> bool:
 
 def best(found: dict) -> list[str]:
     """Returns the published bests on PrivateTest among our whole rows of seven classes."""
-    lines = [(accuracy, system, "-", source) for system, accuracy, source in systems.PUBLISHED_BEST]
+    lines = [(accuracy, system, weights, "-", source) for system, accuracy, weights, source in systems.PUBLISHED_BEST]
+    shown = {}
     for name, runs in found.items():
         row = systems.ROWS[name]
         if row.kind == "train" and (data := systems.get_config(row).data).split == "official" and not data.classes:
             accuracies = [run["scores"]["test"]["accuracy"] for run in runs]
-            mark = f" {score_tables.MARK}" if any(map(runfiles.is_faulty, runs)) else ""
-            lines.append((sum(accuracies) / len(accuracies), f"{row.system}{mark}", len(runs), f"ours, {row.report}"))
+            weights = systems.get_config(row).model.weights.replace("imagenet", "ImageNet") or "none"
+            system, shown[name] = score_tables.marked(name, runs), runs
+            lines.append((sum(accuracies) / len(accuracies), system, weights, len(runs), f"ours, {row.report}"))
     lines = [(system, f"{value:.4f}".rstrip("0"), *rest) for value, system, *rest in sorted(lines, reverse=True)]
     return [
         "## Published bests and human raters, among our whole rows",
-        "Seven classes, the official splits, no other training data.",
-        score_tables.table(("system", "test (PrivateTest)", "seeds", "source"), lines),
+        "Seven classes, the official splits, without other faces with emotion labels.",
+        score_tables.table(("system", "test (PrivateTest)", "pretrained weights", "seeds", "source"), lines),
+        "‡ judged faces of FER-2013, but not PrivateTest.",
+        *score_tables.faults(shown),
     ]
 
 
@@ -176,7 +193,7 @@ def write(folder=runfiles.FOLDER, out=HERE) -> None:
             if run not in found.get(name, []):
                 why = "; ".join(runfiles.differences(run)) or "its members are not whole"
                 print(f"not shown: {name}, seed {run['seed']}, of an earlier version of its row: {why}")
-    print(f"{len(found)} of {len(systems.ROWS)} rows are whole: {pathlib.Path(out) / 'results.md'}")
+    print(f"{headline(found)}: {pathlib.Path(out) / 'results.md'}")
 
 
 def main():

@@ -22,6 +22,9 @@ OFFICIAL_COUNTS = {
     "test": (491, 55, 528, 879, 594, 416, 626),
 }
 
+# Of all faces, labels, splits and class names, as `readings.fingerprint` of the challenge's fer2013.csv gives it.
+FINGERPRINT = "sha256:66f4c2bd8749260c"
+
 VOTES = (
     "neutral",
     "happiness",
