@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import commands
 import numpy as np
@@ -322,6 +323,16 @@ def test_unknown_rows_and_missing_data_are_named(modules):
         modules.run.parse([])
 
 
+def test_other_faces_than_the_challenges_are_refused_before_a_row_is_run_whole(modules, options, done, monkeypatch):
+    asked, *_ = done
+    monkeypatch.setattr(modules.run.datasets, "load", lambda _: types.SimpleNamespace(fingerprint="sha256:0"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--data_path", "x", "--runs", options.runs, "--out", str(options.out)])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(modules.run.InputError, match="sha256:0, and whole rows are of FER-2013's sha256:66"):
+        modules.run.main()
+    assert asked == []
+
+
 def state_of(process):
     """Returns the letter of a process's state in Linux: T where it is stopped."""
     return pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -332,15 +343,15 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 
 @linux
 def test_a_running_command_stops_while_the_file_is_there(tmp_path):
-    pause, told, go = (tmp_path / name for name in ("PAUSE", "pid", "go"))
-    child = f"import os, pathlib, time; pathlib.Path({str(told)!r}).write_text(str(os.getpid()))\n"
+    pause, pid_file, go = (tmp_path / name for name in ("PAUSE", "pid", "go"))
+    child = f"import os, pathlib, time; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))\n"
     child += f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)"
     code = "import pathlib, sys, processes; processes.POLL_SECONDS = 0.05\n"
     code += f"sys.exit(processes.run([sys.executable, '-c', {child!r}], cwd='.', pause=pathlib.Path({str(pause)!r})))"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=HERE)
     try:
-        wait_for(lambda: told.exists() and told.read_text())
-        process = int(told.read_text())
+        wait_for(lambda: pid_file.exists() and pid_file.read_text())
+        process = int(pid_file.read_text())
         assert os.sched_getscheduler(process) == os.SCHED_IDLE
         assert os.sched_getscheduler(parent.pid) == os.SCHED_OTHER
         pause.touch()
@@ -355,16 +366,16 @@ def test_a_running_command_stops_while_the_file_is_there(tmp_path):
 @linux
 @pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
 def test_a_command_ends_with_the_process_that_started_it(tmp_path, signal_name):
-    told = tmp_path / "pid"
-    child = f"import os, pathlib, time; pathlib.Path({str(told)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    pid_file = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(600)"
     code = "import pathlib, signal, sys, processes; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
     code += (
         f"processes.run([sys.executable, '-c', {child!r}], cwd='.', pause=pathlib.Path({str(tmp_path / 'PAUSE')!r}))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=HERE)
     try:
-        wait_for(lambda: told.exists() and told.read_text())
-        process = pathlib.Path(f"/proc/{told.read_text()}")
+        wait_for(lambda: pid_file.exists() and pid_file.read_text())
+        process = pathlib.Path(f"/proc/{pid_file.read_text()}")
         parent.send_signal(getattr(signal, signal_name))
         parent.wait(LIMIT_SECONDS)
         wait_for(lambda: not process.exists() or state_of(process.name) == "Z")
@@ -436,14 +447,14 @@ def test_a_searchs_first_and_best_trials_are_trained_again_with_other_seeds(modu
         for n, params in enumerate((first, first, best))
     ]
     trials[0] |= {"state": "fail", "value": None, "workdir": "trial-1"}  # cut off, and taken up again as trial 1
-    told = {"trials": trials, "best": trials[2], "config": {}}
+    found_by_search = {"trials": trials, "best": trials[2], "config": {}}
 
     def run_module(module, options, *flags):
         workdir = pathlib.Path(flags[flags.index("--workdir") + 1])
         workdir.mkdir(parents=True, exist_ok=True)
         if module == "search":
             assert flags[-2:] == ("--trials", row.trials)
-            (workdir / "search.json").write_text(json.dumps(told))
+            (workdir / "search.json").write_text(json.dumps(found_by_search))
             for trial in trials[1:]:
                 (workdir / trial["workdir"]).mkdir()
                 (workdir / trial["workdir"] / "metrics.jsonl").write_text('{"kind": "epoch", "seconds": 30.0}\n')

@@ -217,6 +217,11 @@ def test_a_record_of_an_earlier_version_of_its_row_is_named_and_not_shown(module
     assert modules.runfiles.whole({"r1_model_1": [record]}) == {}
 
 
+def test_the_fields_without_effect_are_of_the_config_or_were(modules):
+    known = config_lib.flat(config_lib.to_dict(config_lib.get_default())).keys() | set(config_lib.RETIRED)
+    assert set(modules.runfiles.FIELDS_WITHOUT_EFFECT) <= known
+
+
 def test_a_file_of_no_row_is_refused(modules, make_record, tmp_path):
     record = make_record("r1_model_1")
     for name in ("r9_model", "r1_model_2"):

@@ -1,4 +1,4 @@
-"""Trains the reports' rows that need no pretrained weights on one GPU, one after another, for some minutes.
+"""Trains the reports' single networks that begin from random weights on one GPU, one after another, for some minutes.
 
 python benchmarks/gpu/train_rows.py --minutes 9 --out $OUT
 

@@ -36,10 +36,10 @@ def main():
     parser.add_argument("--per_class", type=int, default=32, help="faces of each class; default: %(default)s, as R4")
     options = parser.parse_args()
     path = scoring.target(options.workdir, options.split)
-    mend = "run fer_jax.evaluate on this workdir and split"
-    scores = records.read_json(f"{path}.json", what="evaluation", mend=mend)
+    remedy = "run fer_jax.evaluate on this workdir and split"
+    scores = records.read_json(f"{path}.json", what="evaluation", mend=remedy)
     if not pathlib.Path(f"{path}.npz").exists():
-        raise InputError(f"{path}.npz: no predictions here; {mend}")
+        raise InputError(f"{path}.npz: no predictions here; {remedy}")
     with np.load(f"{path}.npz") as found:
         labels, right = found["labels"], found["probs"].argmax(axis=1) == found["labels"]
     fewest = int(np.unique(labels, return_counts=True)[1].min())

@@ -116,15 +116,15 @@ def lock(options):
     """Keeps a second queue from the same runs. Raises InputError where there is one."""
     folder = pathlib.Path(options.runs) / options.budget
     folder.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(folder / "queue.lock")
+    queue_lock = filelock.FileLock(folder / "queue.lock")
     try:
-        held.acquire(timeout=0)
+        queue_lock.acquire(timeout=0)
     except filelock.Timeout:
         raise InputError(f"another process runs the rows of {folder}: wait for its end, or give other --runs") from None
     try:
         yield
     finally:
-        held.release()
+        queue_lock.release()
 
 
 def _path(text):
