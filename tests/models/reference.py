@@ -171,9 +171,9 @@ def assert_varied(maps):
     assert np.abs(maps[0] - maps[1]).max() > 0.01 * np.abs(maps).max()
 
 
-def assert_same_change(before, ours, theirs):
+def assert_same_change(before, ours, theirs, tolerance=1e-3):
     """Two trees of variables have changed the same statistics by the same amounts."""
     for layer, values in theirs["batch_stats"]["backbone"].items():
         for leaf, expected in values.items():
             old = before["batch_stats"]["backbone"][layer][leaf]
-            assert_close(ours["batch_stats"]["backbone"][layer][leaf] - old, expected - old, 1e-3)
+            assert_close(ours["batch_stats"]["backbone"][layer][leaf] - old, expected - old, tolerance)
