@@ -143,7 +143,7 @@ def _train():
     train.checkpoint_every_epochs = 1
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
     train.rematerialize = "auto"  # none | activations | segments: what is computed twice, to need less memory; auto:
-    # segments for an EfficientNet on a CPU, else none
+    # activations for an EfficientNet on a CPU, else none
     train.keep_compiled = True  # keep compiled programs in data.cache_dir, so that the next start loads them
     return train
 

@@ -34,7 +34,7 @@ def settle(choice: str, network: str) -> str:
     """
     if choice != AUTO:
         return choice
-    return "segments" if jax.default_backend() == "cpu" and network.startswith("efficientnet") else "none"
+    return "activations" if jax.default_backend() == "cpu" and network.startswith("efficientnet") else "none"
 
 
 def rematerialize(apply, choice: str):
