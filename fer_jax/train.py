@@ -107,13 +107,11 @@ class _Training:
 
     def _begin(self):
         """Returns (epochs done, phase), and has the rules count on from the latest checkpoint, if there is one."""
-        phase = self._parts.phases[0]
+        meta = self._checkpoints.meta("latest") if self._started_at else {"epoch": 0}
+        phase = phases.of_epoch(self._parts.phases, meta["epoch"])
         self._plateau = self._make_plateau(phase)
         if not self._started_at:
             return 0, phase
-        meta = self._checkpoints.meta("latest")
-        phase = phases.of_epoch(self._parts.phases, meta["epoch"])
-        self._plateau = self._make_plateau(phase)
         patience.restore(self._stopping, meta["early_stopping"])
         patience.restore(self._plateau, meta["plateau"])
         before = {"value": meta["early_stopping"]["best"], "epoch": meta["early_stopping"]["best_epoch"]}

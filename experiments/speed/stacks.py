@@ -4,7 +4,7 @@ python experiments/speed/stacks.py --old <python> <checkout> --new <python> <che
 
 Each side is an interpreter and a checkout of this project; both hold the row in a process of their own, and in each
 round one after the other trains for some seconds. A ratio is the new side's images a second by the old side's in the
-same round; given are the median and a 95% bootstrap interval of it. Writes stacks.json beside this file.
+same round; given are the median and a 95% bootstrap interval of it. Writes stacks.json next to this file.
 """
 
 import argparse
