@@ -90,11 +90,11 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     mixed = np.tensordot(shares, probs[split], axes=1)
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(params.count(model.variables) for model in models)
-    told = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
-    records.write_json(out / members_lib.RECORD, {**told, **records.facts()})
+    record = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
+    records.write_json(out / members_lib.RECORD, {**record, **records.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
     return scoring.write(
-        scoring.target(out, split), judged, split, mixed, {**told, "workdir": str(out), "config": config}
+        scoring.target(out, split), judged, split, mixed, {**record, "workdir": str(out), "config": config}
     )
 
 

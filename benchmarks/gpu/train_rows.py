@@ -153,7 +153,7 @@ def export(options, elsewhere: list, brought: list) -> list:
 
 
 def is_record(file) -> bool:
-    """Whether a file of a workdir is kept besides its variables and checkpoints."""
+    """Whether a file of a workdir is kept in addition to its variables and checkpoints."""
     return file.suffix in (".json", ".jsonl", ".csv", ".npz") and file.name != "variables.npz"
 
 

@@ -31,7 +31,7 @@ SCORES = (
     *("mean_squared_error", "mean_squared_error_hard", "calibration_error", "per_class", "confusion", "classes"),
 )
 CURVES = ("epoch", "train_loss", "train_accuracy", *patience.MONITORS)
-# Fields that say how a run is computed and not what, besides those that the config itself names; `seed` has its own.
+# Fields that say how a run is computed and not what, and that the config does not list itself; `seed` has its own.
 FIELDS_WITHOUT_EFFECT = (
     *("seed", "data.name", "data.feeder", "model.cpu_path", "train.steps_per_dispatch", "train.rematerialize"),
     *("train.cache_features", "train.checkpoint_every_epochs", "model.members", "model.member_models"),
