@@ -7,8 +7,9 @@ ensemble.json (members and weights) and evaluation-<split>.json, .md, .html and 
 import argparse
 import pathlib
 
-from fer_jax import command, programs, startup
+from fer_jax import command
 from fer_jax.datasets import facts
+from fer_jax.runtime import compile_cache, timing
 
 WEIGHTS = ("equal", "fitted")
 
@@ -69,11 +70,12 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     import numpy as np
 
     from fer_jax import members as members_lib
-    from fer_jax import params, records, scoring
+    from fer_jax import params, scoring
+    from fer_jax import workdir as workdir_lib
 
     workdirs = list(dict.fromkeys(str(pathlib.Path(workdir)) for workdir in workdirs))
     out = pathlib.Path(out)
-    records.check_folder(out, option="--out")
+    workdir_lib.check_folder(out, option="--out")
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
     models = members_lib.load(workdirs, checkpoint)  # all, before one of them is scored
     judged = scoring.load_faces(models[0])
@@ -91,7 +93,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(params.count(model.variables) for model in models)
     record = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
-    records.write_json(out / members_lib.RECORD, {**record, **records.facts()})
+    workdir_lib.write_json(out / members_lib.RECORD, {**record, **workdir_lib.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
     return scoring.write(
         scoring.target(out, split), judged, split, mixed, {**record, "workdir": str(out), "config": config}
@@ -101,12 +103,12 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
 def _main():
     flags = _parse()
     command.start_logging()
-    startup.collect_rarely()
-    from fer_jax import trained
+    timing.collect_rarely()
+    from fer_jax import inference
 
-    config = trained.read_config(flags.workdir[0])
+    config = inference.read_config(flags.workdir[0])
     if config.train.keep_compiled:
-        programs.keep_compiled(config.data.cache_dir)
+        compile_cache.keep_compiled(config.data.cache_dir)
     scores = ensemble(flags.workdir, flags.out, weights=flags.weights, split=flags.split, checkpoint=flags.checkpoint)
     print(scores["classification_report"])
     for member in scores["members"]:

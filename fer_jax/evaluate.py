@@ -7,8 +7,9 @@ comparison page besides.
 import argparse
 import pathlib
 
-from fer_jax import command, programs, startup
+from fer_jax import command
 from fer_jax.datasets import facts
+from fer_jax.runtime import compile_cache, timing
 
 
 def _parse(argv=None):
@@ -30,11 +31,12 @@ def _parse(argv=None):
 
 def _compare(workdirs, all_scores, paths, path):
     from fer_jax import config as config_lib
-    from fer_jax import records, report, scoring
+    from fer_jax import report, scoring
+    from fer_jax import workdir as workdir_lib
 
     runs = []
     for workdir, scores in zip(workdirs, all_scores, strict=True):
-        run = {"name": workdir, "scores": scores, "history": records.read_history(workdir)}
+        run = {"name": workdir, "scores": scores, "history": workdir_lib.read_history(workdir)}
         runs.append({**run, "config": config_lib.result_fields(scores["config"])})
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     report.write(report.comparison_html(runs, scoring.compare(paths)), path)
@@ -43,16 +45,17 @@ def _compare(workdirs, all_scores, paths, path):
 def _main():
     flags = _parse()
     command.start_logging()
-    startup.collect_rarely()
-    from fer_jax import records, scoring, trained
+    timing.collect_rarely()
+    from fer_jax import inference, scoring
+    from fer_jax import workdir as workdir_lib
 
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path}
-    config, *_ = [trained.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
+    config, *_ = [inference.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
     if len(workdirs) > 1:
-        records.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
+        workdir_lib.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
     if config.train.keep_compiled:
-        programs.keep_compiled(config.data.cache_dir)
+        compile_cache.keep_compiled(config.data.cache_dir)
     all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path) for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
         scores = scoring.evaluate(workdir, **options)

@@ -6,9 +6,10 @@ import pathlib
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command, programs, startup
+from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
+from fer_jax.runtime import compile_cache, timing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE or FILE:VARIANT.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -50,8 +51,8 @@ def _main(argv):
     command.start_logging()
     if _CONFIG.value is None:
         raise InputError("give a config, for instance --config configs/cnn.py:model_2")
-    startup.collect_rarely()
-    clock = startup.Clock(startup.command_started())
+    timing.collect_rarely()
+    clock = timing.Clock(timing.command_started())
     import jax
 
     if _MULTI_PROCESS.value:
@@ -61,7 +62,7 @@ def _main(argv):
     clock.lap("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
-    kept_dir = programs.keep_compiled(config.data.cache_dir) if config.train.keep_compiled else None
+    kept_dir = compile_cache.keep_compiled(config.data.cache_dir) if config.train.keep_compiled else None
     train.train(config, _WORKDIR.value or _workdir(config), clock=clock, kept_dir=kept_dir)
 
 

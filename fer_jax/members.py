@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import features, pretrained, records, trained
+from fer_jax import feature_cache, inference, pretrained
 from fer_jax import params as params_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
@@ -21,7 +22,7 @@ RECORD = "ensemble.json"
 logger = logging.getLogger("fer_jax")
 
 
-def load(workdirs, kind: str = "best") -> list[trained.Trained]:
+def load(workdirs, kind: str = "best") -> list[inference.Trained]:
     """Loads a checkpoint of every member.
 
     Raises:
@@ -29,7 +30,7 @@ def load(workdirs, kind: str = "best") -> list[trained.Trained]:
     """
     if len(workdirs) < 2:
         raise InputError("an ensemble has two members or more: give the workdirs of several runs")
-    models = [trained.load(workdir, kind) for workdir in workdirs]
+    models = [inference.load(workdir, kind) for workdir in workdirs]
     for workdir, model in zip(workdirs[1:], models[1:], strict=True):
         _check_same(workdir, _faces_of(model), workdirs[0], _faces_of(models[0]))
     return models
@@ -66,7 +67,7 @@ def predict(models, faces) -> np.ndarray:
     """Returns the probabilities of every member, [M, N, K] float32, in the order of the first one's classes."""
     found = []
     for model in models:
-        _, probs = trained.predict(model, faces)
+        _, probs = inference.predict(model, faces)
         found.append(np.asarray(probs)[:, [model.classes.index(name) for name in models[0].classes]])
     return np.stack(found)
 
@@ -80,7 +81,7 @@ def read_record(folder) -> dict | None:
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists() or not (folder / RECORD).exists():
         return None
-    return records.read_json(folder / RECORD, what="record of an ensemble", mend="run fer_jax.ensemble again")
+    return workdir_lib.read_json(folder / RECORD, what="record of an ensemble", mend="run fer_jax.ensemble again")
 
 
 def resolve(config, workdir):
@@ -108,12 +109,12 @@ def resolve(config, workdir):
         raise InputError(
             f"model.members is {section.members!r}: give the workdirs of two trained runs or more, each of them once"
         )
-    saved = trained.read_config(workdir).model if (pathlib.Path(workdir) / "config.json").exists() else None
+    saved = inference.read_config(workdir).model if (pathlib.Path(workdir) / "config.json").exists() else None
     config = config.copy_and_resolve_references()
     if saved is not None and saved.members == section.members:
         config.model.member_models = saved.member_models
     else:
-        config.model.member_models = tuple(config_lib.to_dict(trained.read_config(path))["model"] for path in paths)
+        config.model.member_models = tuple(config_lib.to_dict(inference.read_config(path))["model"] for path in paths)
     return config
 
 
@@ -152,7 +153,7 @@ def _facts(workdir, model):
         "step": model.meta["step"],
         "seed": model.config.seed,
         "commit": model.run["commit"],
-        "digest": features.digest(model.variables),
+        "digest": feature_cache.digest(model.variables),
     }
 
 

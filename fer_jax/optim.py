@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fer_jax import keras_layers
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "exponential", "cosine")

@@ -5,10 +5,11 @@ import functools
 
 import jax
 
-from fer_jax import memory, models, optim, steps
+from fer_jax import models, optim, steps
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
+from fer_jax.runtime import remat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
     Raises:
       InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
     """
-    memory.check(config.train.rematerialize)
+    remat.check(config.train.rematerialize)
     section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
     plain = models.make(config.model, classes)
     params = steps.init_variables.eval_shape(plain, jax.random.key(0), facts.IMAGE_SHAPE)["params"]

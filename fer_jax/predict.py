@@ -8,8 +8,9 @@ its probability. The workdir is that of a run, or the folder of an ensemble, who
 import argparse
 import pathlib
 
-from fer_jax import command, programs, startup
+from fer_jax import command
 from fer_jax.errors import InputError
+from fer_jax.runtime import compile_cache, timing
 
 FORMATS = ("kaggle", "csv")
 
@@ -39,13 +40,14 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
     """
     import numpy as np
 
-    from fer_jax import members, records
+    from fer_jax import members
+    from fer_jax import workdir as workdir_lib
     from fer_jax.datasets import Faces, facts, tables
 
     if format not in FORMATS:
         raise InputError(f"the format is '{format}'; known are {', '.join(FORMATS)}")
     out = pathlib.Path(out)
-    records.check_folder(out.parent, option="--out")
+    workdir_lib.check_folder(out.parent, option="--out")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file")
     images = tables.read_pixels(data_path)
@@ -65,11 +67,11 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
 
 def _load(workdir, checkpoint):
     """Returns (models, their weights) of an ensemble, or of a run alone."""
-    from fer_jax import members, trained
+    from fer_jax import inference, members
 
     record = members.read_record(workdir)
     if record is None:
-        return [trained.load(workdir, checkpoint or "best")], [1.0]
+        return [inference.load(workdir, checkpoint or "best")], [1.0]
     if checkpoint not in (None, record["checkpoint"]):
         raise InputError(
             f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: leave --checkpoint "
@@ -107,13 +109,13 @@ def _write(out, probs, names, format):
 def _main():
     flags = _parse()
     command.start_logging()
-    startup.collect_rarely()
-    from fer_jax import members, trained
+    timing.collect_rarely()
+    from fer_jax import inference, members
 
     record = members.read_record(flags.workdir)
-    config = trained.read_config(record["members"][0]["workdir"] if record else flags.workdir)
+    config = inference.read_config(record["members"][0]["workdir"] if record else flags.workdir)
     if config.train.keep_compiled:
-        programs.keep_compiled(config.data.cache_dir)
+        compile_cache.keep_compiled(config.data.cache_dir)
     name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"
     out = flags.out or pathlib.Path(flags.workdir) / name
     counts = predict(flags.workdir, flags.data_path, out, format=flags.format, checkpoint=flags.checkpoint)

@@ -7,7 +7,8 @@ import time
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, metrics, params, records, report, significance, trained
+from fer_jax import datasets, inference, metrics, params, report, significance
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
@@ -31,7 +32,7 @@ class Judged:
         }
 
 
-def load_faces(model: trained.Trained, data_path=None) -> Judged:
+def load_faces(model: inference.Trained, data_path=None) -> Judged:
     """Loads the faces of a run, or others, whose classes are then matched by name.
 
     Raises:
@@ -70,10 +71,10 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
     Raises:
       InputError: no such run, checkpoint or data, or classes that the model does not know.
     """
-    model = trained.load(workdir, checkpoint)
+    model = inference.load(workdir, checkpoint)
     judged = load_faces(model, data_path)
     started = time.perf_counter()
-    _, probs = trained.predict(model, judged.splits[split])
+    _, probs = inference.predict(model, judged.splits[split])
     trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
     facts_of_run = {
         "checkpoint": checkpoint,
@@ -88,7 +89,7 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
         "config": config_lib.to_dict(model.config),
     }
     path = target(workdir, split, data_path)
-    return write(path, judged, split, probs, facts_of_run, history=records.read_history(workdir))
+    return write(path, judged, split, probs, facts_of_run, history=workdir_lib.read_history(workdir))
 
 
 def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> dict:
@@ -99,7 +100,7 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> di
     faces = judged.splits[split]
     scores = {"split": split, **metrics.score(faces.labels, probs, judged.classes)}
     scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
-    scores |= {**facts_of_run, **records.facts(), **judged.facts()}
+    scores |= {**facts_of_run, **workdir_lib.facts(), **judged.facts()}
     counts = {
         name: np.bincount(part.labels, minlength=len(judged.classes)).tolist() for name, part in judged.splits.items()
     }
@@ -108,7 +109,7 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> di
         np.savez_compressed(
             file, labels=faces.labels, probs=np.asarray(probs, np.float32), classes=np.array(judged.classes)
         )
-    records.write_json(f"{path}.json", scores)
+    workdir_lib.write_json(f"{path}.json", scores)
     report.write(report.markdown(scores), f"{path}.md")
     report.write(report.html(evaluation, list(history), counts), f"{path}.html")
     return scores

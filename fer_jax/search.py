@@ -13,9 +13,10 @@ import socket
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command, programs, startup
+from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
+from fer_jax.runtime import compile_cache, timing
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config, as FILE or FILE:VARIANT; its section `search` has the space.", lock_config=True
@@ -42,8 +43,9 @@ def search(config, study_dir, *, trials: int):
     """
     import optuna
 
-    from fer_jax import datasets, records, report
+    from fer_jax import datasets, report
     from fer_jax import space as space_lib
+    from fer_jax import workdir as workdir_lib
 
     if trials < 1:
         raise InputError(f"--trials is {trials}: give 1 or more")
@@ -52,7 +54,7 @@ def search(config, study_dir, *, trials: int):
         raise InputError("search.space is empty: declare what to search, as configs/r3_search.py does")
     space_lib.check(config, parameters)
     _check_grid(config, parameters)
-    records.check_folder(study_dir, option="--workdir")
+    workdir_lib.check_folder(study_dir, option="--workdir")
     datasets.load(config.data)  # what no trial could mend is said before there is a study of it
     study_dir = pathlib.Path(study_dir)
     study_dir.mkdir(parents=True, exist_ok=True)
@@ -207,8 +209,8 @@ def _short(value):
 
 def _write(study, config, study_dir, optuna):
     """Writes search.json: the best trial as fields of the config, and all of them."""
-    from fer_jax import records
     from fer_jax import space as space_lib
+    from fer_jax import workdir as workdir_lib
 
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     best = None
@@ -238,7 +240,9 @@ def _write(study, config, study_dir, optuna):
         for trial in study.get_trials(deepcopy=False)
     ]
     told = {"monitor": config.train.monitor, "best": best, "trials": trials}
-    records.write_json(study_dir / "search.json", {**told, **records.facts(), "config": config_lib.to_dict(config)})
+    workdir_lib.write_json(
+        study_dir / "search.json", {**told, **workdir_lib.facts(), "config": config_lib.to_dict(config)}
+    )
 
 
 def _main(argv):
@@ -246,10 +250,10 @@ def _main(argv):
     command.start_logging()
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise InputError("give a config and a folder: --config configs/r3_search.py --workdir runs/search/r3")
-    startup.collect_rarely()
+    timing.collect_rarely()
     config = _CONFIG.value
     if config.train.keep_compiled:
-        programs.keep_compiled(config.data.cache_dir)
+        compile_cache.keep_compiled(config.data.cache_dir)
     study = search(config, _WORKDIR.value, trials=_TRIALS.value)
     best = study.best_trial
     print(f"{len(study.trials)} trials; the best one, {best.number}: {config.train.monitor} {best.value:.4f}")

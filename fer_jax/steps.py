@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import losses, memory, metrics, ops, programs
+from fer_jax import losses, metrics, ops
 from fer_jax import params as params_lib
+from fer_jax.runtime import compile_cache, remat
 
 
 def make_shardings():
@@ -61,7 +62,7 @@ def init_optimizer(tx, params, frozen):
 def abstract_state(model, tx, image_shape, sharding, frozen=frozenset()) -> TrainState:
     """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
     state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape, frozen))
-    return programs.shapes(state, sharding)
+    return compile_cache.shapes(state, sharding)
 
 
 def make_train_step(
@@ -85,7 +86,7 @@ def make_train_step(
     face's loss, and the batch still divides by its number of faces: Keras's `class_weight`. For the layers in
     `frozen` nothing is differentiated. forward: the method of the model that takes what the batch holds as `image`;
     None: faces.
-    rematerialize: what the backward pass computes again, see `memory.rematerialize`.
+    rematerialize: what the backward pass computes again, see `remat.rematerialize`.
     """
 
     def apply(params, held, batch_stats, image, dropout_key):
@@ -98,7 +99,7 @@ def make_train_step(
             method=forward,
         )
 
-    apply = memory.rematerialize(apply, rematerialize)
+    apply = remat.rematerialize(apply, rematerialize)
     tx = optax.with_extra_args_support(tx)
 
     def loss_fn(params, held, state, batch):

@@ -7,28 +7,15 @@ import math
 import jax
 import numpy as np
 
-from fer_jax import (
-    checkpoint,
-    features,
-    losses,
-    members,
-    memory,
-    metrics,
-    ops,
-    patience,
-    phases,
-    programs,
-    records,
-    startup,
-    steps,
-)
+from fer_jax import checkpoint, feature_cache, feeders, losses, members, metrics, ops, patience, phases, steps
 from fer_jax import config as config_lib
-from fer_jax import input as input_lib
 from fer_jax import params as params_lib
-from fer_jax import parts as parts_lib
+from fer_jax import run as run_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
-from fer_jax.progress import Progress, duration
+from fer_jax.runtime import compile_cache, remat, timing
+from fer_jax.runtime.timing import Progress, duration
 
 logger = logging.getLogger("fer_jax")
 
@@ -36,9 +23,9 @@ logger = logging.getLogger("fer_jax")
 def train(config, workdir, clock=None, on_epoch=None, kept_dir=None) -> dict:
     """Trains the run of a config in its workdir, or goes on with the one that is there.
 
-    clock: a `startup.Clock` that began with the command; None: the start is counted from here. on_epoch: called with
+    clock: a `timing.Clock` that began with the command; None: the start is counted from here. on_epoch: called with
     each epoch's number and its scores, as in `history.csv`, after it is saved; what it raises ends the training.
-    kept_dir: the folder of `programs.keep_compiled`, for the programs of steps; None: those are not kept.
+    kept_dir: the folder of `compile_cache.keep_compiled`, for the programs of steps; None: those are not kept.
 
     Returns:
       the scores of the best epoch, as in `history.csv`.
@@ -46,10 +33,10 @@ def train(config, workdir, clock=None, on_epoch=None, kept_dir=None) -> dict:
     Raises:
       InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk.
     """
-    clock = clock or startup.Clock()
+    clock = clock or timing.Clock()
     config = members.resolve(config, workdir)
-    parts = parts_lib.wire(config, clock.lap)
-    parts_lib.describe(config, parts)
+    parts = run_lib.wire(config, clock.lap)
+    run_lib.describe(config, parts)
     state_bytes = max(
         sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(phase.abstract)) for phase in parts.phases
     )
@@ -57,11 +44,11 @@ def train(config, workdir, clock=None, on_epoch=None, kept_dir=None) -> dict:
     checkpoints = checkpoint.Checkpoints(workdir)
     begun = checkpoints.step("latest") is not None
     clock.lap("model")
-    load_weights = members.load_weights if config.model.members else parts_lib.load_weights
+    load_weights = members.load_weights if config.model.members else run_lib.load_weights
     weights = None if begun else load_weights(config, parts)
-    facts_of_weights = weights.facts if weights else records.read_weights(workdir) if begun else None
-    parts_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
-    parts_lib.open_workdir(config, workdir, parts.data, weights)
+    facts_of_weights = weights.facts if weights else workdir_lib.read_weights(workdir) if begun else None
+    run_lib.settle_scaling(config, parts, (facts_of_weights or {}).get("scaling", ""))
+    run_lib.open_workdir(config, workdir, parts.data, weights)
     clock.lap("weights")
     training = _Training(
         config,
@@ -89,7 +76,7 @@ class _Training:
         self._stopping = patience.EarlyStopping(
             settings.monitor or config.train.monitor, settings.patience_epochs, settings.min_delta
         )
-        self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
+        self._rematerialize = remat.settle(config.train.rematerialize, config.model.name)
         self._weights, self._state, self._metrics = weights, None, None
         self._started_at = checkpoints.step("latest") or 0
         self._epoch, self._phase = self._begin()
@@ -136,7 +123,7 @@ class _Training:
 
     def _with(self, state, weights):
         """Puts pretrained weights into a fresh state; the optimizer's own state does not depend on them."""
-        put = functools.partial(jax.tree.map, lambda leaf: input_lib.put(leaf, self._parts.shardings[1]))
+        put = functools.partial(jax.tree.map, lambda leaf: feeders.put(leaf, self._parts.shardings[1]))
         return state.replace(
             params=params_lib.join(state.params, put(weights.params)),
             batch_stats=params_lib.join(state.batch_stats, put(weights.batch_stats)),
@@ -144,7 +131,7 @@ class _Training:
 
     def run(self) -> dict:
         """Trains to the end; returns the scores of the best epoch."""
-        self._metrics = records.Metrics(
+        self._metrics = workdir_lib.Metrics(
             self._workdir,
             resume_step=self._started_at,
             tensorboard=self._config.log.tensorboard,
@@ -168,7 +155,7 @@ class _Training:
         config, parts = self._config, self._parts
         data, forward = self._data(phase)
         self._clock.lap("features")
-        feeder = input_lib.make(
+        feeder = feeders.make(
             config.data.feeder,
             faces=data["train"],
             order=parts.order,
@@ -176,7 +163,7 @@ class _Training:
             key=parts.keys["augment"],
             shardings=parts.shardings,
             steps_per_dispatch=config.train.steps_per_dispatch,
-            jit=functools.partial(ops.jit, options=memory.compiler_options(self._rematerialize)),
+            jit=functools.partial(ops.jit, options=remat.compiler_options(self._rematerialize)),
         )
         advance = feeder.connect(
             self._train_step(phase, forward),
@@ -197,7 +184,7 @@ class _Training:
             while self._epoch < phase.last_epoch and not self._stopping.stop:
                 self._epoch += 1
                 trained = self._train_epoch(feeder, advance)
-                batches = input_lib.padded_batches(data["validation"], config.train.batch_size, parts.shardings[0])
+                batches = feeders.padded_batches(data["validation"], config.train.batch_size, parts.shardings[0])
                 sums, _ = evaluate(self._state.variables, batches)
                 self._end_epoch(trained, {f"validation_{k}": v for k, v in metrics.summarize(sums).items()})
                 if self._on_epoch:
@@ -208,20 +195,20 @@ class _Training:
     def _prepare(self, phase):
         """Returns what makes the program of a phase's steps; one of several processes does not keep it."""
         if self._kept_dir is None or jax.process_count() > 1:
-            return programs.compile_beside
+            return compile_cache.compile_beside
         facts_of_run = {
             "config": config_lib.result_fields(config_lib.to_dict(self._config)),
             "data": self._parts.data.fingerprint,
             "first_epoch": phase.first_epoch,
         }
-        return programs.Kept(self._kept_dir, facts_of_run).compile_beside
+        return compile_cache.Kept(self._kept_dir, facts_of_run).compile_beside
 
     def _say_start(self, split, feeder):
         """Logs and records how long the start took, and does what could wait for its end."""
         if jax.process_index() == 0:
-            records.write_start(self._workdir, {"epoch": self._epoch, **split})
-        logger.info("%s", startup.describe(split))
-        needs = memory.needs(feeder.compiled())
+            workdir_lib.write_start(self._workdir, {"epoch": self._epoch, **split})
+        logger.info("%s", timing.describe(split))
+        needs = remat.needs(feeder.compiled())
         logger.info(
             "memory of a step: %s MiB of arguments, %s MiB of which are reused for its results, and %s MiB besides",
             *(f"{needs[name]:,.0f}" for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
@@ -237,8 +224,8 @@ class _Training:
         init = jax.jit(
             lambda params: steps.init_optimizer(phase.tx, params, phase.frozen), out_shardings=self._parts.shardings[1]
         )
-        scale = input_lib.put(np.ones([], np.float32), self._parts.shardings[1])
-        step = input_lib.put(np.asarray(phase.first_step, np.int32), self._parts.shardings[1])
+        scale = feeders.put(np.ones([], np.float32), self._parts.shardings[1])
+        step = feeders.put(np.asarray(phase.first_step, np.int32), self._parts.shardings[1])
         self._state = self._state.replace(step=step, opt_state=init(self._state.params), lr_scale=scale)
         logger.info("fine-tuning from epoch %d on: %d layers stay frozen", phase.first_epoch, len(phase.frozen))
 
@@ -251,7 +238,7 @@ class _Training:
         self._make_state()
         self._clock.lap("state")
         held = {
-            name: features.cached(
+            name: feature_cache.cached(
                 phase.model,
                 self._state.variables,
                 faces,
@@ -261,7 +248,7 @@ class _Training:
             )
             for name, faces in data.items()
         }
-        return (data, None) if None in held.values() else (held, features.FORWARD)
+        return (data, None) if None in held.values() else (held, feature_cache.FORWARD)
 
     def _train_step(self, phase, forward):
         config, parts = self._config, self._parts
@@ -282,7 +269,7 @@ class _Training:
     def _train_epoch(self, feeder, advance):
         """Runs the steps of one epoch; returns its scores and times."""
         config, parts = self._config, self._parts
-        total, wait_before = dict.fromkeys(input_lib.SUMS, 0.0), feeder.wait_seconds
+        total, wait_before = dict.fromkeys(feeders.SUMS, 0.0), feeder.wait_seconds
         first, last = (
             (self._epoch - 1) * parts.order.steps_per_epoch,
             self._epoch * parts.order.steps_per_epoch,
@@ -327,9 +314,9 @@ class _Training:
         improved = self._best.update(self._epoch, validated)
         self._stopping.update(self._epoch, validated)
         scale = self._plateau.update(validated)
-        scale = input_lib.put(np.asarray(scale, np.float32), self._parts.shardings[1])
+        scale = feeders.put(np.asarray(scale, np.float32), self._parts.shardings[1])
         self._state = self._state.replace(lr_scale=scale)
-        step, config, peak_mib = int(self._state.step), self._config, memory.peak_mib()
+        step, config, peak_mib = int(self._state.step), self._config, remat.peak_mib()
         peak = {} if peak_mib is None else {"peak_memory_mib": peak_mib}
         self._metrics.write("epoch", step, {"epoch": self._epoch, **trained, **validated, **peak})
         left = (config.train.epochs - self._epoch) * trained["seconds"]

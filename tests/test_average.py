@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import members, models, optim, params, scoring, search, steps, train, trained
+from fer_jax import inference, members, models, optim, params, scoring, search, steps, train
 from fer_jax.errors import InputError
 
 LAYERS = {"conv": "conv 8 relu, batch_norm, max_pool, dropout 0.1, flatten", "dense": "flatten, dense 16 relu"}
@@ -90,7 +90,7 @@ def test_before_it_moves_it_predicts_the_mean_of_its_members(runs, tmp_path):
 
 def test_what_it_started_from_is_recorded(runs, averaged):
     recorded = json.loads((averaged / "run.json").read_text())["weights"]["members"]
-    loaded = [trained.load(path) for path in runs]
+    loaded = [inference.load(path) for path in runs]
     assert [(one["workdir"], one["epoch"]) for one in recorded] == [
         (str(path), member.meta["epoch"]) for path, member in zip(runs, loaded, strict=True)
     ]
@@ -101,9 +101,9 @@ def test_what_it_started_from_is_recorded(runs, averaged):
 
 def moved(workdir, runs):
     """Returns {name of a leaf: whether it differs from that of the member's run}."""
-    found, after = {}, trained.load(workdir, "latest").variables
+    found, after = {}, inference.load(workdir, "latest").variables
     for number, path in enumerate(runs):
-        scope, before = f"members_{number}", leaves_of(trained.load(path).variables)
+        scope, before = f"members_{number}", leaves_of(inference.load(path).variables)
         mine = leaves_of({kind: tree[scope] for kind, tree in after.items() if scope in tree})
         assert mine.keys() == before.keys()
         found |= {scope + leaf: not np.array_equal(value, before[leaf]) for leaf, value in mine.items()}
@@ -185,7 +185,7 @@ def test_a_run_resumes_and_is_evaluated_without_its_members(copies, tmp_path):
     for path in copies:
         shutil.rmtree(path)
     train.train(config, tmp_path / "cut")
-    whole, cut = (leaves_of(trained.load(tmp_path / name, "latest").variables) for name in ("whole", "cut"))
+    whole, cut = (leaves_of(inference.load(tmp_path / name, "latest").variables) for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     for leaf, value in whole.items():
         np.testing.assert_array_equal(value, cut[leaf])
@@ -199,7 +199,7 @@ def test_a_run_resumes_and_is_evaluated_without_its_members(copies, tmp_path):
 def test_a_search_tries_averages(runs, tmp_path):
     space = {"search.space": ("optim.learning_rate log 1e-5 1e-3",), "train.epochs": 1}
     study = search.search(make_average(runs, **space), tmp_path / "study", trials=1)
-    found = trained.load(tmp_path / "study" / study.best_trial.user_attrs["workdir"])
+    found = inference.load(tmp_path / "study" / study.best_trial.user_attrs["workdir"])
     assert found.config.optim.learning_rate == study.best_trial.params["optim.learning_rate"]
     assert set(found.variables["params"]) == {"members_0", "members_1"}
 
@@ -207,9 +207,9 @@ def test_a_search_tries_averages(runs, tmp_path):
 def test_an_average_may_be_a_member(runs, averaged, tmp_path):
     still = {"optim.learning_rate": 1e-12, "optim.freeze": (".*/batch_normalization",), "train.epochs": 1}
     train.train(make_average([averaged, runs[1]], **still), tmp_path / "outer")
-    inner, other, outer = map(trained.load, (averaged, runs[1], tmp_path / "outer"))
+    inner, other, outer = map(inference.load, (averaged, runs[1], tmp_path / "outer"))
     faces = scoring.load_faces(inner).splits["test"]
-    probs = [trained.predict(model, faces)[1] for model in (inner, other, outer)]
+    probs = [inference.predict(model, faces)[1] for model in (inner, other, outer)]
     np.testing.assert_allclose(probs[2], (probs[0] + probs[1]) / 2, atol=2e-6)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from fer_jax import checkpoint, metrics, records, steps, train, trained
+from fer_jax import checkpoint, inference, metrics, steps, train
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 NAN = float("nan")
@@ -40,7 +41,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.fixture
 def epochs(tmp_path):
-    return lambda: [epoch["epoch"] for epoch in records.read_history(tmp_path / "run")]
+    return lambda: [epoch["epoch"] for epoch in workdir_lib.read_history(tmp_path / "run")]
 
 
 def meta(folder, kind):
@@ -50,7 +51,7 @@ def meta(folder, kind):
 def test_the_plateaus_floor_in_the_second_phase_is_of_its_own_rate(run, tmp_path):
     plateau = {"optim.plateau.patience_epochs": 1, "optim.plateau.min_learning_rate": 1e-4}
     run([0.5] * 6, **TWO_PHASES, **plateau, **{"optim.fine_tune.after_epochs": 2})
-    rates = [epoch["learning_rate"] for epoch in records.read_history(tmp_path / "run")]
+    rates = [epoch["learning_rate"] for epoch in workdir_lib.read_history(tmp_path / "run")]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 1e-4, 1e-4], rel=1e-5)
 
 
@@ -79,7 +80,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_run_and_is_not_saved(run, 
 
 def test_the_latest_checkpoint_says_whose_variables_were_put_back(run, tmp_path):
     run([0.5, 0.9, 0.6, 0.6, 0.6], **{"train.early_stopping.patience_epochs": 2})
-    loaded = [trained.load(tmp_path / "run", kind) for kind in ("latest", "best")]
+    loaded = [inference.load(tmp_path / "run", kind) for kind in ("latest", "best")]
     jax.tree.map(np.testing.assert_array_equal, *(model.variables for model in loaded))
     latest, best = (model.meta for model in loaded)
     assert latest["epoch"] == best["epoch"] == 2
@@ -95,7 +96,7 @@ def test_a_phase_that_ends_leaves_its_best_variables_to_the_next(run, tmp_path):
     # At a rate of nearly 0 nothing moves, so that the second phase, whose epoch is the best, shows what it began with.
     second = {"optim.fine_tune.after_epochs": 3, "optim.fine_tune.learning_rate": 1e-30}
     run([0.5, 0.9, 0.6, 0.95], **first, **second)
-    after, before = (trained.load(tmp_path / folder, "best") for folder in ("run", "first"))
+    after, before = (inference.load(tmp_path / folder, "best") for folder in ("run", "first"))
     assert (before.meta["epoch"], after.meta["epoch"]) == (2, 4)
     same = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-20)
     jax.tree.map(same, before.variables["params"], after.variables["params"])

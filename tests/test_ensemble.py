@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, ensemble, predict, scoring, train, trained
+from fer_jax import datasets, ensemble, inference, predict, scoring, train
 from fer_jax.errors import InputError
 
 
@@ -154,7 +154,7 @@ def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_
     config = json.loads((other / "config.json").read_text())
     config["data"]["split"] = "random"
     (other / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(trained, "predict", None)  # no member is scored before
+    monkeypatch.setattr(inference, "predict", None)  # no member is scored before
     with pytest.raises(InputError, match=r"other was trained on another split .* may know faces of the test"):
         ensemble.ensemble([*workdirs, other], tmp_path / "out")
     with pytest.raises(InputError, match=r"gone.*config of a run"):
@@ -164,7 +164,7 @@ def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_
 
 def test_a_place_that_cannot_be_written_is_named_before_the_work(runs, monkeypatch):
     _, workdirs = runs
-    monkeypatch.setattr(trained, "load", None)  # calling it would be an error of another kind
+    monkeypatch.setattr(inference, "load", None)  # calling it would be an error of another kind
     with pytest.raises(InputError, match=r"config\.json is no folder.*another --out"):
         ensemble.ensemble(workdirs, workdirs[0] / "config.json" / "out")
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, scoring, train, trained
+from fer_jax import datasets, inference, scoring, train
 from fer_jax.errors import InputError
 
 
@@ -49,7 +49,7 @@ def test_the_report_has_its_files_and_keys(run):
 
 def test_the_scores_are_those_of_the_predictions(run):
     workdir, _, scores = run
-    model = trained.load(workdir)
+    model = inference.load(workdir)
     data = datasets.load(model.config.data)
     logits = model.model.apply(model.variables, data.test.images, train=False)
     predicted = np.argmax(logits, axis=-1)
@@ -73,7 +73,7 @@ def test_early_stopping_puts_the_best_variables_back(tmp_path):
     config.optim.learning_rate = 0.05
     config.train.early_stopping.patience_epochs = 2
     train.train(config, tmp_path / "run")
-    best, latest = trained.load(tmp_path / "run", "best"), trained.load(tmp_path / "run", "latest")
+    best, latest = inference.load(tmp_path / "run", "best"), inference.load(tmp_path / "run", "latest")
     assert latest.meta["epoch"] < 30
     assert latest.meta["epoch"] == best.meta["epoch"]
     jax.tree.map(np.testing.assert_array_equal, best.variables, latest.variables)

@@ -8,8 +8,9 @@ import tiny
 
 from configs import packaged_weights, resnet50, vggface
 from fer_jax import config as config_lib
-from fer_jax import keras_layers, optim, params, phases, steps
+from fer_jax import optim, params, phases, steps
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 
 
 def plan(**fields):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import records, scoring
+from fer_jax import scoring
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks" / "gpu"))
@@ -123,7 +124,7 @@ def test_a_run_that_is_cut_off_ends_on_another_machine(make_options, monkeypatch
     whole = make_options("whole")
     whole.resume = tmp_path / "nothing"
     train_rows.train_rows(whole, later)
-    histories = [records.read_history(path) for path in (home / "tiny/seed0", whole.work / "runs/tiny/seed0")]
+    histories = [workdir_lib.read_history(path) for path in (home / "tiny/seed0", whole.work / "runs/tiny/seed0")]
     assert [[epoch[key] for key in SCORES] for epoch in histories[0]] == [
         [epoch[key] for key in SCORES] for epoch in histories[1]
     ]

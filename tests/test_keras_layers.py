@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import keras_layers, models
+from fer_jax import models
+from fer_jax.models import keras_layers
 
 NAMES = tuple(json.loads(pathlib.Path(keras_layers.__file__).with_suffix(".json").read_text()))
 SMALLEST_PX = 75  # that all of them take; the layers do not depend on it

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import tiny
 
+from fer_jax import inference, phases, steps, train
 from fer_jax import params as params_lib
-from fer_jax import phases, records, steps, train, trained
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.train import _Training
 
@@ -48,7 +49,7 @@ def run(folder, cache, **fields):
     before = set(cache.glob("features/*"))
     config = tiny.make_config(cache, **fields)
     train.train(config, folder)
-    return trained.load(folder, "latest"), records.read_history(folder), set(cache.glob("features/*")) - before
+    return inference.load(folder, "latest"), workdir_lib.read_history(folder), set(cache.glob("features/*")) - before
 
 
 def initial(config):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, predict, train, trained
+from fer_jax import datasets, inference, predict, train
 from fer_jax.errors import InputError
 
 
@@ -32,7 +32,7 @@ def test_the_submission_has_a_class_for_each_row_in_its_order(run):
     assert result.returncode == 0, result.stderr
     header, *rows = (root / "run" / "submission.csv").read_text().split("\n")[:-1]
     assert header == "emotion"
-    model = trained.load(root / "run")
+    model = inference.load(root / "run")
     logits = model.model.apply(model.variables, faces.images, train=False)
     assert [int(row) for row in rows] == np.argmax(logits, axis=-1).tolist()
     assert str(root / "run" / "submission.csv") in result.stdout
@@ -72,7 +72,7 @@ def test_a_table_that_cannot_be_used_is_named(run, tmp_path, text, message):
 @pytest.mark.parametrize(("place", "message"), [("run", "give --out a file"), ("test.csv/out.csv", "another --out")])
 def test_a_place_that_cannot_be_written_is_named_before_the_work(run, monkeypatch, place, message):
     root, _ = run
-    monkeypatch.setattr(trained, "load", None)  # calling it would be an error of another kind
+    monkeypatch.setattr(inference, "load", None)  # calling it would be an error of another kind
     with pytest.raises(InputError, match=message):
         predict.predict(root / "run", root / "test.csv", root / place)
 

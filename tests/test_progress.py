@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from fer_jax import progress
+from fer_jax.runtime import timing
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ from fer_jax import progress
     ],
 )
 def test_durations_read_as_people_write_them(seconds, text):
-    assert progress.duration(seconds) == text
+    assert timing.duration(seconds) == text
 
 
 def test_a_log_gets_a_line_now_and_then_with_the_rate_and_the_time_left(monkeypatch, caplog):
     clock = types.SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(progress.sys, "stderr", types.SimpleNamespace(isatty=lambda: False))
-    shown = progress.Progress("epoch 2/4", steps=500, batch_size=10, steps_after=(4 - 2) * 500)
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing.sys, "stderr", types.SimpleNamespace(isatty=lambda: False))
+    shown = timing.Progress("epoch 2/4", steps=500, batch_size=10, steps_after=(4 - 2) * 500)
     with caplog.at_level(logging.INFO, "fer_jax"):
-        clock.now += progress.LINE_EVERY_SECONDS
+        clock.now += timing.LINE_EVERY_SECONDS
         shown.update(120, 1.9)  # no line yet
         clock.now += 1 / 8
         shown.update(240, 1.5)

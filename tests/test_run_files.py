@@ -12,7 +12,8 @@ from matplotlib.text import Text
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
-from fer_jax import metrics, records, significance
+from fer_jax import metrics, significance
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 
 CLASSES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
@@ -35,7 +36,7 @@ def write_scores(workdir, split, *, row_config, seed=0, right=0.6, count=200, ep
     scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
     scores |= {"epoch": epoch, "step": 30, "parameters": 99, "trainable": 98, "seed": 0, "config": row_config}
     scores |= {"workdir": SECRET, "data_fingerprint": facts.FINGERPRINT, "data_name": "fer2013"}
-    records.write_json(workdir / f"evaluation-{split}.json", scores)
+    workdir_lib.write_json(workdir / f"evaluation-{split}.json", scores)
     np.savez(workdir / f"evaluation-{split}.npz", labels=labels, probs=probs, classes=CLASSES)
     return labels, predicted
 
@@ -50,11 +51,11 @@ def write_workdir(modules, name, workdir, *, epochs=None, fields=None, **scores)
     config.update_from_flattened_dict({"data.path": SECRET, **(fields or {})})
     epochs, saved = epochs or config.train.epochs, config_lib.to_dict(config)
     numbers = range(1, epochs + 1) if isinstance(epochs, int) else epochs
-    records.write_json(workdir / "config.json", saved)
+    workdir_lib.write_json(workdir / "config.json", saved)
     versions = {"jax": "0.12.0.1", "jaxlib": "0.12.0.1"}
     run = {"time": "2026", "commit": "0" * 12, "device": "AMD", "platform": "cpu", "python": "3.13.0", "weights": None}
     run |= {"command": SECRET, "data_name": "fer2013", "data_fingerprint": facts.FINGERPRINT, "packages": versions}
-    records.write_json(workdir / "run.json", run | {"weights": {"file": f"{SECRET}/w.h5", "name": "w"}})
+    workdir_lib.write_json(workdir / "run.json", run | {"weights": {"file": f"{SECRET}/w.h5", "name": "w"}})
     lines = [
         {"kind": "epoch", "step": 10 * epoch, "epoch": epoch, "seconds": 36.0}
         | {f"{split}_accuracy": epoch / 1000 for split in ("train", "validation")}
@@ -109,7 +110,7 @@ def test_an_ensembles_file_names_its_members_and_not_their_folders(modules, make
         write_scores(workdir, split, row_config=config)
         path = workdir / f"evaluation-{split}.json"
         members = [{"workdir": SECRET, "epoch": epoch, "weight": 0.5} for epoch in (3, 4)]
-        records.write_json(path, json.loads(path.read_text()) | {"members": members, "weights": "equal"})
+        workdir_lib.write_json(path, json.loads(path.read_text()) | {"members": members, "weights": "equal"})
     record = modules.jobs.collect("r3_two", 0, options)
     expected = modules.systems.members(modules.systems.ROWS["r3_two"])
     assert [(member["row"], member["seed"]) for member in record["members"]] == expected
@@ -134,10 +135,10 @@ def test_an_averages_file_names_its_members_and_not_their_folders(modules, tmp_p
     networks = ({"name": "layers", "layers": "flatten"},) * 3
     fields = {"model.members": (SECRET,), "model.member_models": networks}
     write_workdir(modules, "r3_ensemble_trained", folder, fields=fields)
-    run = records.read_json(folder / "run.json", what="run", mend="")
+    run = workdir_lib.read_json(folder / "run.json", what="run", mend="")
     facts = {"epoch": 7, "step": 70, "seed": 0, "commit": "0" * 12, "digest": "0" * 16}
     weights = {"members": [{"workdir": SECRET, **facts} for _ in members]}  # as fer_jax.members writes them
-    records.write_json(folder / "run.json", run | {"weights": weights})
+    workdir_lib.write_json(folder / "run.json", run | {"weights": weights})
     record = modules.jobs.collect("r3_ensemble_trained", 0, options)
     assert record["weights"] == {"members": [facts] * 3}
     assert not {"members", "member_models"} & record["config"]["model"].keys()
@@ -227,7 +228,7 @@ def test_a_file_of_no_row_is_refused(modules, make_record, tmp_path):
     for name in ("r9_model", "r1_model_2"):
         path = modules.runfiles.path_of(tmp_path / name, name, 0)
         path.parent.mkdir()
-        records.write_json(path, record | {"row": "r9_model" if name == "r9_model" else "r1_model_1"})
+        workdir_lib.write_json(path, record | {"row": "r9_model" if name == "r9_model" else "r1_model_1"})
         with pytest.raises(modules.run.InputError, match="rename the file"):
             modules.runfiles.read(path.parent)
 

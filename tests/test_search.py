@@ -11,7 +11,8 @@ import optuna
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import records, search, space, train
+from fer_jax import search, space, train
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 SPACE = ("width choice 4 8", "rate float 0.0 0.5", "optim.learning_rate log 1e-4 1e-2", "units int 8 24 8")
@@ -129,7 +130,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch)
     cut_off, resumed = search.search(config, tmp_path / "study", trials=1).trials
     assert (cut_off.state.name, resumed.state.name) == ("FAIL", "COMPLETE")
     assert cut_off.params == resumed.params
-    history = records.read_history(tmp_path / "study" / resumed.user_attrs["workdir"])
+    history = workdir_lib.read_history(tmp_path / "study" / resumed.user_attrs["workdir"])
     assert [scores["epoch"] for scores in history] == [1, 2]
 
 

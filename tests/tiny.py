@@ -5,8 +5,8 @@ import functools
 import flax.linen as nn
 
 from fer_jax import config as config_lib
-from fer_jax import keras_layers, models
-from fer_jax.models import backbone, layers
+from fer_jax import models
+from fer_jax.models import backbone, keras_layers, layers
 
 ORDER = ("stem_conv", "stem_bn", "top_conv", "top_bn")
 

@@ -16,7 +16,8 @@ import tempfile
 import numpy as np
 import pieces
 
-from fer_jax import checkpoint, command, records
+from fer_jax import checkpoint, command
+from fer_jax import workdir as workdir_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "reports" / "whole"  # where `experiments/reports/run.py --collect` looks
@@ -57,7 +58,7 @@ def collect(folder, runs, resume) -> list[str]:
         resume.mkdir(parents=True)
         if (found / "unfinished").exists():
             shutil.copytree(found / "unfinished", resume / "unfinished")
-        records.write_json(done, sorted({*before, *json.loads((found / "done.json").read_text())}))
+        workdir_lib.write_json(done, sorted({*before, *json.loads((found / "done.json").read_text())}))
     return names
 
 

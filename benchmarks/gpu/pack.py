@@ -9,7 +9,8 @@ import pathlib
 import subprocess
 import sys
 
-from fer_jax import command, records
+from fer_jax import command
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import mosaics, readings, sources
 from fer_jax.errors import InputError
 
@@ -63,9 +64,9 @@ def main():
     elif not faces.exists():
         raise InputError(f"{faces} is missing: give --data_path")
     fetch_wheels(options.out / "wheels")
-    (options.out / "commit").write_text(records.commit() + "\n")
+    (options.out / "commit").write_text(workdir_lib.commit() + "\n")
     mib = travelling_mib(options.out)
-    print(f"commit {records.commit()}; working tree and {options.out}: {mib:.1f} of {MOST_MIB} MiB")
+    print(f"commit {workdir_lib.commit()}; working tree and {options.out}: {mib:.1f} of {MOST_MIB} MiB")
     if mib > MOST_MIB:
         raise InputError(f"{mib:.1f} MiB are too much: empty {options.out / 'resume'}, and the unfinished run restarts")
 

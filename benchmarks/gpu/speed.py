@@ -17,8 +17,9 @@ import jax
 import rows as rows_lib
 import run as benchmark
 
-from fer_jax import command, datasets, records
+from fer_jax import command, datasets
 from fer_jax import config as config_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def measure(name: str, dtype: str, faces, options) -> dict:
         shares = {one: flops[kind] / second / (peak * 1e12) for one, second in seconds.items()} if peak else {}
         steps[kind] = {"flops": flops[kind], "seconds": seconds, "model_flops_utilization": shares}
     return {
-        **records.facts(),
+        **workdir_lib.facts(),
         "device_kind": device,
         "peak_tflops": peak,
         "row": name,
@@ -115,7 +116,7 @@ def main():
     config = config_lib.get_default()
     config.data.update({"path": options.data, "cache_dir": options.cache})
     faces = datasets.load(config.data).train
-    found = records.read_json(options.done, what="record", mend="remove it") if options.done.exists() else {}
+    found = workdir_lib.read_json(options.done, what="record", mend="remove it") if options.done.exists() else {}
     options.out.mkdir(parents=True, exist_ok=True)
     longest, failed = ROW_SECONDS, []
     for dtype in options.dtypes:
@@ -130,7 +131,7 @@ def main():
                 failed.append(key)
                 continue
             longest = max(longest, time.monotonic() - started)
-            records.write_json(options.out / "speed.json", found)
+            workdir_lib.write_json(options.out / "speed.json", found)
             (options.out / "speed.md").write_text(table(found))
     print(table(found) + (f"failed: {', '.join(failed)}" if failed else ""))
 

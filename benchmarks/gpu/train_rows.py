@@ -23,8 +23,9 @@ import numpy as np
 import pieces
 import systems
 
-from fer_jax import command, datasets, records, scoring, train, trained
+from fer_jax import command, datasets, inference, scoring, train
 from fer_jax import config as config_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -100,9 +101,9 @@ def run_one(name: str, seed: int, options, deadline: float) -> None:
 
 def keep_variables(folder) -> None:
     """Writes the best variables, in half precision where it holds them, and what was saved with them."""
-    model = trained.load(folder, "best")
+    model = inference.load(folder, "best")
     arrays = {name: halve(np.asarray(leaf)) for name, leaf in config_lib.flat(model.variables).items()}
-    records.write_json(folder / "best.json", model.meta)
+    workdir_lib.write_json(folder / "best.json", model.meta)
     unfinished = folder / "variables.unfinished"
     with unfinished.open("wb") as file:
         np.savez(file, **arrays)
@@ -133,7 +134,7 @@ def export(options, elsewhere: list, brought: list) -> list:
     finished = [path for path in found if (path / "variables.npz").exists()]
     new = [path for path in finished if label(path) not in brought]
     done = sorted({*elsewhere, *map(label, finished)})
-    records.write_json(options.work / "done.json", done)
+    workdir_lib.write_json(options.work / "done.json", done)
     small = [
         {f"runs/{label(path)}/{file.name}": file for file in sorted(path.iterdir()) if is_record(file)} for path in new
     ]
@@ -210,7 +211,7 @@ def train_rows(options, deadline: float) -> list[str]:
         jax.clear_caches()
         gc.collect()
     whole = export(options, elsewhere, brought)
-    records.write_json(marks, [*brought, *whole])
+    workdir_lib.write_json(marks, [*brought, *whole])
     return failed
 
 

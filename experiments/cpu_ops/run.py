@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import command, ops, phases, records, steps
+from fer_jax import command, ops, phases, steps
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
 
@@ -194,8 +195,8 @@ def main():
     path = HERE / "results.json"
     for part in parts:
         found = json.loads(path.read_text()) if path.exists() else {}
-        found[part] = {**records.facts(), "trials": TRIALS, **MEASURES[part]()}
-        records.write_json(path, found)
+        found[part] = {**workdir_lib.facts(), "trials": TRIALS, **MEASURES[part]()}
+        workdir_lib.write_json(path, found)
 
 
 if __name__ == "__main__":

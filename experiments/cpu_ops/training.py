@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, ops, phases, records, steps
+from fer_jax import datasets, ops, phases, steps
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -33,7 +34,7 @@ def train(options, seed, cpu_path):
     command += [f"--config.data.path={options.data_path}", f"--config.train.epochs={options.epochs}"]
     command += [f"--config.seed={seed}", "--config.data.feeder=resident"]
     subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {ops.SWITCH: cpu_path})
-    return workdir, [{name: epoch[name] for name in SCORES} for epoch in records.read_history(workdir)]
+    return workdir, [{name: epoch[name] for name in SCORES} for epoch in workdir_lib.read_history(workdir)]
 
 
 def gradient_differences(workdir):
@@ -84,7 +85,7 @@ def main():
         print(json.dumps({"seed": seed, "with": on[-1], "without": off[-1]}), flush=True)
     last = [[row[which][-1]["validation_accuracy"] for row in rows] for which in ("with", "without")]
     found = {
-        **records.facts(),
+        **workdir_lib.facts(),
         "epochs": options.epochs,
         "gradient_differences": gradient_differences(workdir),
         "runs": rows,
@@ -92,7 +93,7 @@ def main():
     }
     path = HERE / "training.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    records.write_json(path, {**kept, options.config: found})
+    workdir_lib.write_json(path, {**kept, options.config: found})
 
 
 if __name__ == "__main__":

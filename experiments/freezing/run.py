@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import params, phases, records, steps
+from fer_jax import params, phases, steps
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, SIZE_PX, TRIALS, STEPS = 32, 96, 5, 50
@@ -106,8 +107,8 @@ def main():
     held = {name: stay(fields) for name, fields in OPTIMIZERS.items()}
     print(held)
     setting = {"batch": BATCH, "size_px": SIZE_PX, "trials": TRIALS, "steps": STEPS, "head": HEAD, "seed": 0}
-    found = {**records.facts(), "setting": setting, "steps": rows, f"after {STEPS} steps": held}
-    records.write_json(HERE / "results.json", found)
+    found = {**workdir_lib.facts(), "setting": setting, "steps": rows, f"after {STEPS} steps": held}
+    workdir_lib.write_json(HERE / "results.json", found)
 
 
 if __name__ == "__main__":

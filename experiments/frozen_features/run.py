@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from fer_jax import records
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 HEAD = "--config.model.head=global_avg_pool, dense 128 relu, dropout 0.5"
@@ -43,7 +43,7 @@ def run(flags, workdir, options, cache):
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "fer_jax.main", *words], check=True)
     seconds = time.perf_counter() - started
-    history = records.read_history(workdir)
+    history = workdir_lib.read_history(workdir)
     run = json.loads((pathlib.Path(workdir) / "run.json").read_text())
     return {
         # The first epoch compiles.
@@ -70,7 +70,7 @@ def main():
         ratio = row["cached"]["images_per_second"] / row["plain"]["images_per_second"]
         rows.append({"system": name, "seed": 0, "images_per_second_ratio": ratio, **row})
         settings = {"train_faces": options.train_faces, "epochs": options.epochs}
-        records.write_json(HERE / "results.json", {"settings": settings, "rows": rows})
+        workdir_lib.write_json(HERE / "results.json", {"settings": settings, "rows": rows})
     for row in rows:
         print(row["system"], {path: row[path]["images_per_second"] for path in PATHS}, row["images_per_second_ratio"])
 

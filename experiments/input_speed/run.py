@@ -12,10 +12,10 @@ import time
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, records, steps
+from fer_jax import augment, datasets, feeders, steps
 from fer_jax import config as config_lib
-from fer_jax import input as input_lib
-from fer_jax.input import order
+from fer_jax import workdir as workdir_lib
+from fer_jax.feeders import sampler
 
 HERE = pathlib.Path(__file__).resolve().parent
 SECONDS, WARM_UP_BATCHES, TRIALS = 5.0, 20, 5
@@ -39,8 +39,8 @@ POLICIES = {
 
 def measure(faces, classes, policy, batch_size):
     """Returns images/s [TRIALS] of the tf.data pipeline with nothing behind it."""
-    plan = order.Order(faces.labels, classes=classes, batch_size=batch_size, key=jax.random.key(0))
-    feeder = input_lib.make(
+    plan = sampler.Order(faces.labels, classes=classes, batch_size=batch_size, key=jax.random.key(0))
+    feeder = feeders.make(
         "tfdata",
         faces=faces,
         order=plan,
@@ -74,12 +74,12 @@ def main():
         rows.append({"augmentation": name, "images_per_second": rates, "median": float(np.median(rates))})
         print(f"{name:<28}{np.median(rates):>10,.0f} images/s ({min(rates):,.0f} to {max(rates):,.0f})", flush=True)
     result = {
-        **records.facts(),
+        **workdir_lib.facts(),
         "load_average": os.getloadavg()[0],
         "batch_size": config.train.batch_size,
         "rows": rows,
     }
-    records.write_json(HERE / "results.json", result)
+    workdir_lib.write_json(HERE / "results.json", result)
     print(json.dumps({key: result[key] for key in ("commit", "device", "time")}), file=sys.stderr)
 
 

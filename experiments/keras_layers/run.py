@@ -1,9 +1,9 @@
-"""Writes fer_jax/keras_layers.json: python experiments/keras_layers/run.py (needs Keras, the extra `dev`)."""
+"""Writes fer_jax/models/keras_layers.json: python experiments/keras_layers/run.py (needs Keras, the extra `dev`)."""
 
 import json
 import pathlib
 
-TARGET = pathlib.Path(__file__).resolve().parents[2] / "fer_jax" / "keras_layers.json"
+TARGET = pathlib.Path(__file__).resolve().parents[2] / "fer_jax" / "models" / "keras_layers.json"
 # our name of a network -> Keras's
 MODELS = {
     "vgg16": "VGG16",

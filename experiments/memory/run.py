@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import command, memory, ops, phases, records, steps
+from fer_jax import command, ops, phases, steps
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
+from fer_jax.runtime import remat
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -68,13 +70,13 @@ def measure(network: str, choice: str) -> dict:
     step = steps.make_train_step(
         phase.model, phase.tx, classes=CLASSES, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
     )
-    compiled = ops.jit(step, donate_argnums=0, options=memory.compiler_options(choice)).lower(state, batch).compile()
-    before, seconds = memory.peak_mib(), []
+    compiled = ops.jit(step, donate_argnums=0, options=remat.compiler_options(choice)).lower(state, batch).compile()
+    before, seconds = remat.peak_mib(), []
     for _ in range(TRIALS + 1):
         started = time.perf_counter()
         state, sums = jax.block_until_ready(compiled(state, batch))
         seconds.append(time.perf_counter() - started)
-    after = memory.peak_mib()
+    after = remat.peak_mib()
     return {
         "temporaries_MiB": compiled.memory_analysis().temp_size_in_bytes / MIB,
         "peak_growth_MiB": None if after is None else after - before,
@@ -115,7 +117,7 @@ def main():
             )
             rows.setdefault(network, {})[choice] = json.loads(ran.stdout.splitlines()[-1])
             print(network, choice, rows[network][choice], flush=True)
-    records.write_json(options.out / "results.json", {**records.facts(), "trials": TRIALS, "rows": rows})
+    workdir_lib.write_json(options.out / "results.json", {**workdir_lib.facts(), "trials": TRIALS, "rows": rows})
     (options.out / "table.md").write_text(table(rows))
     print(table(rows))
 

@@ -14,8 +14,9 @@ import sys
 
 import numpy as np
 
-from fer_jax import command, records, scoring, train
+from fer_jax import command, scoring, train
 from fer_jax import config as config_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.models import preprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -46,7 +47,7 @@ def run(pixels, scaling, options) -> dict:
     config, workdir = get_config(options, scaling), pathlib.Path(options.runs) / scaling
     train.train(config, workdir)
     scores = scoring.evaluate(workdir, split="validation")
-    history, confusion = records.read_history(workdir), np.array(scores["confusion"])
+    history, confusion = workdir_lib.read_history(workdir), np.array(scores["confusion"])
     shares = confusion.sum(axis=0) / confusion.sum()
     kept = ("accuracy", "macro_f1", "accuracy_interval_95", "n", "epoch", "seed", "device", "commit", "time")
     return {
@@ -89,7 +90,7 @@ def main():
     rows = []
     for pixels, scaling in RANGES.items():
         rows.append(run(pixels, scaling, options))
-        records.write_json(HERE / "results.json", {"rows": rows})
+        workdir_lib.write_json(HERE / "results.json", {"rows": rows})
         (HERE / "table.md").write_text(table(rows))
     print(table(rows))
 

@@ -11,7 +11,8 @@ import pathlib
 
 import numpy as np
 
-from fer_jax import command, records, scoring
+from fer_jax import command, scoring
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -37,7 +38,7 @@ def main():
     options = parser.parse_args()
     path = scoring.target(options.workdir, options.split)
     remedy = "run fer_jax.evaluate on this workdir and split"
-    scores = records.read_json(f"{path}.json", what="evaluation", mend=remedy)
+    scores = workdir_lib.read_json(f"{path}.json", what="evaluation", mend=remedy)
     if not pathlib.Path(f"{path}.npz").exists():
         raise InputError(f"{path}.npz: no predictions here; {remedy}")
     with np.load(f"{path}.npz") as found:
@@ -55,9 +56,9 @@ def main():
         "interval_95": np.quantile(drawn, [0.025, 0.975]).tolist(),
         **{name: scores[name] for name in ("split", "n", "seed", "device", "data_fingerprint")},
         "model": scores["config"]["model"]["name"],
-        **records.facts(),
+        **workdir_lib.facts(),
     }
-    records.write_json(HERE / "few_faces.json", record)
+    workdir_lib.write_json(HERE / "few_faces.json", record)
     low, high = record["interval_95"]
     print(f"{record['faces']} faces: {record['mean']:.4f}, 95% of draws between {low:.4f} and {high:.4f}")
 

@@ -14,7 +14,8 @@ import running
 import systems
 
 from fer_jax import config as config_lib
-from fer_jax import records, space
+from fer_jax import space
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 SEEDS_AGAIN = 2  # of a search's first and best trial
@@ -179,7 +180,9 @@ def _collect_search(name, seed, options):
     found = json.loads((folder / "search.json").read_text())
     finished = [trial for trial in found["trials"] if trial["state"] in ("complete", "pruned")]
     seconds = [
-        epoch["seconds"] for path in {t["workdir"] for t in finished} for epoch in records.read_history(folder / path)
+        epoch["seconds"]
+        for path in {t["workdir"] for t in finished}
+        for epoch in workdir_lib.read_history(folder / path)
     ]
     start, again = _first(found), {}
     for which in ("start", "best"):

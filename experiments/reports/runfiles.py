@@ -15,7 +15,8 @@ import numpy as np
 import systems
 
 from fer_jax import config as config_lib
-from fer_jax import patience, records
+from fer_jax import patience
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
@@ -59,7 +60,7 @@ def collect(name: str, seed: int, workdir, **extra) -> dict:
     run = (
         json.loads((workdir / "run.json").read_text()) if (workdir / "run.json").exists() else first | {"weights": None}
     )
-    history = records.read_history(workdir)
+    history = workdir_lib.read_history(workdir)
     config = extra.pop("config", first["config"])
     record = {
         "row": name,
@@ -92,7 +93,7 @@ def write(folder, record: dict) -> pathlib.Path:
     """Writes a record and returns its path."""
     path = path_of(folder, record["row"], record["seed"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    records.write_json(path, record)
+    workdir_lib.write_json(path, record)
     return path
 
 
@@ -104,7 +105,7 @@ def read(folder=FOLDER) -> dict:
     """
     found = {name: [] for name in systems.ROWS}
     for path in sorted(pathlib.Path(folder).glob("*.json")):
-        record = records.read_json(path, what="record of a run", mend="restore it from the repository or remove it")
+        record = workdir_lib.read_json(path, what="record of a run", mend="restore it from the repository or remove it")
         if record["row"] not in found or path.name != path_of(folder, record["row"], record["seed"]).name:
             raise InputError(f"{path}: there is no row '{record['row']}' of this name; rename the file with its row")
         found[record["row"]].append(record)
@@ -235,7 +236,9 @@ def _read_scores(workdir, split, *, scored):
     path = workdir / f"evaluation-{split}.json"
     if not path.exists() and split == "test" and not scored:
         return None
-    return records.read_json(path, what="evaluation", mend="only runs that have ended and were scored are collected")
+    return workdir_lib.read_json(
+        path, what="evaluation", mend="only runs that have ended and were scored are collected"
+    )
 
 
 def _keep(scores, workdir, split):

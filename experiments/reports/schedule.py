@@ -7,7 +7,7 @@ import runfiles
 import running
 import systems
 
-from fer_jax import records
+from fer_jax import workdir as workdir_lib
 from fer_jax.pretrained import fetch
 
 HOUR = 3600
@@ -74,7 +74,7 @@ def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float |
     another seed has ended, else `systems.EPOCH_SECONDS` estimates them. Early stopping may need less.
     """
     row = systems.ROWS[name]
-    history = records.read_history(running.workdir(name, seed, options)) if options else []
+    history = workdir_lib.read_history(running.workdir(name, seed, options)) if options else []
     ended = [run for run in found.get(name, []) if run["seconds"] and run["epochs"]]
     if row.kind == "mlp" and ended:
         return ended[0]["seconds"] / HOUR, f"measured, seed {ended[0]['seed']}"

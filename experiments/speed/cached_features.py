@@ -17,8 +17,9 @@ import rows as rows_lib
 import run
 import summary
 
-from fer_jax import command, datasets, records
+from fer_jax import command, datasets
 from fer_jax import config as config_lib
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROW = "vgg16_frozen_96"
@@ -59,7 +60,7 @@ def main():
     computed = run.DATA_BATCHES * spec["batch"]
     seconds = summary.trainer(workers["fer_jax"])["features_seconds"]
     found = {
-        **records.facts(),
+        **workdir_lib.facts(),
         "setting": {"row": ROW, "rounds": options.rounds, "seconds": options.seconds, "seed": 0},
         "data_fingerprint": data.fingerprint,
         "images_per_second": summary.rates(rounds),
@@ -74,7 +75,7 @@ def main():
         "workers": workers,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    records.write_json(options.out, found)
+    workdir_lib.write_json(options.out, found)
     print({name: found[name] for name in ("images_per_second", "features")}, f"{found['ratio']['median']:,.1f} times")
 
 

@@ -12,12 +12,12 @@ from unittest import mock
 import jax
 import numpy as np
 
-from fer_jax import augment, features, memory, metrics, ops, phases, steps
+from fer_jax import augment, feature_cache, feeders, metrics, ops, phases, steps
 from fer_jax import config as config_lib
-from fer_jax import input as input_lib
 from fer_jax import params as params_lib
 from fer_jax.datasets import faces, facts
-from fer_jax.input import order as order_lib
+from fer_jax.feeders import sampler
+from fer_jax.runtime import remat
 
 
 def versions() -> dict:
@@ -34,8 +34,8 @@ class System:
     def __init__(self, spec, images, labels, *, feeder="resident", cache_dir=""):
         config = config_lib.from_dict(spec["config"])
         self._every = config.log.every_steps
-        self._rematerialize = memory.settle(config.train.rematerialize, config.model.name)
-        self._jit = functools.partial(ops.jit, options=memory.compiler_options(self._rematerialize))
+        self._rematerialize = remat.settle(config.train.rematerialize, config.model.name)
+        self._jit = functools.partial(ops.jit, options=remat.compiler_options(self._rematerialize))
         self._shardings = steps.make_shardings()
         self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
         self._classes, self._batch = spec["classes"], spec["batch"]
@@ -53,7 +53,7 @@ class System:
 
     def _cache_features(self, cache_dir):
         started = time.perf_counter()
-        self._faces = features.cached(
+        self._faces = feature_cache.cached(
             self.phase.model,
             self.state.variables,
             self._faces,
@@ -61,14 +61,14 @@ class System:
             shardings=self._shardings,
             cache_dir=cache_dir,
         )
-        self._forward, self._features_seconds = features.FORWARD, time.perf_counter() - started
+        self._forward, self._features_seconds = feature_cache.FORWARD, time.perf_counter() - started
 
     def _connect(self, feeder):
-        order = order_lib.Order(
+        order = sampler.Order(
             self._faces.labels, classes=self._classes, batch_size=self._batch, key=self._keys["order"]
         )
         _ = order.faces(0, self._every)[0]  # compiled before anything is timed
-        feeder = input_lib.make(
+        feeder = feeders.make(
             feeder,
             faces=self._faces,
             order=order,
@@ -80,7 +80,7 @@ class System:
         )
         self._advance = feeder.connect(self._train_step())
         self._eval_step = ops.jit(steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward))
-        self._resident = list(input_lib.padded_batches(self._faces, self._batch, self._shardings[0]))
+        self._resident = list(feeders.padded_batches(self._faces, self._batch, self._shardings[0]))
 
     def _train_step(self):
         phase = self.phase

@@ -21,8 +21,9 @@ import processes
 import rows as rows_lib
 import summary
 
-from fer_jax import command, datasets, records
+from fer_jax import command, datasets
 from fer_jax import config as config_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -103,7 +104,7 @@ def measure_row(name, dtype, faces, options, platform):
     spec = rows_lib.describe(rows_lib.get_config(row, dtype))
     workers, rounds = measure(name, spec, faces, options, platform)
     found = {
-        **records.facts(),
+        **workdir_lib.facts(),
         "row": name,
         "config": row.config,
         **{key: spec[key] for key in ("batch", "size_px", "dtype")},
@@ -157,10 +158,10 @@ def record(out: pathlib.Path, key: str, row: dict) -> dict:
     """Puts a row into the record and its table, beside those that are there; returns all rows."""
     recorded = {"rows": {}}
     if out.exists():
-        recorded = records.read_json(out, what="record", mend="give another --out")
+        recorded = workdir_lib.read_json(out, what="record", mend="give another --out")
     recorded["rows"][key] = row
     out.parent.mkdir(parents=True, exist_ok=True)
-    records.write_json(out, recorded)
+    workdir_lib.write_json(out, recorded)
     out.with_name("table.md").write_text(summary.table(recorded["rows"]))
     return recorded["rows"]
 

@@ -17,7 +17,8 @@ import rows as rows_lib
 import summary
 import worker
 
-from fer_jax import command, records
+from fer_jax import command
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 BASE = {"batch": 128, "size_px": 48, "width": 1.0}
@@ -98,7 +99,7 @@ def main():
             shown = f"{point['images_per_second']:,.1f} images/s, {point['GF_per_second']:,.1f} GF/s"
             print(f"{name} {value}: {shown}", file=sys.stderr, flush=True)
     setting = {"base": BASE, "seconds": options.seconds, "trials": options.trials, "layers": "configs/cnn.py:model_2"}
-    records.write_json(options.out, {**records.facts(), "setting": setting, "sweeps": sweeps})
+    workdir_lib.write_json(options.out, {**workdir_lib.facts(), "setting": setting, "sweeps": sweeps})
     figure(sweeps, options.out.with_suffix(".png"))
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import processes
 import summary
 
-from fer_jax import command, records
+from fer_jax import command
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = ("r1_model_2", "r5_cnn", "lean", "resnet50_165_frozen", "efficientnetb0_96")
@@ -91,8 +92,8 @@ def main():
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
     for row in options.rows:
         found = pair(row, sides, rounds=options.rounds, seconds=options.seconds)
-        kept[row] = {**records.facts(), "seed": 0, "seconds": options.seconds, **found}
-        records.write_json(options.out, kept)
+        kept[row] = {**workdir_lib.facts(), "seed": 0, "seconds": options.seconds, **found}
+        workdir_lib.write_json(options.out, kept)
         print(f"{row}: {found['ratio']['median']:.3f} {found['ratio']['interval_95']}", flush=True)
 
 

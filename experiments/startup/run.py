@@ -18,7 +18,8 @@ import time
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, records
+from fer_jax import datasets
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -124,7 +125,7 @@ def main():
         for _ in range(options.rounds):
             rounds.append(measure(ours, folder / "faces.npz"))
             rows = summarize(rounds)
-            records.write_json(options.out, {**records.facts(), "summary": rows, "rounds": rounds})
+            workdir_lib.write_json(options.out, {**workdir_lib.facts(), "summary": rows, "rounds": rounds})
     print(table(rows))
 
 

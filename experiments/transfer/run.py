@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from fer_jax import records
+from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 LITE = ("--config", "configs/transfer.py:scratch", "--config.optim.fine_tune.after_epochs=0")
@@ -59,7 +59,7 @@ def run(name, flags, options):
     if not score.exists():
         evaluate = ["-m", "fer_jax.evaluate", "--workdir", str(workdir), "--split", "validation"]
         subprocess.run([sys.executable, *evaluate], check=True)
-    scores, history = json.loads(score.read_text()), records.read_history(workdir)
+    scores, history = json.loads(score.read_text()), workdir_lib.read_history(workdir)
     confusion = np.array(scores["confusion"])
     return {
         "system": name,
@@ -107,7 +107,7 @@ def main():
     rows = []
     for name, flags in SYSTEMS.items():
         rows.append(run(name, flags, options))
-        records.write_json(HERE / "results.json", {"options": vars(options) | {"data_path": ""}, "rows": rows})
+        workdir_lib.write_json(HERE / "results.json", {"options": vars(options) | {"data_path": ""}, "rows": rows})
         (HERE / "table.md").write_text(table(rows))
     print(table(rows))
 

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from fer_jax import memory, ops
+from fer_jax import ops
 from fer_jax.errors import InputError
+from fer_jax.runtime import remat
 
 GLOROT = nn.initializers.glorot_uniform()  # Keras's default
 
@@ -61,7 +62,7 @@ class Layers(nn.Module):
             name=name,
             **options,
         )(x)
-        return memory.layer_output(x)
+        return remat.layer_output(x)
 
     def depthwise(self, x, name, kernel, *, strides=1, padding="SAME", use_bias=False, init=GLOROT):
         """A convolution of each channel by itself; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
@@ -79,7 +80,7 @@ class Layers(nn.Module):
     def dense(self, x, name, units, *, init=GLOROT, dtype=None):
         """A fully connected layer, computed in `dtype` (None: that of the network)."""
         x = nn.Dense(units, dtype=dtype or self.dtype, kernel_init=self.kernel_init or init, name=name)(x)
-        return memory.layer_output(x)
+        return remat.layer_output(x)
 
     def dropout(self, x, rate, *, train):
         """Sets a share of the values to 0 in training, and scales the others so that the mean stays."""

@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-from fer_jax import keras_layers
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 from fer_jax.pretrained import keras_h5, registry
 
 AUTOMATIC = re.compile(r"(conv(?:olution)?2d|batch_?normalization|dense)(?:_(\d+))?")

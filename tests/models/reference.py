@@ -9,7 +9,8 @@ import numpy as np
 
 from experiments.keras_layers.run import MODELS as KERAS
 from fer_jax import config as config_lib
-from fer_jax import keras_layers, models, pretrained
+from fer_jax import models, pretrained
+from fer_jax.models import keras_layers
 
 # Keras's EfficientNets hold their scaling as a layer whose values a file replaces: those of ImageNet.
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

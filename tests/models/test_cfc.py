@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import memory, models
+from fer_jax import models
 from fer_jax.errors import InputError
 from fer_jax.models import stack
+from fer_jax.runtime import remat
 
 UNITS, CHANNELS = 6, 5
 
@@ -91,7 +92,7 @@ def test_every_weight_and_every_cell_gets_the_gradient_of_finite_differences(cho
         return jnp.sum(model.apply(variables, maps, train=False) * weights)
 
     inputs = (variables, jnp.asarray(maps))
-    gradient = jax.jit(jax.grad(memory.rematerialize(value, choice)))(inputs)
+    gradient = jax.jit(jax.grad(remat.rematerialize(value, choice)))(inputs)
     for leaf in jax.tree.leaves(gradient):
         assert np.abs(leaf).max() > 1e-3
     assert np.abs(gradient[1]).max(axis=-1).min() > 1e-5  # the first cell counts as well

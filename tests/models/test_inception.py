@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import reference
 
-from fer_jax import keras_layers
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 
 # name -> channels of its maps, and its parameters without the classifier (Keras's documentation)
 FACTS = {"inception_v3": (2048, 21_802_784), "inception_resnet_v2": (1536, 54_336_736)}

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import reference
 
-from fer_jax import keras_layers, params, pretrained
+from fer_jax import params, pretrained
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 from fer_jax.pretrained import registry
 
 # Of Keras on TensorFlow with this numpy.

@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from fer_jax import keras_layers, pretrained
+from fer_jax import pretrained
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 
 # Of Keras on TensorFlow with this numpy.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

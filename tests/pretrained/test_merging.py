@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import keras_layers, models, pretrained
+from fer_jax import models, pretrained
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 from fer_jax.pretrained import fetch, registry
 
 CONV = {"kernel": (3, 3, 1, 4), "bias": (4,)}

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from fer_jax import keras_layers
 from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
 from fer_jax.pretrained import registry
 
 KERAS_ROWS = [row for row in registry.ROWS if row.source == registry.KERAS]

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fer_jax import programs, steps
+from fer_jax import steps
+from fer_jax.runtime import compile_cache
 
 SHARDING = steps.make_shardings()[1]  # over all devices, as all programs of steps
 ARGS = (jax.ShapeDtypeStruct((3,), jnp.float32, sharding=SHARDING),) * 2
@@ -15,7 +16,7 @@ def folder(tmp_path, monkeypatch):
     """The folder that `keep_compiled` gives, and JAX's settings as they were after the test."""
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     before = {name: value for name, value in jax.config.values.items() if "cache" in name}
-    folder = programs.keep_compiled(tmp_path)
+    folder = compile_cache.keep_compiled(tmp_path)
     for name, value in before.items():
         jax.config.update(name, value)
     if folder is None:
@@ -46,7 +47,7 @@ def make(folder, facts, factor=2.0):
         return x * factor + y, y
 
     jitted = jax.jit(step, donate_argnums=0)
-    program = programs.Kept(folder, facts).compile_beside(jitted, ARGS, ARGS).result()
+    program = compile_cache.Kept(folder, facts).compile_beside(jitted, ARGS, ARGS).result()
     return program, len(traced)
 
 
@@ -73,9 +74,9 @@ def test_a_second_start_neither_traces_nor_compiles(folder, compiled):
 def test_what_is_made_from_something_else_is_traced_anew(folder, monkeypatch, changed):
     make(folder, {"seed": 0})
     if changed == "source":
-        monkeypatch.setattr(programs, "source_digest", lambda: "another")
+        monkeypatch.setattr(compile_cache, "source_digest", lambda: "another")
     if changed == "library":
-        monkeypatch.setattr(programs.importlib.metadata, "version", lambda name: f"{name} 99")
+        monkeypatch.setattr(compile_cache.importlib.metadata, "version", lambda name: f"{name} 99")
     if changed == "settings":
         monkeypatch.setenv("XLA_FLAGS", "--xla_another")
     program, traced = make(folder, {"seed": 1 if changed == "facts" else 0}, factor=3.0)
@@ -115,7 +116,7 @@ def test_a_folder_that_cannot_be_written_stops_nothing(folder):
 
 
 def test_no_more_than_so_many_files_are_kept(folder, monkeypatch):
-    monkeypatch.setattr(programs, "KEPT_FILES", 4)
+    monkeypatch.setattr(compile_cache, "KEPT_FILES", 4)
     for seed in range(4):
         make(folder, {"seed": seed}, factor=float(seed + 2))
     assert len(files(folder)) <= 5
@@ -126,7 +127,7 @@ def test_no_more_than_so_many_files_are_kept(folder, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_said_once_and_does_not_stop(tmp_path, caplog):
     (tmp_path / "compiled").write_text("a file in the folder's place")
     before = jax.config.jax_compilation_cache_dir
-    programs.keep_compiled(tmp_path)
+    compile_cache.keep_compiled(tmp_path)
     assert jax.config.jax_compilation_cache_dir == before
     (record,) = caplog.records
     assert str(tmp_path) in record.message
@@ -135,5 +136,5 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_does_not_stop(tmp_path
 
 def test_what_the_user_set_stands(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-    programs.keep_compiled(tmp_path)
+    compile_cache.keep_compiled(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -43,7 +43,7 @@ def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch:
     """
     if name not in FEEDERS:
         raise InputError(f"data.feeder is '{name}'; known are {', '.join(FEEDERS)}")
-    module = importlib.import_module(f"fer_jax.input.{name}")
+    module = importlib.import_module(f"fer_jax.feeders.{name}")
     return module.Feeder(
         faces=faces,
         order=order,

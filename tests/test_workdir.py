@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fer_jax import records
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 
@@ -14,7 +14,7 @@ def epoch(number):
 
 
 def open_metrics(folder, resume_step=0):
-    return records.Metrics(folder, resume_step=resume_step, tensorboard=False)
+    return workdir_lib.Metrics(folder, resume_step=resume_step, tensorboard=False)
 
 
 def test_history_and_csv_hold_the_epochs(tmp_path):
@@ -23,7 +23,7 @@ def test_history_and_csv_hold_the_epochs(tmp_path):
         metrics.write("step", 10 * number - 5, {"loss": 2.0})
         metrics.write("epoch", 10 * number, epoch(number))
     metrics.close()
-    assert [row["epoch"] for row in records.read_history(tmp_path)] == [1, 2]
+    assert [row["epoch"] for row in workdir_lib.read_history(tmp_path)] == [1, 2]
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = [(row["step"], row["epoch"], float(row["train_loss"])) for row in rows]
@@ -45,11 +45,11 @@ def test_resuming_drops_what_came_after_the_checkpoint_and_a_broken_last_line(tm
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [10]
     resumed.write("epoch", 20, epoch(2))
-    assert [row["epoch"] for row in records.read_history(tmp_path)] == [1, 2]
+    assert [row["epoch"] for row in workdir_lib.read_history(tmp_path)] == [1, 2]
 
 
 def test_a_process_that_does_not_write_touches_nothing(tmp_path):
-    metrics = records.Metrics(tmp_path, resume_step=0, tensorboard=False, writes=False)
+    metrics = workdir_lib.Metrics(tmp_path, resume_step=0, tensorboard=False, writes=False)
     metrics.write("epoch", 10, epoch(1))
     assert [row["epoch"] for row in metrics.history] == [1]
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +57,7 @@ def test_a_process_that_does_not_write_touches_nothing(tmp_path):
 
 def test_tensorboard_gets_the_scalars(tmp_path):
     event_file_loader = pytest.importorskip("tensorboardX").proto.event_pb2
-    metrics = records.Metrics(tmp_path, resume_step=0, tensorboard=True)
+    metrics = workdir_lib.Metrics(tmp_path, resume_step=0, tensorboard=True)
     metrics.write("epoch", 10, epoch(1))
     metrics.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -72,14 +72,14 @@ def test_tensorboard_gets_the_scalars(tmp_path):
 
 def test_read_json_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="no config here; train first"):
-        records.read_json(tmp_path / "config.json", what="config", mend="train first")
+        workdir_lib.read_json(tmp_path / "config.json", what="config", mend="train first")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        records.read_json(tmp_path / "config.json", what="config", mend="train first")
+        workdir_lib.read_json(tmp_path / "config.json", what="config", mend="train first")
 
 
 def test_facts_name_the_machine_and_the_code():
-    facts = records.facts()
+    facts = workdir_lib.facts()
     assert facts["platform"] == "cpu"
     assert facts["device"]
     assert facts["packages"]["jax"]
@@ -90,8 +90,8 @@ def test_a_copy_without_history_takes_its_commit_from_the_environment(monkeypatc
     def no_git(*args, **kwargs):
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(records.subprocess, "run", no_git)
+    monkeypatch.setattr(workdir_lib.subprocess, "run", no_git)
     monkeypatch.delenv("FER_JAX_COMMIT", raising=False)
-    assert records.commit() == "unknown"
+    assert workdir_lib.commit() == "unknown"
     monkeypatch.setenv("FER_JAX_COMMIT", "0123456789ab-modified")
-    assert records.commit() == "0123456789ab-modified"
+    assert workdir_lib.commit() == "0123456789ab-modified"

@@ -4,7 +4,7 @@ import pytest
 
 from configs import resnet50
 from fer_jax.errors import InputError
-from fer_jax.input import order as order_lib
+from fer_jax.feeders import sampler
 
 LABELS = np.repeat(range(4), (20, 5, 3, 12))  # 40 faces
 START = np.array([0, 20, 25, 28])
@@ -12,7 +12,7 @@ FER2013_TRAINING = (3995, 436, 4097, 7215, 4830, 3171, 4965)  # faces of each cl
 
 
 def make(seed=0, batch_size=7, labels=LABELS, **shares):
-    return order_lib.Order(labels, classes=4, batch_size=batch_size, key=jax.random.key(seed), **shares)
+    return sampler.Order(labels, classes=4, batch_size=batch_size, key=jax.random.key(seed), **shares)
 
 
 def epochs(order, count):
@@ -97,7 +97,7 @@ def test_undersampling_shows_no_face_twice_and_others_in_the_next_epoch():
     ],
 )
 def test_rebalanced_counts_by_hand(counts, min_share, max_share, expected):
-    found = order_lib.rebalanced_counts(counts, min_class_share=min_share, max_class_share=max_share)
+    found = sampler.rebalanced_counts(counts, min_class_share=min_share, max_class_share=max_share)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -107,9 +107,9 @@ def test_rebalanced_counts_reach_the_shares_and_touch_no_other_class():
         classes = int(rng.integers(2, 8))
         counts = rng.integers(50, 5000, classes)
         min_share, max_share = rng.uniform(0, 1 / classes), rng.uniform(1 / classes, 1)
-        raised = order_lib.rebalanced_counts(counts, min_class_share=min_share, max_class_share=1.0)
-        cut = order_lib.rebalanced_counts(counts, min_class_share=0.0, max_class_share=max_share)
-        both = order_lib.rebalanced_counts(counts, min_class_share=min_share, max_class_share=max_share)
+        raised = sampler.rebalanced_counts(counts, min_class_share=min_share, max_class_share=1.0)
+        cut = sampler.rebalanced_counts(counts, min_class_share=0.0, max_class_share=max_share)
+        both = sampler.rebalanced_counts(counts, min_class_share=min_share, max_class_share=max_share)
         slack = 1 + classes / 2  # of rounding to whole faces
         for result in (raised, both):
             assert (result >= min_share * result.sum() - slack).all()
@@ -124,7 +124,7 @@ def test_rebalanced_counts_reach_the_shares_and_touch_no_other_class():
 def test_r2s_epoch_has_fewer_happy_and_more_disgusted_faces_and_every_other_one_once():
     shares = {name: resnet50.get_config("r2_balanced").data[name] for name in ("min_class_share", "max_class_share")}
     labels = np.repeat(range(7), FER2013_TRAINING)
-    order = order_lib.Order(labels, classes=7, batch_size=32, key=jax.random.key(0), **shares)
+    order = sampler.Order(labels, classes=7, batch_size=32, key=jax.random.key(0), **shares)
     shown = epochs(order, 1)[0]
     np.testing.assert_array_equal(np.bincount(labels[shown]), [3995, 3171, 4097, 4967, 4830, 3171, 4965])
     seen = np.bincount(shown, minlength=len(labels))

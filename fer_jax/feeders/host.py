@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import augment, programs
-from fer_jax import input as input_lib
+from fer_jax import augment, feeders
+from fer_jax.runtime import compile_cache
 
 PLANNED_STEPS = 32  # steps whose faces and draws are planned in one call
 AHEAD = 2  # batches that are on their way to the devices while a step runs
 
 
 class Feeder:
-    """See `fer_jax.input.make`."""
+    """See `fer_jax.feeders.make`."""
 
     def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, jit):
         del steps_per_dispatch  # a step of this feeder is a dispatch: its batch comes from the host
@@ -104,9 +104,9 @@ class Feeder:
             self._stream = None
 
     def connect(
-        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=programs.compile_beside
+        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=compile_cache.compile_beside
     ):
-        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
+        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.feeders.make`."""
         del steps  # each is a dispatch
 
         @self._jit
@@ -115,7 +115,7 @@ class Feeder:
             return state, jax.tree.map(jnp.add, total, sums)
 
         if state is not None:
-            total = programs.shapes(input_lib.zero_sums(self._replicated), self._replicated)
+            total = compile_cache.shapes(feeders.zero_sums(self._replicated), self._replicated)
             self._program = prepare(single, (state, total, self._shapes()), (state, total))
 
         @watch
@@ -129,7 +129,7 @@ class Feeder:
             if position != step:
                 self.close()
                 self._stream = self.stream(step)
-            total = input_lib.zero_sums(self._replicated)
+            total = feeders.zero_sums(self._replicated)
             for _ in range(steps):
                 batch, previous = next(self._stream), total
                 state, total = dispatch(state, total, batch)
@@ -151,7 +151,7 @@ class Feeder:
             "label": jax.ShapeDtypeStruct(rows, self._faces.labels.dtype),
             "mask": jax.ShapeDtypeStruct(rows, np.float32),
         }
-        return programs.shapes(batch, self._sharding)
+        return compile_cache.shapes(batch, self._sharding)
 
 
 @functools.cache

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax import augment, programs
-from fer_jax import input as input_lib
+from fer_jax import augment, feeders
 from fer_jax.errors import InputError
-from fer_jax.input import order as order_lib
+from fer_jax.feeders import sampler
+from fer_jax.runtime import compile_cache
 
 SIZE, BATCH = 12, 8
 POLICY = augment.Policy(
@@ -39,7 +39,7 @@ def make_faces(n=30):
 
 FACES = make_faces()
 # one for all, so that its programs are compiled once
-ORDER = order_lib.Order(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
+ORDER = sampler.Order(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def make(make_shardings):
 
     @functools.cache
     def make(name, policy=POLICY, *, devices=2, seed=4, steps_per_dispatch=0):
-        return input_lib.make(
+        return feeders.make(
             name,
             faces=FACES,
             order=ORDER,
@@ -96,7 +96,7 @@ def test_both_feeders_deliver_the_same_augmented_batches(make, fill):
         assert all((batch["image"] != some).mean() > 0.5 for batch, some in zip(ours, plain, strict=True))
 
 
-@pytest.mark.parametrize("name", input_lib.FEEDERS)
+@pytest.mark.parametrize("name", feeders.FEEDERS)
 def test_without_augmentation_the_faces_come_as_they_are(make, name):
     feeder = make(name, augment.Policy())
     for step in (0, 5):
@@ -107,7 +107,7 @@ def test_without_augmentation_the_faces_come_as_they_are(make, name):
         assert_same(first(feeder, step), expected, greys=0)
 
 
-@pytest.mark.parametrize("name", input_lib.FEEDERS)
+@pytest.mark.parametrize("name", feeders.FEEDERS)
 def test_batches_follow_from_step_and_key_alone(make, name):
     batches = first(make(name), 2, 4)
     assert_same(batches, first(make(name), 2, 4), greys=0)
@@ -124,7 +124,7 @@ def test_a_face_is_changed_anew_in_each_step(make):
     assert (uniform[0][0] != uniform[0][1]).all()
 
 
-@pytest.mark.parametrize("name", input_lib.FEEDERS)
+@pytest.mark.parametrize("name", feeders.FEEDERS)
 def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
     assert jax.device_count() == 2
     feeder = make(name)
@@ -166,12 +166,14 @@ def test_a_connected_feeder_steps_through_the_plan(make, name, steps_per_dispatc
 @pytest.mark.parametrize("ahead", [False, True])
 def test_one_program_serves_all_steps(make, make_shardings, name, steps_per_dispatch, ahead):
     feeder = make(name, augment.Policy(flip_horizontal=0.5), steps_per_dispatch=steps_per_dispatch)
-    state = input_lib.put(np.zeros([], np.int32), make_shardings(2)[1])
+    state = feeders.put(np.zeros([], np.int32), make_shardings(2)[1])
     compiled = []
     listener = lambda event, _, fun_name="", **__: "backend_compile" in event and compiled.append(fun_name)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listener)
     try:
-        advance = feeder.connect(count_step, state=programs.shapes(state, state.sharding) if ahead else None, steps=4)
+        advance = feeder.connect(
+            count_step, state=compile_cache.shapes(state, state.sharding) if ahead else None, steps=4
+        )
         for step in (0, 4, 8):
             state, _ = advance(state, step, 4)
     finally:
@@ -202,7 +204,7 @@ def test_each_process_plans_its_own_rows(make, monkeypatch):
 @pytest.mark.parametrize("count", [30, 32, 5])
 def test_padded_batches_hold_every_face_once(make_shardings, count):
     faces = types.SimpleNamespace(images=make_faces(32).images[:count], labels=make_faces(32).labels[:count])
-    batches = list(input_lib.padded_batches(faces, BATCH, make_shardings(2)[0]))
+    batches = list(feeders.padded_batches(faces, BATCH, make_shardings(2)[0]))
     assert len(batches) == -(-count // BATCH)
     assert all(value.shape[0] == BATCH for batch in batches for value in batch.values())
     whole = {name: np.concatenate([batch[name] for batch in batches]) for name in ("image", "label", "mask")}
@@ -227,24 +229,24 @@ def test_the_resident_feeder_needs_no_tensorflow():
 
         sys.meta_path.insert(0, Refuse())
         import jax, numpy as np, types
-        from fer_jax import augment, input
-        from fer_jax.input import order
+        from fer_jax import augment, feeders
+        from fer_jax.feeders import sampler
 
         faces = types.SimpleNamespace(images=np.zeros((9, 8, 8, 1), np.uint8), labels=np.arange(9, dtype=np.int32))
-        plan = order.Order(faces.labels, classes=9, batch_size=4, key=jax.random.key(0))
+        plan = sampler.Order(faces.labels, classes=9, batch_size=4, key=jax.random.key(0))
         mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         shardings = tuple(jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P("data"), jax.P()))
 
         def make(name):
             policy, key = augment.Policy(rotate_degrees=9), jax.random.key(1)
             given = dict(faces=faces, order=plan, policy=policy, key=key, shardings=shardings, steps_per_dispatch=2)
-            return input.make(name, **given)
+            return feeders.make(name, **given)
 
         def step(state, batch):
             return state + 1, {"loss": 0.0, "count": batch["mask"].sum(), "correct": 0.0}
 
         state, sums = make("resident").connect(step)(0, 0, 3)
-        print(int(state), int(sums["count"]), sum(1 for _ in input.padded_batches(faces, 4, shardings[0])))
+        print(int(state), int(sums["count"]), sum(1 for _ in feeders.padded_batches(faces, 4, shardings[0])))
         try:
             make("tfdata").dataset()
         except ImportError as error:

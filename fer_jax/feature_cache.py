@@ -15,9 +15,9 @@ import shutil
 import jax
 import numpy as np
 
-from fer_jax import input as input_lib
-from fer_jax import ops, programs
-from fer_jax.progress import Progress
+from fer_jax import feeders, ops
+from fer_jax.runtime import compile_cache
+from fer_jax.runtime.timing import Progress
 
 SOURCE, LIBRARIES = ("models", "ops"), ("jax", "jaxlib", "flax")  # what computes the features
 FORWARD = "classify"  # the method of the network that takes features
@@ -60,7 +60,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
         type(network.backbone).__name__,
         network.backbone.dtype,
         network.neck.layers,
-        programs.source_digest(*SOURCE),
+        compile_cache.source_digest(*SOURCE),
         ops.cpu_path(),
         jax.default_backend(),
         *map(importlib.metadata.version, LIBRARIES),
@@ -81,7 +81,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
             return None
         _compute(
             functools.partial(extract, variables),
-            input_lib.padded_batches(faces, batch_size, shardings[0]),
+            feeders.padded_batches(faces, batch_size, shardings[0]),
             path,
             shape=shape,
             batch_size=batch_size,

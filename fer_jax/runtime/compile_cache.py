@@ -133,7 +133,7 @@ class Kept:
 
 def source_digest(*folders: str) -> str:
     """Returns a digest of this package's source, or of those of its folders that are named."""
-    package, digest = pathlib.Path(__file__).parent, hashlib.sha256()
+    package, digest = pathlib.Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(path for folder in folders or ("",) for path in (package / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(package)}:{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()

@@ -7,13 +7,13 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, losses, ops, patience, phases, pretrained, records, steps
+from fer_jax import augment, datasets, feeders, losses, ops, patience, phases, pretrained, steps
 from fer_jax import config as config_lib
-from fer_jax import input as input_lib
 from fer_jax import params as params_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
-from fer_jax.input import order as order_lib
+from fer_jax.feeders import sampler
 
 logger = logging.getLogger("fer_jax")
 
@@ -23,7 +23,7 @@ class Parts:
     """What a training is wired from."""
 
     data: datasets.FaceData
-    order: order_lib.Order
+    order: sampler.Order
     policy: augment.Policy
     keys: dict
     shardings: tuple
@@ -52,7 +52,7 @@ def wire(config, lap=lambda part: None) -> Parts:
     )
     if config.augment.fixed_views:
         data, policy = _with_fixed_views(data, policy, keys["augment"], config.augment.fixed_views)
-    order = order_lib.Order(
+    order = sampler.Order(
         data.train.labels,
         classes=len(data.classes),
         batch_size=train.batch_size,
@@ -119,8 +119,8 @@ def _check(config):
     losses.class_weights(config.loss, [1, 1])
     if not 0 <= config.loss.label_smoothing < 1:
         raise InputError(f"loss.label_smoothing is {config.loss.label_smoothing}: give 0 to under 1")
-    if config.data.feeder not in input_lib.FEEDERS:
-        raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(input_lib.FEEDERS)}")
+    if config.data.feeder not in feeders.FEEDERS:
+        raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")
     for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):
         patience.direction(monitor)
 
@@ -157,7 +157,7 @@ def open_workdir(config, workdir, data, weights=None):
     workdir = pathlib.Path(workdir)
     mine = config_lib.to_dict(config)
     facts_now = {
-        **records.facts(),
+        **workdir_lib.facts(),
         "data_name": data.name,
         "data_fingerprint": data.fingerprint,
         "synthetic": data.synthetic,
@@ -166,10 +166,10 @@ def open_workdir(config, workdir, data, weights=None):
         "weights": weights.facts if weights else None,
     }
     if (workdir / "config.json").exists():
-        saved = records.read_json(workdir / "config.json", what="config", mend="give another --workdir")
+        saved = workdir_lib.read_json(workdir / "config.json", what="config", mend="give another --workdir")
         # A field that the saved config does not have yet had its default.
         different = config_lib.differences(config_lib.to_dict(config_lib.from_dict(saved)), mine)
-        before = records.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
+        before = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
         if before["data_fingerprint"] != data.fingerprint:
             different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
         if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
@@ -184,7 +184,7 @@ def open_workdir(config, workdir, data, weights=None):
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            records.write_json(workdir / "run.json", facts_now)
-            records.write_json(workdir / "config.json", mine)
+            workdir_lib.write_json(workdir / "run.json", facts_now)
+            workdir_lib.write_json(workdir / "config.json", mine)
         except OSError as error:
             raise InputError(f"{workdir} cannot be written ({error}): give another --workdir") from error

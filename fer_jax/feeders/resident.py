@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import augment, programs
-from fer_jax import input as input_lib
+from fer_jax import augment, feeders
+from fer_jax.runtime import compile_cache
 
 ACCELERATOR_STEPS = 25
 
 
 class Feeder:
-    """See `fer_jax.input.make`."""
+    """See `fer_jax.feeders.make`."""
 
     wait_seconds = 0.0  # nothing is waited for: the faces are where the step runs
 
@@ -24,8 +24,8 @@ class Feeder:
         self._order, self._policy, self._key = order, policy, key
         self._jit = functools.partial(jit, donate_argnums=0, out_shardings=shardings[1])
         self._sharding, self._replicated = shardings
-        self._images = input_lib.put(faces.images, self._replicated)
-        self._labels = input_lib.put(faces.labels, self._replicated)
+        self._images = feeders.put(faces.images, self._replicated)
+        self._labels = feeders.put(faces.labels, self._replicated)
         self._program = None
         # XLA:CPU runs convolutions inside a loop tens of times slower, so there a dispatch is one step.
         by_device = 1 if jax.default_backend() == "cpu" else ACCELERATOR_STEPS
@@ -51,9 +51,9 @@ class Feeder:
         """Nothing to let go of but the arrays."""
 
     def connect(
-        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=programs.compile_beside
+        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=compile_cache.compile_beside
     ):
-        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.input.make`."""
+        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.feeders.make`."""
 
         def one(carry, given, images, labels):
             state, total = carry
@@ -66,10 +66,10 @@ class Feeder:
         held, single, several = (self._images, self._labels), self._jit(one), self._jit(many)
         first = min(steps, self._steps_per_dispatch) if state is not None else 0
         if first:
-            total = programs.shapes(input_lib.zero_sums(self._replicated), self._replicated)
+            total = compile_cache.shapes(feeders.zero_sums(self._replicated), self._replicated)
             shape = (self._order.batch_size,) if first == 1 else (first, self._order.batch_size)
             given = (jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct(shape[:-1], np.int32))
-            args = ((state, total), given, *programs.shapes(held, self._replicated))
+            args = ((state, total), given, *compile_cache.shapes(held, self._replicated))
             self._program = prepare(single if first == 1 else several, args, (state, total))
 
         @watch
@@ -79,7 +79,7 @@ class Feeder:
             return run(carry, given, *held)
 
         def advance(state, step, steps):
-            total = input_lib.zero_sums(self._replicated)
+            total = feeders.zero_sums(self._replicated)
             picked = self._order.faces(step, steps)
             for start in range(0, steps, self._steps_per_dispatch):
                 end = min(start + self._steps_per_dispatch, steps)

@@ -6,9 +6,9 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, phases, records, steps
+from fer_jax import checkpoint, feeders, phases, steps
 from fer_jax import config as config_lib
-from fer_jax import input as input_lib
+from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 CHECKPOINTS = ("best", "latest")
@@ -36,7 +36,7 @@ class Trained:
 def read_config(workdir):
     """Returns the config of the run in a workdir. Raises InputError where there is none, or none that can be read."""
     path = pathlib.Path(workdir) / "config.json"
-    return config_lib.from_dict(records.read_json(path, what="config of a run", mend=MEND))
+    return config_lib.from_dict(workdir_lib.read_json(path, what="config of a run", mend=MEND))
 
 
 def load(workdir, kind: str = "best") -> Trained:
@@ -49,7 +49,7 @@ def load(workdir, kind: str = "best") -> Trained:
         raise InputError(f"there is no checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
     workdir = pathlib.Path(workdir)
     config = read_config(workdir)
-    run = records.read_json(workdir / "run.json", what="record of the run", mend=MEND)
+    run = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend=MEND)
     checkpoints = checkpoint.Checkpoints(workdir)
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])
@@ -76,4 +76,4 @@ def predict(trained: Trained, faces, batch_size: int = 256):
         classes=len(trained.classes),
         replicated=replicated,
     )
-    return evaluate(trained.variables, input_lib.padded_batches(faces, batch_size, sharded))
+    return evaluate(trained.variables, feeders.padded_batches(faces, batch_size, sharded))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tiny
 
-from fer_jax import datasets, features, models, programs
+from fer_jax import datasets, feature_cache, models
+from fer_jax.runtime import compile_cache
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def init(network, seed=0):
 
 
 def cached(network, variables, faces, folder, make_shardings):
-    return features.cached(network, variables, faces, batch_size=4, shardings=make_shardings(2), cache_dir=folder)
+    return feature_cache.cached(network, variables, faces, batch_size=4, shardings=make_shardings(2), cache_dir=folder)
 
 
 def files(folder):
@@ -36,7 +37,7 @@ def test_features_are_what_the_head_sees_and_keep_the_labels(network, tmp_path, 
     faces, variables = draw_faces(10), init(network)  # 10 faces: the last batch of 4 is padded
     held = cached(network, variables, faces, tmp_path, make_shardings)
     whole = network.apply(variables, faces.images, train=False)
-    halves = network.apply(variables, held.images, train=False, method=features.FORWARD)
+    halves = network.apply(variables, held.images, train=False, method=feature_cache.FORWARD)
     assert held.images.shape == (10, 6)
     np.testing.assert_array_equal(held.labels, faces.labels)
     np.testing.assert_allclose(halves, whole, rtol=1e-5, atol=1e-6)
@@ -45,7 +46,7 @@ def test_features_are_what_the_head_sees_and_keep_the_labels(network, tmp_path, 
 def test_the_same_faces_and_weights_are_computed_once(network, tmp_path, make_shardings, monkeypatch):
     faces, variables = draw_faces(6), init(network)
     first = cached(network, variables, faces, tmp_path, make_shardings)
-    monkeypatch.setattr(features, "_compute", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(feature_cache, "_compute", lambda *_, **__: pytest.fail("computed again"))
     again = cached(network, variables, faces, tmp_path, make_shardings)
     np.testing.assert_array_equal(first.images, again.images)
     assert len(files(tmp_path)) == 1
@@ -68,7 +69,7 @@ def test_whatever_changes_features_changes_their_file(network, tmp_path, make_sh
     elif change == "jax":
         monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 99")
     elif change == "source":
-        monkeypatch.setattr(programs, "source_digest", lambda *folders: f"another {folders}")
+        monkeypatch.setattr(compile_cache, "source_digest", lambda *folders: f"another {folders}")
     elif change == "cpu path":
         monkeypatch.setenv("FER_JAX_CPU_PATH", "off")
     elif change == "statistics":
@@ -86,13 +87,13 @@ def test_a_computation_that_breaks_off_leaves_no_file(network, tmp_path, make_sh
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fer_jax.progress.Progress.update", breaks)
+        patch.setattr("fer_jax.runtime.timing.Progress.update", breaks)
         with pytest.raises(KeyboardInterrupt):
             cached(network, init(network), draw_faces(6), tmp_path, make_shardings)
     assert files(tmp_path) == []
 
 
 def test_without_room_the_features_are_not_kept_and_it_is_said(network, tmp_path, make_shardings, monkeypatch, caplog):
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     assert cached(network, init(network), draw_faces(6), tmp_path, make_shardings) is None
     assert "set data.cache_dir to a folder on another disk" in caplog.text

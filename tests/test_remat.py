@@ -14,9 +14,10 @@ import optax
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import memory, phases, steps
+from fer_jax import phases, steps
 from fer_jax.errors import InputError
 from fer_jax.models import layers
+from fer_jax.runtime import remat
 
 CHOICES = ("none", "activations", "segments")
 SHAPE, CLASSES = (16, 16, 1), 7
@@ -77,7 +78,7 @@ def apply(network):
 def kept_bytes(network, choice):
     """Returns the bytes that the backward pass holds from the forward pass, besides the arguments."""
     function, args = apply(network)
-    function = memory.rematerialize(function, choice)
+    function = remat.rematerialize(function, choice)
     _, back = jax.eval_shape(lambda *args: jax.vjp(lambda params: function(params, *args[1:]), args[0]), *args)
     given = {leaf.shape for leaf in jax.tree.leaves(args)}
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(back) if leaf.shape not in given)
@@ -117,14 +118,14 @@ def test_an_unknown_choice_is_refused_before_anything_is_built():
     [("auto", "efficientnetb0", "activations"), ("auto", "resnet50", "none"), ("activations", "cnn", "activations")],
 )
 def test_auto_is_the_faster_one_of_a_network(choice, network, settled, monkeypatch):
-    assert memory.settle(choice, network) == settled
+    assert remat.settle(choice, network) == settled
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert memory.settle("auto", network) == "none"
+    assert remat.settle("auto", network) == "none"
 
 
 def test_what_a_program_needs():
     program = jax.jit(lambda x, y: x + y, donate_argnums=0).lower(jnp.ones(100), jnp.ones(100)).compile()
-    needs = memory.needs(program)
+    needs = remat.needs(program)
     assert needs["arguments_mib"] * 2**20 == 800
     assert needs["donated_mib"] * 2**20 == 400
 
@@ -132,7 +133,7 @@ def test_what_a_program_needs():
 @pytest.mark.skipif(sys.platform == "win32", reason="no getrusage")
 def test_the_peak_is_that_of_the_system():
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    assert memory.peak_mib() == pytest.approx(usage, rel=0.05)
+    assert remat.peak_mib() == pytest.approx(usage, rel=0.05)
 
 
 @pytest.mark.slow
