@@ -1,6 +1,6 @@
 """Facial emotion recognition in JAX and Flax."""
 
-from fer_jax.runtime import faulty_releases
+from fer_jax import faulty_releases
 
 __version__ = "0.1.0"
 

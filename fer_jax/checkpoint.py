@@ -7,6 +7,8 @@ import pathlib
 import re
 import shutil
 
+import jax
+
 from fer_jax.errors import InputError
 
 # Two, so that a damaged one can be deleted and the run goes on from the one before.
@@ -24,6 +26,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir):
+        self.workdir = workdir
         self._root = pathlib.Path(workdir).absolute() / "checkpoints"
         self._managers = {}
 
@@ -32,10 +35,6 @@ class Checkpoints:
         import orbax.checkpoint
 
         return orbax.checkpoint
-
-    def prepare(self) -> None:
-        """Imports Orbax, where nothing has needed it yet: after the first step, and long before the first save."""
-        _ = self._ocp
 
     def _manager(self, kind):
         if kind not in self._managers:
@@ -63,6 +62,14 @@ class Checkpoints:
             self.wait()
             self._manager(kind).save(step, args=args)
 
+    def save_state(self, state, meta: dict) -> None:
+        """Saves a training state as the latest, under its step; fields without arrays are left out.
+
+        Raises as `save` does.
+        """
+        fields = {name: value for name, value in vars(state).items() if jax.tree.leaves(value)}
+        self.save("latest", int(state.step), fields, meta)
+
     def wait(self) -> None:
         """Waits until all that was given to `save` is on the disk. Raises as `save` does."""
         for kind, manager in self._managers.items():
@@ -85,6 +92,38 @@ class Checkpoints:
         """
         restored = self._restore(kind, tree=self._ocp.args.StandardRestore(like), meta=self._ocp.args.JsonRestore())
         return restored["tree"], restored["meta"]
+
+    def restore_state(self, like):
+        """Returns (state, meta) of the latest training state; like: the state as `jax.ShapeDtypeStruct`s.
+
+        Fields of the state without arrays need not be in the checkpoint, so that an earlier version's can be read.
+        Raises as `restore` does.
+        """
+        stored = self._stored("latest")
+        fields = {name: value for name, value in vars(like).items() if name in stored or jax.tree.leaves(value)}
+        tree, meta = self.restore("latest", fields)
+        return like.replace(**tree), meta
+
+    def restore_variables(self, kind: str, like: dict):
+        """Returns (variables, meta) of the newest checkpoint of a kind, without the optimizer of a training state.
+
+        like: {params, batch_stats} as `jax.ShapeDtypeStruct`s with shardings. Raises as `restore` does.
+        """
+        stored, sharding = self._stored(kind), jax.tree.leaves(like)[0].sharding
+        others = {name: value for name, value in stored.items() if name not in like}
+        others = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), others)
+        fields = {name: value for name, value in like.items() if name in stored or jax.tree.leaves(value)}
+        tree, meta = self.restore(kind, {**others, **fields})
+        return {name: tree.get(name, {}) for name in like}, meta
+
+    def _stored(self, kind):
+        """Returns the top of the tree that a checkpoint holds, its arrays as Orbax's metadata; {} where unreadable."""
+        folder = self._root / kind / str(self.step(kind)) / "tree"
+        try:
+            with self._ocp.StandardCheckpointer() as reader:
+                return dict(reader.metadata(folder).item_metadata.tree)
+        except Exception:  # whatever a damaged folder leads to: `restore` says what it is
+            return {}
 
     def _restore(self, kind, **args):
         step = self.step(kind)

@@ -15,7 +15,14 @@ from fer_jax.errors import InputError
 RETIRED = ("model.cpu_path",)
 # Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
 # with other values.
-WHERE_NOT_WHAT = ("data.path", "data.votes_path", "data.cache_dir", "train.keep_compiled", "log")
+WHERE_NOT_WHAT = (
+    "data.path",
+    "data.votes_path",
+    "data.cache_dir",
+    "train.keep_compiled",
+    "train.checkpoint_every_steps",
+    "log",
+)
 
 
 def get_default() -> config_dict.ConfigDict:
@@ -141,6 +148,7 @@ def _train():
     train.early_stopping.restore_best = True  # a phase ends with the variables of the best checkpoint, which is that of
     # the whole run by train.monitor; Keras restores the best of the phase by early stopping's own metric
     train.checkpoint_every_epochs = 1
+    train.checkpoint_every_steps = 0  # also inside an epoch, at the next line of metrics.jsonl; 0: not
     train.cache_features = True  # with a frozen backbone and no changing faces, compute its features once
     train.rematerialize = "auto"  # none | activations | segments: what is computed twice, to need less memory; auto:
     # activations for an EfficientNet on a CPU, else none

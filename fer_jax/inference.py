@@ -6,9 +6,10 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, feeders, phases, steps
+from fer_jax import checkpoint, feeders, freezing, steps
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
 CHECKPOINTS = ("best", "latest")
@@ -53,18 +54,15 @@ def load(workdir, kind: str = "best") -> Trained:
     checkpoints = checkpoint.Checkpoints(workdir)
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])
-    # The optimizer's state has the same shape for every length of an epoch.
-    planned = phases.make(config, len(classes), steps_per_epoch=1000)
-    phase = phases.of_epoch(planned, meta["epoch"])
-    like = phase.abstract
-    restored, _ = checkpoints.restore(kind, like.variables if kind == "best" else like)
-    variables = restored if kind == "best" else restored.variables
+    plan = freezing.phase_of(freezing.make_plans(config, len(classes)), meta)
+    like = steps.abstract_variables(plan.model, facts.IMAGE_SHAPE, steps.make_shardings()[1])
+    variables, _ = checkpoints.restore_variables(kind, like)
     # The latest state holds the variables of an earlier epoch where early stopping put them back.
     epoch = meta.get("variables_epoch", meta["epoch"])
     meta = {**meta, "epoch": epoch, "step": checkpoints.step(kind), "checkpoint": kind}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
-    return Trained(config, phase.model, variables, classes, meta, run, phase.frozen)
+    return Trained(config, plan.model, variables, classes, meta, run, plan.frozen)
 
 
 def predict(trained: Trained, faces, batch_size: int = 256):

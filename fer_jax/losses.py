@@ -113,3 +113,36 @@ def class_weights(section, counts):
     if section.class_weights == "balanced":
         return balanced_class_weights(counts)
     return class_balanced_weights(counts, section.class_balanced_beta) if section.class_weights != "none" else None
+
+
+def make_objective(section, class_counts):
+    """Returns what training minimises, by the config's section `loss`.
+
+    objective(logits [B, K], batch, params) -> (loss [], sums): the mean over the batch's real faces, with the L2
+    penalty of params; and the sums over these faces that are logged as means, by their names, with their number
+    `count`. Class weights multiply a face's loss, and the batch still divides by its number of faces: Keras's
+    `class_weight`.
+
+    class_counts [K]: faces of each class that an epoch shows.
+
+    Raises:
+      InputError: an unknown loss or choice of class weights, or a number out of its range.
+    """
+    loss_fn, weights = make(section), class_weights(section, class_counts)
+    classes, label_smoothing, strength = len(class_counts), section.label_smoothing, section.l2
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"loss.label_smoothing is {label_smoothing}: give 0 to under 1")
+
+    def objective(logits, batch, params):
+        label, mask = batch["label"], batch["mask"]
+        total, _ = loss_fn(
+            logits, smooth(label, classes, label_smoothing), mask if weights is None else mask * weights[label]
+        )
+        count = jnp.sum(mask)
+        loss = total / jnp.maximum(count, 1)
+        if strength:
+            loss = loss + strength * l2(params)
+        correct = jnp.sum((jnp.argmax(logits, -1) == label) * mask)
+        return loss, {"loss": loss * count, "accuracy": correct, "count": count}
+
+    return objective

@@ -59,11 +59,12 @@ def _main(argv):
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     from fer_jax import datasets, train
 
-    clock.lap("imports")
+    clock.mark("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
-    kept_dir = compile_cache.keep_compiled(config.data.cache_dir) if config.train.keep_compiled else None
-    train.train(config, _WORKDIR.value or _workdir(config), clock=clock, kept_dir=kept_dir)
+    if config.train.keep_compiled:
+        compile_cache.keep_compiled(config.data.cache_dir)
+    train.train(config, _WORKDIR.value or _workdir(config), clock=clock)
 
 
 if __name__ == "__main__":

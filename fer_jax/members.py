@@ -122,28 +122,26 @@ def _paths(section):
     return [pathlib.Path(path).expanduser() for path in section.members]
 
 
-def load_weights(config, parts) -> pretrained.Merge:
+def load_weights(config, data, like) -> pretrained.Merge:
     """Returns the best variables of the members as those that their average starts from.
 
-    config: of `resolve`; parts: of that run.
+    config: of `resolve`; data: of that run; like: its variables, or their shapes.
 
     Raises:
       InputError: a member without a checkpoint, of other classes, another split or another network than the run's.
     """
     paths = _paths(config.model)
     models = load(paths)
-    run = _Faces(parts.data.classes, config.data, parts.data.fingerprint)
+    run = _Faces(data.classes, config.data, data.fingerprint)
     variables, facts = {"params": {}, "batch_stats": {}}, []
     for number, (workdir, model) in enumerate(zip(paths, models, strict=True)):
         _check_same(workdir, _faces_of(model), "this run", run)
         for kind, tree in jax.device_get(model.variables).items():
             variables[kind] |= {f"members_{number}": tree} if tree else {}
         facts.append(_facts(workdir, model))
-    _check_fits(paths, variables, parts.phases[0].abstract.variables)
+    _check_fits(paths, variables, like)
     loaded = tuple(leaf for tree in variables.values() for leaf in _shapes(tree))
-    weights = pretrained.Merge(**variables, loaded=loaded, new=(), refused={}, facts={"members": facts})
-    logger.info("%s", weights.describe())
-    return weights
+    return pretrained.Merge(**variables, loaded=loaded, new=(), refused={}, facts={"members": facts})
 
 
 def _facts(workdir, model):

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, optimizers and freezing: the config section to `(tx, lr_fn)` and to what is frozen."""
+"""Learning-rate schedules and optimizers: the config section to `(tx, lr_fn)`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,9 @@ import optax
 
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
-from fer_jax.models import keras_layers
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "exponential", "cosine")
-FROZEN_STATISTICS = ("stored", "updated")
-BACKBONE = "backbone/"
 ADAM_EPSILON = 1e-7  # Keras's, which the reports used
 
 
@@ -114,51 +111,3 @@ def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, eps: float = ADAM_EP
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
-
-
-def frozen_layers(optim, model: str, params: dict) -> frozenset[str]:
-    """Returns the paths of the layers that `optim.freeze` and `optim.freeze_first_layers` hold, () for none.
-
-    Args:
-      optim: the config section.
-      model: the name of the network, for Keras's layer numbers.
-      params: its parameters, or their shapes.
-
-    Raises:
-      InputError: a pattern without a match, a network without Keras's layer numbers, or nothing left to train.
-    """
-    if optim.frozen_statistics not in FROZEN_STATISTICS:
-        raise InputError(
-            f"optim.frozen_statistics is '{optim.frozen_statistics}'; known are {', '.join(FROZEN_STATISTICS)}"
-        )
-    frozen = params_lib.select(params, optim.freeze)
-    if optim.freeze_first_layers:
-        frozen |= _first_layers(optim.freeze_first_layers, model) & params_lib.layers(params).keys()
-    if frozen == params_lib.layers(params).keys():
-        raise InputError("optim.freeze holds every layer: leave one to train, for instance the head")
-    return frozen
-
-
-def _first_layers(count, model):
-    layers = keras_layers.order(model)
-    if not layers or layers[0].number is None:
-        raise InputError(f"optim.freeze_first_layers: Keras has no network '{model}': use optim.freeze")
-    first = {BACKBONE + layer.name for layer in layers if layer.number < count}
-    if not first:
-        raise InputError(f"optim.freeze_first_layers is {count}: the first layer with weights is {layers[0].number}")
-    return first
-
-
-def frozen_before(name: str, model: str, params: dict) -> frozenset[str]:
-    """Returns the paths of a backbone's layers before the one of a name in Keras's order; '' freezes nothing.
-
-    Raises:
-      InputError: the backbone has no such layer.
-    """
-    if not name:
-        return frozenset()
-    names = [layer.name for layer in keras_layers.order(model) if BACKBONE + layer.name in params_lib.layers(params)]
-    if name not in names:
-        some = ", ".join([*names[:3], "...", *names[-3:]]) if names else "none: this network has no Keras order"
-        raise InputError(f"optim.fine_tune.unfreeze_from: no layer '{name}' with weights in {model}; there are {some}")
-    return frozenset(BACKBONE + before for before in names[: names.index(name)])

@@ -108,6 +108,64 @@ def _improves(value, best, min_delta=0.0):
     return not math.isnan(value) and (best is None or value - min_delta > best)
 
 
+class Rules:
+    """What a run decides by its validation scores: the best epoch, when a phase stops, and the rate that is left.
+
+    train, plateau: the config's sections `train` and `optim.plateau`. learning_rate: the peak of the first phase.
+    """
+
+    def __init__(self, train, plateau, learning_rate: float):
+        stopping = train.early_stopping
+        self._plateau_settings = plateau
+        self.best = Best(train.monitor)
+        self.stopping = EarlyStopping(stopping.monitor or train.monitor, stopping.patience_epochs, stopping.min_delta)
+        self.start_phase(learning_rate)
+
+    def start_phase(self, learning_rate: float) -> None:
+        """Begins a phase with this peak rate: early stopping and the plateau count from nothing, the best stands."""
+        settings = self._plateau_settings
+        self.stopping.start_phase()
+        self.plateau = Plateau(
+            settings.monitor,
+            settings.patience_epochs,
+            settings.factor,
+            settings.min_delta,
+            settings.cooldown_epochs,
+            settings.min_learning_rate / learning_rate,
+        )
+
+    def update(self, epoch: int, scores: dict) -> bool:
+        """Counts one epoch (from 1) with its validation scores; returns whether it is the best so far."""
+        improved = self.best.update(epoch, scores)
+        self.stopping.update(epoch, scores)
+        self.plateau.update(scores)
+        return improved
+
+    @property
+    def stop(self) -> bool:
+        """Whether the phase ends early."""
+        return self.stopping.stop
+
+    @property
+    def lr_scale(self) -> float:
+        """What the plateau has left of the learning rate."""
+        return self.plateau.scale
+
+    def state(self) -> dict:
+        """Returns what has been counted, as JSON-able values."""
+        return {name: state(rule) for name, rule in self._rules().items()}
+
+    def restore(self, saved: dict) -> None:
+        """Puts a saved state back; other entries, which earlier versions wrote, are left alone."""
+        # Earlier versions counted the best epoch and early stopping as one.
+        before = {"value": saved["early_stopping"]["best"], "epoch": saved["early_stopping"]["best_epoch"]}
+        for name, rule in self._rules().items():
+            restore(rule, saved.get(name, before))
+
+    def _rules(self):
+        return {"best": self.best, "early_stopping": self.stopping, "plateau": self.plateau}
+
+
 COUNTERS = {
     Best: ("value", "epoch"),
     EarlyStopping: ("best", "best_epoch", "wait"),

@@ -1,4 +1,4 @@
-"""From a config to the parts of its run: checked, built, described and written down, with nothing computed yet."""
+"""From a config to a run: everything checked and built, nothing computed yet."""
 
 import dataclasses
 import logging
@@ -7,61 +7,101 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, feeders, losses, ops, patience, phases, pretrained, steps
-from fer_jax import config as config_lib
+from fer_jax import augment, datasets, feeders, freezing, losses, members, patience, pretrained, steps
 from fer_jax import params as params_lib
-from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
-from fer_jax.feeders import sampler
+from fer_jax.feeders import sampler as sampler_lib
+from fer_jax.runtime import remat
 
 logger = logging.getLogger("fer_jax")
 
 
-@dataclasses.dataclass
-class Parts:
-    """What a training is wired from."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a training is wired from.
 
+    keys: of `init`, `order`, `augment` and `dropout`. shardings: (batch, replicated). weights: the pretrained weights
+    that it starts from, None where it resumes or starts from random ones. rematerialize: never 'auto'.
+    """
+
+    config: object
     data: datasets.FaceData
-    order: sampler.Order
+    sampler: sampler_lib.Sampler
     policy: augment.Policy
     keys: dict
     shardings: tuple
-    phases: tuple[phases.Phase, ...]
+    phases: tuple[freezing.Phase, ...]
+    weights: pretrained.Merge | None
+    rematerialize: str
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        return self.sampler.steps_per_epoch
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a face."""
+        return self.data.train.images.shape[1:]
+
+    def steps_of(self, epoch: int, from_step: int = 0) -> tuple[int, int]:
+        """Returns the first step of an epoch (from 1), or from_step where that is inside it, and the one after it."""
+        first = (epoch - 1) * self.steps_per_epoch
+        return max(first, from_step), first + self.steps_per_epoch
+
+    def saves_after(self, step: int, saved: int) -> bool:
+        """Whether a checkpoint is due after a step in the middle of an epoch, where the last one was after `saved`."""
+        every, done = self.config.train.checkpoint_every_steps, step % self.steps_per_epoch
+        return bool(every and step - saved >= every and done and done % self.config.log.every_steps == 0)
+
+    def state_bytes(self) -> int:
+        """Returns the size of the largest training state."""
+        sizes = [[leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(p.abstract)] for p in self.phases]
+        return max(map(sum, sizes))
 
 
-def wire(config, lap=lambda part: None) -> Parts:
-    """Builds the parts of a run from its config, without computing anything; lap: a `startup.Clock`'s.
+def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run:
+    """Builds a run from its config, without computing anything.
+
+    resumed: the provenance in run.json where the run resumes. mark: a `timing.Clock`'s.
 
     Raises:
-      InputError: whatever in the config or the data cannot work.
+      InputError: whatever in the config, the data or the pretrained weights cannot work.
     """
-    train = config.train
     _check(config)
     shardings = steps.make_shardings()
-    lap("devices")
+    mark("devices")
     policy = augment.make(config.augment, facts.IMAGE_SIZE_PX)
     data = datasets.load(config.data)
-    lap("data")
-    keys = dict(
-        zip(
-            ("init", "order", "augment", "dropout"),
-            jax.random.split(jax.random.key(config.seed), 4),
-            strict=True,
-        )
-    )
+    mark("data")
+    keys = jax.random.split(jax.random.key(config.seed), 4)
+    keys = dict(zip(("init", "order", "augment", "dropout"), keys, strict=True))
     if config.augment.fixed_views:
         data, policy = _with_fixed_views(data, policy, keys["augment"], config.augment.fixed_views)
-    order = sampler.Order(
+    sampler = sampler_lib.Sampler(
         data.train.labels,
         classes=len(data.classes),
-        batch_size=train.batch_size,
+        batch_size=config.train.batch_size,
         key=keys["order"],
         min_class_share=config.data.min_class_share,
         max_class_share=config.data.max_class_share,
     )
-    planned = phases.make(config, len(data.classes), steps_per_epoch=order.steps_per_epoch)
-    return Parts(data, order, policy, keys, shardings, planned)
+    file, provenance = None, (resumed or {}).get("weights") or {}
+    if resumed is None and config.model.weights:
+        file = _read_weights(config.model, config.data.cache_dir)
+        provenance = {"scaling": file.facts.scaling}
+    config = _with_scaling(config, provenance.get("scaling"))
+    phases = freezing.make_phases(config, len(data.classes), steps_per_epoch=sampler.steps_per_epoch)
+    mark("model")
+    weights = None
+    if file:
+        weights = file.merge(phases[0].abstract.variables)
+    elif config.model.members and resumed is None:
+        weights = members.load_weights(config, data, phases[0].abstract.variables)
+    mark("weights")
+    rematerialize = remat.settle(config.train.rematerialize, config.model.name)
+    return Run(config, data, sampler, policy, keys, shardings, phases, weights, rematerialize)
 
 
 def _with_fixed_views(data, policy, key, views):
@@ -72,31 +112,18 @@ def _with_fixed_views(data, policy, key, views):
     return dataclasses.replace(data, train=train), augment.Policy()
 
 
-def load_weights(config, parts):
-    """Returns the pretrained weights that the first phase starts from, None where `model.weights` is empty.
-
-    Raises:
-      InputError: a weight file that cannot be had, read or used.
-    """
-    model = config.model
-    if not model.weights:
-        return None
-    weights = pretrained.load(
-        model.weights,
-        model.name,
-        parts.phases[0].abstract.variables,
-        cache_dir=pathlib.Path(config.data.cache_dir).expanduser() / "weights",
-        top=model.head == "imagenet",
-    )
-    logger.info("%s", weights.describe())
-    return weights
+def _read_weights(model, cache_dir):
+    cache_dir = pathlib.Path(cache_dir).expanduser() / "weights"
+    return pretrained.open_file(model.weights, model.name, cache_dir=cache_dir, top=model.head == "imagenet")
 
 
-def settle_scaling(config, parts, scaling: str) -> None:
-    """Gives faces the scaling that weights ask for which differ from their network's own, where it is left to us."""
-    if scaling and config.model.scaling == "auto":
-        config.model.scaling = scaling
-        parts.phases = phases.make(config, len(parts.data.classes), steps_per_epoch=parts.order.steps_per_epoch)
+def _with_scaling(config, scaling):
+    """Returns the config with the scaling that weights ask for, where they do and it is left to us."""
+    if not scaling or config.model.scaling != "auto":
+        return config
+    config = config.copy_and_resolve_references()
+    config.model.scaling = scaling
+    return config
 
 
 def _check(config):
@@ -115,26 +142,23 @@ def _check(config):
         )
     if config.search.space:
         raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
-    losses.make(config.loss)
-    losses.class_weights(config.loss, [1, 1])
-    if not 0 <= config.loss.label_smoothing < 1:
-        raise InputError(f"loss.label_smoothing is {config.loss.label_smoothing}: give 0 to under 1")
+    losses.make_objective(config.loss, [1, 1])
     if config.data.feeder not in feeders.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")
     for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):
         patience.direction(monitor)
 
 
-def describe(config, parts) -> None:
-    """Logs the data, the network and the protocol of a run."""
-    data = parts.data
+def describe(run: Run) -> None:
+    """Logs the data, the network, the protocol and the pretrained weights of a run."""
+    config, data = run.config, run.data
     logger.info("data: %s, fingerprint %s", data.name, data.fingerprint)
     for name in facts.SPLITS:
         labels = data.split(name).labels
         counts = np.bincount(labels, minlength=len(data.classes))
         shown = ", ".join(f"{kind} {n:,}" for kind, n in zip(data.classes, counts, strict=True))
         logger.info("  %-10s %6s faces: %s", name, f"{len(labels):,}", shown)
-    for phase in parts.phases:
+    for phase in run.phases:
         abstract = phase.abstract
         logger.info(
             "model: %s in epochs %d to %d\n%s",
@@ -143,48 +167,8 @@ def describe(config, parts) -> None:
         )
     logger.info(
         "training: %d epochs of %d steps, batch %d, %s feeder, on %d x %s",
-        *(config.train.epochs, parts.order.steps_per_epoch, config.train.batch_size, config.data.feeder),
+        *(config.train.epochs, run.steps_per_epoch, config.train.batch_size, config.data.feeder),
         *(jax.device_count(), jax.devices()[0].device_kind),
     )
-
-
-def open_workdir(config, workdir, data, weights=None):
-    """Writes what the run is into its workdir, or refuses a workdir whose run is another one.
-
-    Raises:
-      InputError: the differences to the run that is there, or a workdir that cannot be written.
-    """
-    workdir = pathlib.Path(workdir)
-    mine = config_lib.to_dict(config)
-    facts_now = {
-        **workdir_lib.facts(),
-        "data_name": data.name,
-        "data_fingerprint": data.fingerprint,
-        "synthetic": data.synthetic,
-        "classes": list(data.classes),
-        "notes": list(data.notes),
-        "weights": weights.facts if weights else None,
-    }
-    if (workdir / "config.json").exists():
-        saved = workdir_lib.read_json(workdir / "config.json", what="config", mend="give another --workdir")
-        # A field that the saved config does not have yet had its default.
-        different = config_lib.differences(config_lib.to_dict(config_lib.from_dict(saved)), mine)
-        before = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
-        if before["data_fingerprint"] != data.fingerprint:
-            different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
-        if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
-            logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
-        if different:
-            lines = "\n  ".join(different)
-            raise InputError(
-                f"{workdir} holds a run with another config:\n  {lines}\n"
-                "give these fields their old values to go on with it, or another --workdir for a new run"
-            )
-        return
-    if jax.process_index() == 0:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            workdir_lib.write_json(workdir / "run.json", facts_now)
-            workdir_lib.write_json(workdir / "config.json", mine)
-        except OSError as error:
-            raise InputError(f"{workdir} cannot be written ({error}): give another --workdir") from error
+    if run.weights:
+        logger.info("%s", run.weights.describe())

@@ -1,4 +1,4 @@
-"""What is pure: the training state and the steps that move or judge it."""
+"""Train state and pure train and eval steps."""
 
 import functools
 
@@ -10,7 +10,7 @@ import optax
 
 from fer_jax import losses, metrics, ops
 from fer_jax import params as params_lib
-from fer_jax.runtime import compile_cache, remat
+from fer_jax.runtime import remat
 
 
 def make_shardings():
@@ -59,39 +59,35 @@ def init_optimizer(tx, params, frozen):
     return tx.init(params_lib.split(params, frozen)[0])
 
 
+def abstract_variables(model, image_shape, sharding) -> dict:
+    """Returns {params, batch_stats} as `jax.ShapeDtypeStruct`s with a sharding."""
+    variables = init_variables.eval_shape(model, jax.random.key(0), image_shape)
+    return _with_sharding({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, sharding)
+
+
 def abstract_state(model, tx, image_shape, sharding, frozen=frozenset()) -> TrainState:
     """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
     state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape, frozen))
-    return compile_cache.shapes(state, sharding)
+    return _with_sharding(state, sharding)
 
 
-def make_train_step(
-    model,
-    tx,
-    *,
-    classes,
-    key,
-    loss=losses.cross_entropy,
-    label_smoothing=0.0,
-    class_weights=None,
-    l2=0.0,
-    frozen=frozenset(),
-    forward=None,
-    rematerialize="none",
-):
-    """Returns train_step(state, batch) -> (state, sums).
+def _with_sharding(tree, sharding):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
-    batch: `image` uint8 [B, H, W, 1], `label` int [B], `mask` [B]. sums: `loss` (of what is minimised, over the real
-    faces), `count`, `correct`. Dropout is drawn from (key, step). loss: one of `losses`. class_weights [K] multiply a
-    face's loss, and the batch still divides by its number of faces: Keras's `class_weight`. For the layers in
-    `frozen` nothing is differentiated. forward: the method of the model that takes what the batch holds as `image`;
-    None: faces.
+
+def make_train_step(model, tx, objective, *, key, frozen=frozenset(), forward=None, rematerialize="none"):
+    """Returns train_step(state, batch) -> (state, sums over the batch's real faces).
+
+    batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B]. objective: of `losses.make_objective`; the sums are
+    its own. Dropout is drawn from (key, step). For the layers in `frozen` nothing is differentiated. forward: the
+    method of the model that takes what the batch holds as `image`; None: faces.
     rematerialize: what the backward pass computes again, see `remat.rematerialize`.
     """
+    tx = optax.with_extra_args_support(tx)
 
-    def apply(params, held, batch_stats, image, dropout_key):
+    def apply(trained, frozen_params, batch_stats, image, dropout_key):
         return model.apply(
-            {"params": params_lib.join(held, params), "batch_stats": batch_stats},
+            {"params": params_lib.join(frozen_params, trained), "batch_stats": batch_stats},
             image,
             train=True,
             mutable=["batch_stats"],
@@ -100,30 +96,23 @@ def make_train_step(
         )
 
     apply = remat.rematerialize(apply, rematerialize)
-    tx = optax.with_extra_args_support(tx)
 
-    def loss_fn(params, held, state, batch):
+    def loss_fn(trained, frozen_params, state, batch):
         dropout_key = jax.random.fold_in(key, state.step)
-        logits, changed = apply(params, held, state.batch_stats, batch["image"], dropout_key)
-        mask = batch["mask"]
-        weights = mask if class_weights is None else mask * class_weights[batch["label"]]
-        targets = losses.smooth(batch["label"], classes, label_smoothing)
-        total, _ = loss(logits, targets, weights)
-        count = jnp.sum(mask)
-        mean = total / jnp.maximum(count, 1)
-        if l2:
-            mean = mean + l2 * losses.l2(params)
-        correct = jnp.sum((jnp.argmax(logits, -1) == batch["label"]) * mask)
-        sums = {"loss": mean * count, "count": count, "correct": correct}
-        return mean, (changed.get("batch_stats", {}), sums)
+        logits, updated = apply(trained, frozen_params, state.batch_stats, batch["image"], dropout_key)
+        loss, sums = objective(logits, batch, trained)
+        return loss, (updated.get("batch_stats", {}), sums)
 
     def train_step(state, batch):
-        params, held = params_lib.split(state.params, frozen)
-        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, held, state, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, params, lr_scale=state.lr_scale)
+        trained, frozen_params = params_lib.split(state.params, frozen)
+        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            trained, frozen_params, state, batch
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, trained, lr_scale=state.lr_scale)
+        trained = optax.apply_updates(trained, updates)
         state = state.replace(
             step=state.step + 1,
-            params=params_lib.join(held, optax.apply_updates(params, updates)),
+            params=params_lib.join(frozen_params, trained),
             batch_stats=batch_stats,
             opt_state=opt_state,
         )

@@ -7,19 +7,23 @@ history.csv    a row an epoch
 startup.jsonl  a line a start, first or resumed: the seconds to its first step
 """
 
-import csv
 import datetime
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
 import subprocess
 import sys
 
+import jax
+
+from fer_jax import config as config_lib
 from fer_jax import ops
 from fer_jax.errors import InputError
 
+logger = logging.getLogger("fer_jax")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
@@ -54,20 +58,16 @@ def read_json(path, *, what: str, mend: str):
 
 def read_history(workdir) -> list[dict]:
     """Returns the epochs of a run, a dict each, from `metrics.jsonl`."""
-    return [record for record in _read_jsonl(pathlib.Path(workdir) / "metrics.jsonl") if record["kind"] == "epoch"]
+    return [record for record in read_jsonl(pathlib.Path(workdir) / "metrics.jsonl") if record["kind"] == "epoch"]
 
 
-def read_weights(workdir) -> dict | None:
-    """Returns the facts of the pretrained weights that a run began with, None where it began without."""
-    return read_json(pathlib.Path(workdir) / "run.json", what="record of the run", mend="give another --workdir").get(
-        "weights"
-    )
+def read_provenance(workdir) -> dict:
+    """Returns what run.json says of a run."""
+    return read_json(pathlib.Path(workdir) / "run.json", what="record of the run", mend="give another --workdir")
 
 
 def facts() -> dict:
     """Returns where and with what the program runs: time, command, commit, device, versions."""
-    import jax
-
     device = jax.devices()[0]
     name = device.device_kind if device.platform != "cpu" else f"{_cpu_name()}, {os.cpu_count()} cores"
     return {
@@ -124,7 +124,8 @@ def _cpu_name():
         return platform.processor() or platform.machine()
 
 
-def _read_jsonl(path):
+def read_jsonl(path) -> list[dict]:
+    """Returns the records of a file of JSON lines, up to one that was being written when the program was killed."""
     if not path.exists():
         return []
     records = []
@@ -132,64 +133,53 @@ def _read_jsonl(path):
         try:
             records.append(json.loads(line))
         except ValueError:
-            break  # the line that was being written when the program was killed
+            break
     return records
 
 
 def write_start(workdir, split: dict) -> None:
-    """Appends a start to `startup.jsonl`: what `startup.Clock.watch` reports, with the epoch that it began."""
+    """Appends a start to `startup.jsonl`: what `timing.Clock.end` returns, with the epoch that it began."""
     with (pathlib.Path(workdir) / "startup.jsonl").open("a") as file:
         file.write(json.dumps({"time": _now(), **split}) + "\n")
 
 
-class Metrics:
-    """The writer of a run's metrics; `resume_step` drops what was written after the checkpoint it resumes from.
+def open_run(config, workdir, data, weights=None) -> None:
+    """Writes what the run is into its workdir, or refuses a workdir whose run is another one.
 
-    With `writes=False` (all processes but the first) it keeps the history and touches no file.
+    Raises:
+      InputError: the differences to the run that is there, or a workdir that cannot be written.
     """
-
-    def __init__(self, workdir, *, resume_step: int, tensorboard: bool, writes: bool = True):
-        self._folder, self._writes = pathlib.Path(workdir), writes
-        self._path = self._folder / "metrics.jsonl"
-        kept = [record for record in _read_jsonl(self._path) if record["step"] <= resume_step]
-        self.history = [record for record in kept if record["kind"] == "epoch"]
-        self._board = None
-        if not writes:
-            return
-        beside = self._path.with_name("metrics.jsonl.tmp")
-        beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(beside, self._path)
-        if tensorboard:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError as error:
-                raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'") from error
-            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=resume_step + 1)
-
-    def write(self, kind: str, step: int, values: dict) -> None:
-        """Appends a record of kind 'step' or 'epoch'."""
-        record = {"kind": kind, "step": step, **values}
-        if kind == "epoch":
-            self.history.append(record)
-        if not self._writes:
-            return
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        if kind == "epoch":
-            self._write_csv()
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-
-    def _write_csv(self):
-        beside = self._folder / "history.csv.tmp"
-        with beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [name for name in self.history[0] if name != "kind"], extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.history)
-        os.replace(beside, self._folder / "history.csv")
-
-    def close(self) -> None:
-        """Closes TensorBoard's file."""
-        if self._board:
-            self._board.close()
+    workdir = pathlib.Path(workdir)
+    mine = config_lib.to_dict(config)
+    facts_now = {
+        **facts(),
+        "data_name": data.name,
+        "data_fingerprint": data.fingerprint,
+        "synthetic": data.synthetic,
+        "classes": list(data.classes),
+        "notes": list(data.notes),
+        "weights": weights.facts if weights else None,
+    }
+    if (workdir / "config.json").exists():
+        saved = read_json(workdir / "config.json", what="config", mend="give another --workdir")
+        # A field that the saved config does not have yet had its default.
+        different = config_lib.differences(config_lib.to_dict(config_lib.from_dict(saved)), mine)
+        before = read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
+        if before["data_fingerprint"] != data.fingerprint:
+            different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
+        if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
+            logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
+        if different:
+            lines = "\n  ".join(different)
+            raise InputError(
+                f"{workdir} holds a run with another config:\n  {lines}\n"
+                "give these fields their old values to go on with it, or another --workdir for a new run"
+            )
+        return
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "run.json", facts_now)
+            write_json(workdir / "config.json", mine)
+        except OSError as error:
+            raise InputError(f"{workdir} cannot be written ({error}): give another --workdir") from error

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from fer_jax import config as config_lib
 from fer_jax import inference, members, models, optim, params, scoring, search, steps, train
@@ -153,7 +154,7 @@ def test_its_steps_are_those_of_kerass_average_layer(keras):
     start = weights_of(state)
     for path, layer in placed.items():
         layer.set_weights(start[path])
-    step = jax.jit(steps.make_train_step(model, tx, classes=7, key=jax.random.key(1)))
+    step = jax.jit(steps.make_train_step(model, tx, tiny.make_objective(), key=jax.random.key(1)))
     rng = np.random.default_rng(0)
     for _ in range(5):
         label = rng.integers(0, 7, 32).astype(np.int32)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fer_jax.runtime import faulty_releases
+from fer_jax import faulty_releases
 
 # The program of https://github.com/jax-ml/jax/issues/39103: a product followed by a reduction. Row i is (i, 0, 0), so
 # that its sum of squares is i squared. In a process of its own, since the other tests compile without optimizations.

@@ -8,7 +8,7 @@ import tiny
 
 from configs import packaged_weights, resnet50, vggface
 from fer_jax import config as config_lib
-from fer_jax import optim, params, phases, steps
+from fer_jax import freezing, optim, params, steps
 from fer_jax.errors import InputError
 from fer_jax.models import keras_layers
 
@@ -18,7 +18,7 @@ def plan(**fields):
     config = config_lib.get_default()
     config.model.head = "global_avg_pool"
     config.update_from_flattened_dict(fields)
-    (phase,) = phases.make(config, 7, steps_per_epoch=10)
+    (phase,) = freezing.make_phases(config, 7, steps_per_epoch=10)
     return phase
 
 
@@ -37,7 +37,7 @@ def test_the_first_layers_are_those_of_keras(keras, first, name, keras_name):
 
 def trained_backbone(config, classes=7):
     """Returns the layers of the backbone that a config trains, without the scope."""
-    (phase,) = phases.make(config, classes, steps_per_epoch=10)
+    (phase,) = freezing.make_phases(config, classes, steps_per_epoch=10)
     return {
         path.removeprefix("backbone/")
         for path in params.layers(phase.abstract.params).keys() - phase.frozen
@@ -73,7 +73,9 @@ def train_steps(phase, count, batch_size=4, seed=0):
     """Takes some steps on random faces; returns the states before and after."""
     rng = np.random.default_rng(seed)
     state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1), phase.frozen))()
-    step = jax.jit(steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1), frozen=phase.frozen))
+    step = jax.jit(
+        steps.make_train_step(phase.model, phase.tx, tiny.make_objective(), key=jax.random.key(1), frozen=phase.frozen)
+    )
     before = state
     for _ in range(count):
         batch = {
@@ -116,7 +118,9 @@ def test_frozen_layers_cost_no_backward_work():
     work = {}
     for frozen in ((), ("backbone",)):
         phase = plan(**{"model.name": "vgg16", "optim.freeze": frozen, "optim.name": "sgd"})
-        step = steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(0), frozen=phase.frozen)
+        step = steps.make_train_step(
+            phase.model, phase.tx, tiny.make_objective(), key=jax.random.key(0), frozen=phase.frozen
+        )
         batch = {
             "image": jax.ShapeDtypeStruct((2, 48, 48, 1), np.uint8),
             "label": jax.ShapeDtypeStruct((2,), np.int32),

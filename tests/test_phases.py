@@ -3,11 +3,10 @@ import numpy as np
 import pytest
 import tiny
 
-from fer_jax import inference, phases, steps, train
+from fer_jax import freezing, inference, steps, train
 from fer_jax import params as params_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
-from fer_jax.train import _Training
 
 BACKBONE = {"optim.freeze": ("backbone",)}
 TWO_PHASES = {
@@ -53,7 +52,7 @@ def run(folder, cache, **fields):
 
 
 def initial(config):
-    plan = phases.make(config, 7, steps_per_epoch=11)[0]
+    plan = freezing.make_phases(config, 7, steps_per_epoch=11)[0]
     key = jax.random.split(jax.random.key(config.seed), 4)[0]
     return jax.jit(lambda: steps.init_state(plan.model, plan.tx, key, (48, 48, 1)))()
 
@@ -120,19 +119,15 @@ def test_the_second_phase_trains_from_the_named_layer_on_at_its_own_rate(train_o
 
 
 @pytest.mark.parametrize("epoch", [2, 3], ids=["between the phases", "in the second"])
-def test_a_run_that_was_cut_off_goes_on_through_its_phases(tmp_path, monkeypatch, train_once, cache, epoch):
+def test_a_run_that_was_cut_off_goes_on_through_its_phases(tmp_path, train_once, cache, epoch):
     whole, one, _ = train_once(**TWO_PHASES)
-    end_epoch = _Training._end_epoch
 
-    def cut_off(self, *args):
-        end_epoch(self, *args)
-        if self._epoch == epoch:
+    def cut_off(done, scores):
+        if done == epoch:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(_Training, "_end_epoch", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, cache, **TWO_PHASES)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny.make_config(cache, **TWO_PHASES), tmp_path, on_epoch=cut_off)
     resumed, two, _ = run(tmp_path, cache, **TWO_PHASES)
     assert [e["validation_loss"] for e in one] == [e["validation_loss"] for e in two]
     jax.tree.map(np.testing.assert_array_equal, whole.variables, resumed.variables)
@@ -162,5 +157,5 @@ def test_early_stopping_in_the_first_phase_leads_to_the_second(tmp_path, cache):
 )
 def test_what_cannot_work_is_refused_with_the_mend(tmp_path, fields, message):
     with pytest.raises(InputError) as caught:
-        phases.make(tiny.make_config(tmp_path, **fields), 7, steps_per_epoch=11)
+        freezing.make_phases(tiny.make_config(tmp_path, **fields), 7, steps_per_epoch=11)
     assert message in str(caught.value)

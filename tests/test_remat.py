@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from fer_jax import config as config_lib
-from fer_jax import phases, steps
+from fer_jax import freezing, steps
 from fer_jax.errors import InputError
 from fer_jax.models import layers
 from fer_jax.runtime import remat
@@ -98,7 +99,8 @@ def test_a_step_gives_the_same_with_each_choice(network, choice):
 
     def after(choice):
         key = jax.random.key(1)
-        step = steps.make_train_step(model, tx, classes=CLASSES, key=key, l2=1e-3, rematerialize=choice)
+        objective = tiny.make_objective((1,) * CLASSES, l2=1e-3)
+        step = steps.make_train_step(model, tx, objective, key=key, rematerialize=choice)
         changed, sums = jax.jit(step)(state, batch)
         return changed.params, changed.batch_stats, sums
 
@@ -110,7 +112,7 @@ def test_an_unknown_choice_is_refused_before_anything_is_built():
     config = config_lib.get_default()
     config.train.rematerialize = "everything"
     with pytest.raises(InputError, match="'everything'; known are auto, none, activations, segments"):
-        phases.make(config, 7, steps_per_epoch=5)
+        freezing.make_phases(config, 7, steps_per_epoch=5)
 
 
 @pytest.mark.parametrize(

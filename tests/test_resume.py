@@ -1,6 +1,7 @@
 """A run that is killed and started again ends with the same bits as one that was left alone."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -8,8 +9,9 @@ import commands
 import jax
 import numpy as np
 import pytest
+import tiny
 
-from fer_jax import checkpoint
+from fer_jax import checkpoint, train
 
 EPOCHS = 6
 AUGMENT = ("--config.augment.rotate_degrees=10", "--config.augment.flip_horizontal=0.5", "--config.augment.erase=0.3")
@@ -47,6 +49,13 @@ def final_state(workdir):
     return ocp.StandardCheckpointer().restore(folder.absolute())
 
 
+def scores(workdir):
+    """Returns what metrics.jsonl holds but times."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "images_per_second", "steps_per_second", "data_wait_share", "peak_memory_mib")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("feeder", ["tfdata", "resident"])
 def test_a_killed_run_ends_with_the_same_bits(feeder, tmp_path):
@@ -63,9 +72,31 @@ def test_a_killed_run_ends_with_the_same_bits(feeder, tmp_path):
     for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
 
-    def scores(workdir):
-        rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        timed = ("seconds", "images_per_second", "steps_per_second", "data_wait_share", "peak_memory_mib")
-        return [{name: value for name, value in row.items() if name not in timed} for row in rows]
-
     assert scores(tmp_path / "whole") == scores(tmp_path / "killed")
+
+
+@pytest.mark.parametrize(("feeder", "steps_per_dispatch"), [("tfdata", 1), ("resident", 1), ("resident", 2)])
+def test_a_run_resumes_in_the_middle_of_an_epoch_with_the_same_bits(tmp_path, feeder, steps_per_dispatch):
+    fields = {
+        "model.name": "cnn",
+        "model.layers": "conv 4 relu, batch_norm, max_pool, dropout 0.1, flatten",
+        "model.size_px": 16,
+        "augment.flip_horizontal": 0.5,
+        "data.feeder": feeder,
+        "train.steps_per_dispatch": steps_per_dispatch,
+        "log.every_steps": 2,
+    }
+    in_epochs = tiny.make_config(tmp_path / "cache", **fields)
+    in_steps = tiny.make_config(tmp_path / "cache", **fields, **{"train.checkpoint_every_steps": 3})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train.train(in_epochs, whole)
+    train.train(in_steps, cut)
+    assert scores(whole) == scores(cut)
+    kept = sorted(int(folder.name) for folder in (cut / "checkpoints" / "latest").iterdir())
+    assert kept == [19, 22]  # the second line of metrics.jsonl after step 15 of 22 stands at step 11 + 8
+    shutil.rmtree(cut / "checkpoints" / "latest" / "22")
+    train.train(in_epochs, cut)
+    assert scores(whole) == scores(cut)
+    one, two = (checkpoint.Checkpoints(folder) for folder in (whole, cut))
+    states = [ckpt.restore("latest", None)[0] for ckpt in (one, two)]
+    jax.tree.map(np.testing.assert_array_equal, *states)

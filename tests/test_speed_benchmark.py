@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import params, phases
+from fer_jax import freezing, params
 from fer_jax.errors import InputError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments" / "speed"))
@@ -31,7 +31,7 @@ def spec_of(name):
 @functools.cache
 def counts_of(name):
     """Returns the counts of ours by the shapes of a training's state."""
-    (phase,) = phases.make(rows.get_config(rows.ROWS[name]), rows.CLASSES, steps_per_epoch=1)
+    (phase,) = freezing.make_phases(rows.get_config(rows.ROWS[name]), rows.CLASSES, steps_per_epoch=1)
     trained = params.count(params.split(phase.abstract.params, phase.frozen)[0])
     return {"total": params.count(phase.abstract.params) + params.count(phase.abstract.batch_stats), "trained": trained}
 

@@ -4,13 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from scipy import special
 from sklearn.metrics import confusion_matrix
+from sklearn.utils.class_weight import compute_class_weight
 
 from fer_jax import optim, steps
 
 K, SIDE, RATE = 3, 4, 0.2
-WEIGHTS = np.array([0.5, 1.0, 2.5], np.float32)
+COUNTS = np.array([8, 4, 2])  # faces of each class
+WEIGHTS = compute_class_weight("balanced", classes=np.arange(K), y=np.repeat(np.arange(K), COUNTS)).astype(np.float32)
 
 
 class Linear(nn.Module):
@@ -36,11 +39,13 @@ def make_batch(n=8, seed=0, padding=0):
     }
 
 
-def make(model, tx=None, *, key=7, **options):
+def make(model, tx=None, *, key=7, **loss):
     """Returns (initial state, jitted train step)."""
     tx = tx or optim.scale_by_rate(optax.constant_schedule(RATE))
     state = steps.init_state(model, tx, jax.random.key(0), (SIDE, SIDE, 1))
-    return state, jax.jit(steps.make_train_step(model, tx, classes=K, key=jax.random.key(key), **options))
+    return state, jax.jit(
+        steps.make_train_step(model, tx, tiny.make_objective(COUNTS, **loss), key=jax.random.key(key))
+    )
 
 
 def by_hand(state, batch, *, smoothing=0.0, weights=None, l2=0.0, scale=1.0):
@@ -55,7 +60,7 @@ def by_hand(state, batch, *, smoothing=0.0, weights=None, l2=0.0, scale=1.0):
     slope = of_face[:, None] * (probs - targets) / len(labels)
     kernel, bias = (kernel - RATE * scale * (x.T @ slope + 2 * l2 * kernel), bias - RATE * scale * slope.sum(0))
     correct = (probs.argmax(1) == labels).sum()
-    return kernel, bias, {"loss": loss * len(labels), "count": len(labels), "correct": correct}
+    return kernel, bias, {"loss": loss * len(labels), "count": len(labels), "accuracy": correct}
 
 
 @pytest.mark.parametrize(
@@ -63,10 +68,10 @@ def by_hand(state, batch, *, smoothing=0.0, weights=None, l2=0.0, scale=1.0):
     [
         ({}, {}),
         ({"label_smoothing": 0.3}, {"smoothing": 0.3}),
-        ({"class_weights": jnp.asarray(WEIGHTS)}, {"weights": WEIGHTS}),
+        ({"class_weights": "balanced"}, {"weights": WEIGHTS}),
         ({"l2": 0.05}, {"l2": 0.05}),
         (
-            {"label_smoothing": 0.1, "class_weights": jnp.asarray(WEIGHTS), "l2": 0.02},
+            {"label_smoothing": 0.1, "class_weights": "balanced", "l2": 0.02},
             {"smoothing": 0.1, "weights": WEIGHTS, "l2": 0.02},
         ),
     ],
@@ -87,7 +92,7 @@ def test_a_step_is_gradient_descent_on_the_loss_by_hand(options, reference):
 
 
 def test_a_step_is_keras_train_on_batch(keras):
-    state, step = make(Linear(), label_smoothing=0.1, class_weights=jnp.asarray(WEIGHTS), l2=0.02)
+    state, step = make(Linear(), label_smoothing=0.1, class_weights="balanced", l2=0.02)
     dense = keras.layers.Dense(K, kernel_regularizer=keras.regularizers.L2(0.02))
     network = keras.Sequential([keras.Input((SIDE, SIDE, 1)), keras.layers.Flatten(), dense])
     network.compile(

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 
 from fer_jax import config as config_lib
-from fer_jax import models
+from fer_jax import losses, models
 from fer_jax.models import backbone, keras_layers, layers
 
 ORDER = ("stem_conv", "stem_bn", "top_conv", "top_bn")
@@ -28,6 +28,13 @@ def register(monkeypatch, drop_rate=0.0):
     monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
     monkeypatch.setattr(models, "row", lambda name: row)
     monkeypatch.setattr(keras_layers, "order", lambda name: order)
+
+
+def make_objective(class_counts=(1,) * 7, **fields):
+    """Returns the objective of the default section `loss` with some fields changed."""
+    section = config_lib.get_default().loss
+    section.update(fields)
+    return losses.make_objective(section, class_counts)
 
 
 def make_config(cache_dir, **fields):

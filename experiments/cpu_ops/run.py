@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import command, ops, phases, steps
+from fer_jax import command, freezing, losses, ops, steps
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
@@ -121,7 +121,7 @@ def time_step(without):
     config = model_2()
     if "path" in without:
         os.environ[ops.SWITCH] = "off"
-    (phase,) = phases.make(config, 7, steps_per_epoch=225)
+    (phase,) = freezing.make_phases(config, 7, steps_per_epoch=225)
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (128, 48, 48, 1)), jnp.uint8),
@@ -131,7 +131,9 @@ def time_step(without):
     state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1)))()
     jit = jax.jit if "options" in without else ops.jit
     step = jit(
-        steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1)),
+        steps.make_train_step(
+            phase.model, phase.tx, losses.make_objective(config.loss, (1,) * 7), key=jax.random.key(1)
+        ),
         donate_argnums=0,
     )
     seconds = []

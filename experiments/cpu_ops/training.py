@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, ops, phases, steps
+from fer_jax import datasets, freezing, losses, ops, steps
 from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -52,11 +52,12 @@ def gradient_differences(workdir):
         os.environ[ops.SWITCH] = cpu_path
         # One step of plain descent at rate 1 takes the gradient off the parameters.
         config.optim.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"})
-        (phase,) = phases.make(config, len(datasets.facts.CLASSES), steps_per_epoch=1)
+        (phase,) = freezing.make_phases(config, len(datasets.facts.CLASSES), steps_per_epoch=1)
         state = jax.jit(
             lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), datasets.facts.IMAGE_SHAPE)
         )()
-        step = steps.make_train_step(phase.model, phase.tx, classes=len(datasets.facts.CLASSES), key=jax.random.key(1))
+        objective = losses.make_objective(config.loss, (1,) * len(datasets.facts.CLASSES))
+        step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(1))
         after, _ = ops.jit(step)(state, batch)
         return jax.tree.map(lambda old, new: np.asarray(old - new, np.float64), state.params, after.params)
 

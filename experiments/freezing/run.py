@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import params, phases, steps
+from fer_jax import freezing, losses, params, steps
 from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -31,7 +31,7 @@ def plan(first_layers, **fields):
     config = config_lib.get_default()
     config.model.update({"name": "resnet50", "size_px": SIZE_PX, "head": HEAD})
     config.update_from_flattened_dict({"optim.freeze_first_layers": first_layers, **fields})
-    return phases.make(config, 7, steps_per_epoch=100)[0]
+    return freezing.make_phases(config, 7, steps_per_epoch=100)[0]
 
 
 def batch(rng, count):
@@ -47,7 +47,8 @@ def begin(phase, faces):
     """Returns (state, compiled step)."""
     init = lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1), phase.frozen)  # noqa: E731
     state = jax.jit(init)()
-    step = steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1), frozen=phase.frozen)
+    objective = losses.make_objective(config_lib.get_default().loss, (1,) * 7)
+    step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(1), frozen=phase.frozen)
     return state, jax.jit(step, donate_argnums=0).lower(state, faces).compile()
 
 

@@ -39,15 +39,14 @@ POLICIES = {
 
 def measure(faces, classes, policy, batch_size):
     """Returns images/s [TRIALS] of the tf.data pipeline with nothing behind it."""
-    plan = sampler.Order(faces.labels, classes=classes, batch_size=batch_size, key=jax.random.key(0))
+    plan = sampler.Sampler(faces.labels, classes=classes, batch_size=batch_size, key=jax.random.key(0))
     feeder = feeders.make(
         "tfdata",
         faces=faces,
-        order=plan,
+        sampler=plan,
         policy=policy,
         key=jax.random.key(1),
         shardings=steps.make_shardings(),
-        steps_per_dispatch=0,
     )
     batches = iter(feeder.dataset())
     for _ in range(WARM_UP_BATCHES):

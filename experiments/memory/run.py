@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import command, ops, phases, steps
+from fer_jax import command, freezing, losses, ops, steps
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.runtime import remat
@@ -57,7 +57,7 @@ def get_config(network: str):
 def measure(network: str, choice: str) -> dict:
     """Trains a few steps in this process; returns MiB, seconds and the last loss."""
     config = get_config(network)
-    (phase,) = phases.make(config, CLASSES, steps_per_epoch=100)
+    (phase,) = freezing.make_phases(config, CLASSES, steps_per_epoch=100)
     size, rng = config.train.batch_size, np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (size, *facts.IMAGE_SHAPE)), jnp.uint8),
@@ -67,8 +67,9 @@ def measure(network: str, choice: str) -> dict:
     state = jax.jit(
         lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE, phase.frozen)
     )()
+    objective = losses.make_objective(config.loss, (1,) * CLASSES)
     step = steps.make_train_step(
-        phase.model, phase.tx, classes=CLASSES, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
+        phase.model, phase.tx, objective, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
     )
     compiled = ops.jit(step, donate_argnums=0, options=remat.compiler_options(choice)).lower(state, batch).compile()
     before, seconds = remat.peak_mib(), []

@@ -12,12 +12,12 @@ from unittest import mock
 import jax
 import numpy as np
 
-from fer_jax import augment, feature_cache, feeders, metrics, ops, phases, steps
+from fer_jax import augment, feature_cache, feeders, freezing, losses, metrics, ops, steps
 from fer_jax import config as config_lib
 from fer_jax import params as params_lib
 from fer_jax.datasets import faces, facts
 from fer_jax.feeders import sampler
-from fer_jax.runtime import remat
+from fer_jax.runtime import dispatch, remat
 
 
 def versions() -> dict:
@@ -35,11 +35,10 @@ class System:
         config = config_lib.from_dict(spec["config"])
         self._every = config.log.every_steps
         self._rematerialize = remat.settle(config.train.rematerialize, config.model.name)
-        self._jit = functools.partial(ops.jit, options=remat.compiler_options(self._rematerialize))
         self._shardings = steps.make_shardings()
         self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
         self._classes, self._batch = spec["classes"], spec["batch"]
-        (self.phase,) = phases.make(config, self._classes, steps_per_epoch=len(labels) // self._batch)
+        (self.phase,) = freezing.make_phases(config, self._classes, steps_per_epoch=len(labels) // self._batch)
         phase = self.phase
         init = functools.partial(
             steps.init_state, phase.model, phase.tx, self._keys["init"], facts.IMAGE_SHAPE, phase.frozen
@@ -64,21 +63,25 @@ class System:
         self._forward, self._features_seconds = feature_cache.FORWARD, time.perf_counter() - started
 
     def _connect(self, feeder):
-        order = sampler.Order(
+        plan = sampler.Sampler(
             self._faces.labels, classes=self._classes, batch_size=self._batch, key=self._keys["order"]
         )
-        _ = order.faces(0, self._every)[0]  # compiled before anything is timed
-        feeder = feeders.make(
+        _ = plan.indices(0, self._every)[0]  # compiled before anything is timed
+        self._feeder = feeders.make(
             feeder,
             faces=self._faces,
-            order=order,
+            sampler=plan,
             policy=augment.Policy(),
             key=self._keys["dropout"],
             shardings=self._shardings,
-            steps_per_dispatch=0,
-            jit=self._jit,
+            log_every_steps=self._every,
         )
-        self._advance = feeder.connect(self._train_step())
+        self._train_steps = dispatch.jit_steps(
+            self._train_step(),
+            self._feeder,
+            replicated=self._shardings[1],
+            options=remat.compiler_options(self._rematerialize),
+        )
         self._eval_step = ops.jit(steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward))
         self._resident = list(feeders.padded_batches(self._faces, self._batch, self._shardings[0]))
 
@@ -87,7 +90,7 @@ class System:
         return steps.make_train_step(
             phase.model,
             phase.tx,
-            classes=self._classes,
+            losses.make_objective(config_lib.from_dict(self._spec["config"]).loss, (1,) * self._classes),
             key=self._keys["dropout"],
             frozen=phase.frozen,
             forward=self._forward,
@@ -100,14 +103,13 @@ class System:
         return {"total": params_lib.count(self.state.variables), "trained": trained}
 
     def train(self, batches: int) -> None:
-        """Takes steps, and fetches their sums as often as a training does."""
-        whole, rest = divmod(batches, self._every)
-        for count in [self._every] * whole + [1] * rest:  # other counts would compile anew
-            self.state, sums = self._advance(self.state, self._step, count)
-            self._step += count
-            if count == self._every:
-                _ = {name: float(value) for name, value in sums.items()}
-        jax.block_until_ready((self.state, sums))
+        """Takes steps, and fetches their sums as a training does: while the next step runs."""
+        pending = {}
+        for chunk in self._feeder.chunks(self._step, self._step + batches):
+            self.state, sums = self._train_steps(self.state, self._feeder.arrays, chunk)
+            _, pending = jax.device_get(pending), sums
+        self._step += batches
+        jax.block_until_ready((self.state, pending))
 
     def evaluate(self, batches: int) -> None:
         """Judges batches that lie on the device; fetches the sums."""
@@ -151,7 +153,7 @@ def step_flops(spec, kind: str = "train") -> float:
         )
         return float(counted.stdout)
     config = config_lib.from_dict(spec["config"])
-    (phase,) = phases.make(config, spec["classes"], steps_per_epoch=1)
+    (phase,) = freezing.make_phases(config, spec["classes"], steps_per_epoch=1)
     shape = (spec["batch"],)
     batch = {
         "image": jax.ShapeDtypeStruct((*shape, *facts.IMAGE_SHAPE), np.uint8),
@@ -159,9 +161,8 @@ def step_flops(spec, kind: str = "train") -> float:
         "mask": jax.ShapeDtypeStruct(shape, np.float32),
     }
     if kind == "train":
-        step = steps.make_train_step(
-            phase.model, phase.tx, classes=spec["classes"], key=jax.random.key(0), frozen=phase.frozen
-        )
+        objective = losses.make_objective(config.loss, (1,) * spec["classes"])
+        step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(0), frozen=phase.frozen)
     else:
         step = steps.make_eval_step(phase.model, classes=spec["classes"])
     given = phase.abstract if kind == "train" else phase.abstract.variables

@@ -1,57 +1,85 @@
-"""Two feeders of the same batches `{image uint8 [B, 48, 48, 1], label int32 [B], mask float32 [B]}`.
+"""Two feeders of the same batches `{image uint8 [B, H, W, C], label int32 [B], mask float32 [B]}`.
 
 Where the backbone is frozen, `image` holds its features, float32 [B, ...].
 
-`tfdata` prepares batches on the host; `resident` keeps the whole split on the accelerator. Both follow one sampling
-plan (`order`) and one augmentation policy with the same draws, so a run may change feeders and see the same faces.
+`tfdata` (host.py) prepares batches on the host; `resident` keeps the whole split on the accelerator. Both follow one
+sampling plan (`sampler`) and one augmentation policy with the same draws, so a run may change feeders and see the same
+faces.
 """
 
 import importlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from fer_jax import ops
 from fer_jax.errors import InputError
 
-FEEDERS = ("tfdata", "resident")
-SUMS = ("loss", "count", "correct")
+MODULES = {"tfdata": "host", "resident": "resident"}
+FEEDERS = tuple(MODULES)
 
 
-def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch: int, jit=ops.jit):
+class Chunk(NamedTuple):
+    """What one dispatch of train steps takes.
+
+    step: steps of the run that are taken when it is done; steps: how many of them it holds. items: what `Feeder.batch`
+    takes, for several steps with an axis of steps in front.
+    """
+
+    step: int
+    steps: int
+    items: Any
+
+
+class Feeder(Protocol):
+    """A training split as chunks of steps.
+
+    arrays: what every step reads: the resident faces, or nothing. wait_seconds: how long steps have waited for data.
+    """
+
+    arrays: dict
+    wait_seconds: float
+
+    def chunks(self, start: int, stop: int) -> Iterator[Chunk]:
+        """Yields the steps from start to stop, in order."""
+
+    def batch(self, arrays: dict, item) -> dict:
+        """Returns the batch of one step; pure, traced into the step."""
+
+    def close(self) -> None:
+        """Lets go of threads and files."""
+
+
+def make(
+    name: str, *, faces, sampler, policy, key, shardings, steps_per_dispatch: int = 0, log_every_steps: int = 25
+) -> Feeder:
     """Builds a feeder of a training split.
 
     Args:
       name: one of FEEDERS.
-      faces: `images` uint8 [N, H, W, 1] and `labels` int32 [N].
-      order: the sampling plan, `order.Order`.
+      faces: `images` uint8 [N, H, W, C] and `labels` int32 [N].
+      sampler: the sampling plan, `sampler.Sampler`.
       policy: the augmentation, `augment.Policy`.
       key: draws the augmentation, together with the step.
       shardings: (batch, replicated) shardings of the mesh.
       steps_per_dispatch: steps that run as one program (resident); 0 chooses by the device.
-      jit: the `ops.jit` of a step, with its own compiler options.
-
-    Returns:
-      A feeder with `wait_seconds`, the time that steps have waited for data so far, and
-      `connect(train_step, watch, state, steps, prepare) -> advance(state, step, steps) -> (state, sums)`. watch: wraps
-      the functions that `advance` calls. state: the training state as shapes; where it is given, the program of
-      `advance`'s first dispatch, if that advances by `steps`, is compiled on a thread from then on by `prepare`, and
-      `feeder.compiled()` waits for it and returns it as `jax.stages.Compiled`.
+      log_every_steps: no chunk goes past a multiple of this number of steps, counted from where `chunks` starts.
 
     Raises:
       InputError: an unknown name.
     """
     if name not in FEEDERS:
         raise InputError(f"data.feeder is '{name}'; known are {', '.join(FEEDERS)}")
-    module = importlib.import_module(f"fer_jax.feeders.{name}")
+    module = importlib.import_module(f"fer_jax.feeders.{MODULES[name]}")
     return module.Feeder(
         faces=faces,
-        order=order,
+        sampler=sampler,
         policy=policy,
         key=key,
         shardings=shardings,
         steps_per_dispatch=steps_per_dispatch,
-        jit=jit,
+        log_every_steps=log_every_steps,
     )
 
 
@@ -72,8 +100,3 @@ def padded_batches(faces, batch_size: int, sharding):
 def put(host, sharding):
     """Puts an array that every process holds whole onto the devices of all processes."""
     return jax.make_array_from_callback(host.shape, sharding, lambda index: np.asarray(host)[index])
-
-
-def zero_sums(sharding) -> dict:
-    """Returns the sums of no steps, where those of a step will be: elsewhere they would need a program of their own."""
-    return {name: put(np.zeros([], np.float32), sharding) for name in SUMS}

@@ -15,36 +15,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import augment, feeders
-from fer_jax.runtime import compile_cache
 
 PLANNED_STEPS = 32  # steps whose faces and draws are planned in one call
 AHEAD = 2  # batches that are on their way to the devices while a step runs
 
 
 class Feeder:
-    """See `fer_jax.feeders.make`."""
+    """See `fer_jax.feeders.make`. An item is a batch."""
 
-    def __init__(self, *, faces, order, policy, key, shardings, steps_per_dispatch, jit):
-        del steps_per_dispatch  # a step of this feeder is a dispatch: its batch comes from the host
-        self._faces, self._order, self._policy, self._key = faces, order, policy, key
-        self._sharding, self._replicated = shardings
-        self._jit = functools.partial(jit, donate_argnums=0, out_shardings=self._replicated)
+    def __init__(self, *, faces, sampler, policy, key, shardings, steps_per_dispatch, log_every_steps):
+        del steps_per_dispatch, log_every_steps  # a step of this feeder is a dispatch
+        self._faces, self._sampler, self._policy, self._key = faces, sampler, policy, key
+        self._sharding, _ = shardings
+        self.arrays = {}  # a batch comes whole from the host
         self._size_px = faces.images.shape[1]
         self._uniform = jax.jit(self._draw, static_argnums=1)
-        self.wait_seconds, self._stream, self._program = 0.0, None, None
+        self.wait_seconds, self._stream, self._position = 0.0, None, None
+
+    def chunks(self, start, stop):
+        """See `fer_jax.feeders.Feeder`; what it has prepared past `stop` is kept for the next call."""
+        if self._position != start:
+            self.close()
+            self._stream = self.stream(start)
+        for step in range(start, stop):
+            batch = next(self._stream)
+            self._position = step + 1
+            yield feeders.Chunk(step + 1, 1, batch)
+
+    def batch(self, arrays, item):
+        """See `fer_jax.feeders.Feeder`; an item is a batch."""
+        del arrays
+        return item
 
     def _draw(self, step, steps):
         keys = jax.vmap(lambda s: jax.random.fold_in(self._key, s))(step + jnp.arange(steps))
-        shape = (self._order.batch_size, augment.DRAWS)
+        shape = (self._sampler.batch_size, augment.DRAWS)
         return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
 
     def _plan(self, step):
         """Yields the faces and parameters of the steps from `step` on, a block at a time; this process's rows only."""
-        share = self._order.batch_size // jax.process_count()
+        share = self._sampler.batch_size // jax.process_count()
         rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             while True:
-                picked = np.asarray(self._order.faces(step, PLANNED_STEPS))[:, rows]
+                picked = np.asarray(self._sampler.indices(step, PLANNED_STEPS))[:, rows]
                 block = {"picked": picked}
                 if self._policy.active:
                     uniform = np.asarray(self._uniform(step, PLANNED_STEPS))[:, rows]
@@ -101,57 +115,7 @@ class Feeder:
         """Lets go of the pipeline and its threads."""
         if self._stream is not None:
             self._stream.close()
-            self._stream = None
-
-    def connect(
-        self, train_step, watch=lambda dispatch: dispatch, state=None, steps=1, prepare=compile_cache.compile_beside
-    ):
-        """Returns advance(state, step, steps) -> (state, sums over the steps); see `fer_jax.feeders.make`."""
-        del steps  # each is a dispatch
-
-        @self._jit
-        def single(state, total, batch):
-            state, sums = train_step(state, batch)
-            return state, jax.tree.map(jnp.add, total, sums)
-
-        if state is not None:
-            total = compile_cache.shapes(feeders.zero_sums(self._replicated), self._replicated)
-            self._program = prepare(single, (state, total, self._shapes()), (state, total))
-
-        @watch
-        def dispatch(*args):
-            return (single if state is None else self.compiled())(*args)
-
-        position = None
-
-        def advance(state, step, steps):
-            nonlocal position
-            if position != step:
-                self.close()
-                self._stream = self.stream(step)
-            total = feeders.zero_sums(self._replicated)
-            for _ in range(steps):
-                batch, previous = next(self._stream), total
-                state, total = dispatch(state, total, batch)
-                jax.block_until_ready(previous)  # one step ahead of the device, so that waiting is seen as waiting
-            position = step + steps
-            return state, total
-
-        return advance
-
-    def compiled(self):
-        """Returns the program that `connect` has begun to compile, once it is there."""
-        return self._program.result()
-
-    def _shapes(self):
-        """Returns a batch as shapes."""
-        images, rows = self._faces.images, (self._order.batch_size,)
-        batch = {
-            "image": jax.ShapeDtypeStruct((*rows, *images.shape[1:]), images.dtype),
-            "label": jax.ShapeDtypeStruct(rows, self._faces.labels.dtype),
-            "mask": jax.ShapeDtypeStruct(rows, np.float32),
-        }
-        return compile_cache.shapes(batch, self._sharding)
+            self._stream = self._position = None
 
 
 @functools.cache

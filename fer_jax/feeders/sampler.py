@@ -62,7 +62,7 @@ def _bound(counts, share, sign):
         moved |= more
 
 
-class Order:
+class Sampler:
     """The sampling plan of a training split.
 
     Attributes:
@@ -98,7 +98,7 @@ class Order:
         return jax.random.permutation(shuffle, by_class[self._slots]).astype(jnp.int32)
 
     @functools.partial(jax.jit, static_argnums=(0, 2))
-    def faces(self, step, steps: int):
+    def indices(self, step, steps: int):
         """Returns the faces of `steps` steps from `step` on: positions in the split, [steps, batch_size] int32."""
         span = steps * self.batch_size
         epochs = (span + self.epoch_faces - 2) // self.epoch_faces + 1

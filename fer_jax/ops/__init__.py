@@ -9,12 +9,12 @@ import os
 
 import jax
 
+from fer_jax import faulty_releases
 from fer_jax.errors import InputError
 from fer_jax.ops.convolution import conv
 from fer_jax.ops.dropout import keep_mask
 from fer_jax.ops.normalization import batch_norm
 from fer_jax.ops.pooling import pool_2x2
-from fer_jax.runtime import faulty_releases
 
 __all__ = ["batch_norm", "compiler_options", "conv", "cpu_path", "jit", "keep_mask", "on_cpu", "pool_2x2"]
 

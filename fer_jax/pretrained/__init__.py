@@ -13,7 +13,7 @@ from fer_jax.pretrained.fetch import Facts, locate
 from fer_jax.pretrained.merging import Merge, merge
 from fer_jax.pretrained.naming import Weights
 
-__all__ = ["Facts", "Merge", "Weights", "load", "locate", "merge", "read"]
+__all__ = ["Facts", "Merge", "WeightFile", "Weights", "load", "locate", "merge", "open_file", "read"]
 
 HDF5, PICKLE, ZIP = b"\x89HDF\r\n\x1a\n", b"\x80\x02\x8a\n", b"PK\x03\x04"
 KERAS_FILES = "Keras's weight files (.h5)"
@@ -22,26 +22,38 @@ OLD_TORCH_FILES = "PyTorch's as torch.save(..., _use_new_zipfile_serialization=F
 NOT_AS_KERAS = ("mobilenet_v2",)
 
 
-def load(weights: str, model: str, variables, *, cache_dir=None, top: bool = False) -> Merge:
-    """Loads weights into the places that a network has for them.
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """A weight file that was read: its weights, and where it came from; `facts.scaling`: what input they expect."""
+
+    weights: Weights
+    facts: Facts
+
+    def merge(self, variables) -> Merge:
+        """Puts the weights into the places of {params, batch_stats}, arrays or their shapes. Raises as `merge` does."""
+        return dataclasses.replace(merge(variables, self.weights), facts=dataclasses.asdict(self.facts))
+
+
+def open_file(weights: str, model: str, *, cache_dir=None, top: bool = False) -> WeightFile:
+    """Locates or fetches a weight file, verifies its hash and reads it.
 
     Args:
       weights: 'imagenet', a name of the registry, a path or a URL.
       model: the network, by its name in the config.
-      variables: its variables or their shapes, {params, batch_stats}.
       cache_dir: where files are fetched to; default: ~/.cache/fer_jax/weights.
       top: the network has the ImageNet classifier too.
 
-    Returns:
-      What became of each weight, with the facts of the file.
-
     Raises:
-      InputError: whatever `locate`, `read` and `merge` raise.
+      InputError: whatever `locate` and `read` raise.
     """
     path, facts = locate(weights, model, top, cache_dir=cache_dir)
     found = read(path, model, trusted=facts.verified)
-    facts = dataclasses.replace(facts, scaling=facts.scaling or found.scaling)
-    return dataclasses.replace(merge(variables, found), facts=dataclasses.asdict(facts))
+    return WeightFile(found, dataclasses.replace(facts, scaling=facts.scaling or found.scaling))
+
+
+def load(weights: str, model: str, variables, *, cache_dir=None, top: bool = False) -> Merge:
+    """Loads weights into the places that a network has for them: `open_file`, then `WeightFile.merge`."""
+    return open_file(weights, model, cache_dir=cache_dir, top=top).merge(variables)
 
 
 def read(path, model: str, *, trusted: bool = False) -> Weights:

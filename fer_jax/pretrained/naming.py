@@ -11,7 +11,6 @@ from collections import Counter
 import numpy as np
 
 from fer_jax.errors import InputError
-from fer_jax.models import keras_layers
 from fer_jax.pretrained import keras_h5, registry
 
 AUTOMATIC = re.compile(r"(conv(?:olution)?2d|batch_?normalization|dense)(?:_(\d+))?")
@@ -77,7 +76,7 @@ def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], m
     Raises:
       InputError: a file whose order of layers is not the network's or not known, or that holds another number of them.
     """
-    table = keras_layers.order(model)
+    table = _order(model)
     models = _identify(found)
     kinds = {layer.name: layer.kind for layer in table}
     scaling = VGGFACE if model == "vgg16" and any(VGGFACE_NAME.fullmatch(layer.name) for layer in found) else ""
@@ -144,7 +143,7 @@ def _identify(found):
     models = []
     for model in dict.fromkeys(row.model for row in registry.ROWS):
         names = {_rename(layer.name, model) for layer in found}
-        table = [layer for layer in keras_layers.order(model) if layer.kind not in ("Dense", "Normalization")]
+        table = [layer for layer in _order(model) if layer.kind not in ("Dense", "Normalization")]
         fixed = {layer.name for layer in table if not AUTOMATIC.fullmatch(layer.name)}
         same_counts = all(
             counts[kind] == sum(layer.kind == kind for layer in table) for kind in ("Conv2D", "BatchNormalization")
@@ -159,7 +158,7 @@ def _identify(found):
 
 def _by_position(path, found, model, trusted, models):
     """Names layers by their place among those of their class, which for all classes at once is Keras's rule."""
-    table = keras_layers.order(model)
+    table = _order(model)
     names = [_rename(layer.name, model) for layer in found]
     for kind in dict.fromkeys(layer.kind for layer in table):
         expected = [layer.name for layer in table if layer.kind == kind]
@@ -221,3 +220,9 @@ def _renumbered(found):
         rank = sorted(numbers[match[1]]).index(_number(match)) if match else 0
         names.append((f"{match[1]}_{rank}" if rank else match[1]) if match else layer.name)
     return names
+
+
+def _order(model):
+    from fer_jax.models import keras_layers  # with flax, for which --help and --list need not wait
+
+    return keras_layers.order(model)

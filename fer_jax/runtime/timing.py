@@ -48,8 +48,8 @@ class Clock:
     def _on_event(self, event, **_):
         self._kept += event == "/jax/compilation_cache/cache_hits"
 
-    def lap(self, part: str) -> None:
-        """Gives the time since the last lap to a part; after the first step it does nothing."""
+    def mark(self, part: str) -> None:
+        """Gives the time since the last mark to a part; after the first step it does nothing."""
         if not self._running:
             return
         now = time.perf_counter()
@@ -58,29 +58,25 @@ class Clock:
             self._parts[name] = self._parts.get(name, 0.0) + seconds
         self._lap, self._compiling = now, []
 
-    def watch(self, step, report, ready=lambda: None):
-        """Returns a function like `step` whose first call ends the start, of all functions that this clock watches.
+    @property
+    def running(self) -> bool:
+        """Whether the first step is still to come."""
+        return self._running
 
-        That call waits for its result, once, and gives `report` a dict: `seconds` in all, `parts` {name: seconds}, the
-        number of `programs` that were needed, and of those that came out of the cache, `programs_kept`. ready: waits
-        for the program that the call needs, as a part of 'compile'.
+    def end(self, result) -> dict:
+        """Waits for the result of the first step, which ends the start.
+
+        Returns:
+          `seconds` in all, `parts` {name: seconds}, the number of `programs` that were needed, and of those that came
+          out of the cache, `programs_kept`.
         """
         import jax
 
-        def watched(*args):
-            if not self._running:
-                return step(*args)
-            self.lap("input")
-            ready()
-            self.lap("compile")
-            result = jax.block_until_ready(step(*args))
-            self.lap("step")
-            self._stop()
-            counts = {"programs": self._programs, "programs_kept": self._kept}
-            report({"seconds": self._lap - self._started, "parts": self._parts, **counts})
-            return result
-
-        return watched
+        jax.block_until_ready(result)
+        self.mark("step")
+        self._stop()
+        counts = {"programs": self._programs, "programs_kept": self._kept}
+        return {"seconds": self._lap - self._started, "parts": self._parts, **counts}
 
     def _stop(self):
         from jax import monitoring
@@ -110,7 +106,7 @@ def command_started() -> float:
 
 
 def describe(split: dict) -> str:
-    """Returns what `Clock.watch` reports as one line."""
+    """Returns what `Clock.end` returned as one line."""
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in split["parts"].items() if seconds >= 0.05)
     kept = f"{split['programs_kept']} of {split['programs']} programs came out of the cache"
     return f"first step {split['seconds']:.1f} s after the command: {parts}; {kept}"
@@ -129,23 +125,25 @@ def duration(seconds: float) -> str:
 class Progress:
     """The progress of a stretch of steps: steps/s, images/s and the time that is left.
 
-    what: its name, as 'epoch 3/50'; steps_after: steps of the same kind that follow it.
+    what: its name, as 'epoch 3/50'; steps_after: steps of the same kind that follow it; steps_before: of its steps,
+    those that were done earlier.
     """
 
-    def __init__(self, what: str, *, steps: int, batch_size: int, steps_after: int = 0):
+    def __init__(self, what: str, *, steps: int, batch_size: int, steps_after: int = 0, steps_before: int = 0):
         self._what, self._steps, self._after, self._batch_size = what, steps, steps_after, batch_size
         self._started = self._shown = time.perf_counter()
-        self._done, self._bar = 0, None
+        self._before = self._done = steps_before
+        self._bar = self._ended = None
         if sys.stderr.isatty():
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
 
-                self._bar = tqdm(total=steps, desc=what, unit="step", leave=False)
+                self._bar = tqdm(total=steps, initial=steps_before, desc=what, unit="step", leave=False)
 
     def update(self, done: int, loss: float | None = None) -> None:
         """Says that `done` steps are over and, in training, what the mean loss of the last ones was."""
         now = time.perf_counter()
-        rate = done / max(now - self._started, 1e-9)
+        rate = (done - self._before) / max(now - self._started, 1e-9)
         left = duration((self._steps + self._after - done) / rate)
         text = "" if loss is None else f"loss {loss:.4f}, "
         text += f"{rate * self._batch_size:,.0f} images/s, {left} left"
@@ -157,8 +155,14 @@ class Progress:
             logger.info("%s step %d/%d: %.2f steps/s, %s", self._what, done, self._steps, rate, text)
         self._done = done
 
+    @property
+    def seconds(self) -> float:
+        """The seconds since the start, up to `close`."""
+        return (self._ended or time.perf_counter()) - self._started
+
     def close(self) -> float:
         """Ends the bar; returns the seconds since the start."""
+        self._ended = time.perf_counter()
         if self._bar is not None:
             self._bar.close()
-        return time.perf_counter() - self._started
+        return self.seconds

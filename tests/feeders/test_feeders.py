@@ -1,3 +1,4 @@
+import collections
 import functools
 import itertools
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from fer_jax import augment, feeders
 from fer_jax.errors import InputError
 from fer_jax.feeders import sampler
-from fer_jax.runtime import compile_cache
+from fer_jax.runtime import dispatch
 
 SIZE, BATCH = 12, 8
 POLICY = augment.Policy(
@@ -39,7 +40,7 @@ def make_faces(n=30):
 
 FACES = make_faces()
 # one for all, so that its programs are compiled once
-ORDER = sampler.Order(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
+ORDER = sampler.Sampler(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,12 @@ def make(make_shardings):
         return feeders.make(
             name,
             faces=FACES,
-            order=ORDER,
+            sampler=ORDER,
             policy=policy,
             key=jax.random.key(seed),
             shardings=make_shardings(devices),
             steps_per_dispatch=steps_per_dispatch,
+            log_every_steps=4,
         )
 
     return make
@@ -63,12 +65,15 @@ def make(make_shardings):
 
 def first(feeder, step, steps=3):
     """Returns some batches from a step on, as NumPy arrays."""
-    if hasattr(feeder, "stream"):
-        stream = feeder.stream(step)
-        batches = list(itertools.islice(stream, steps))
-        stream.close()
-    else:
-        batches = feeder.batches(step, steps)
+    batch, batches = jax.jit(feeder.batch), []
+    for chunk in feeder.chunks(step, step + steps):
+        rows = (
+            [chunk.items]
+            if chunk.steps == 1
+            else [jax.tree.map(lambda x, i=i: x[i], chunk.items) for i in range(chunk.steps)]
+        )
+        batches += [batch(feeder.arrays, row) for row in rows]
+    feeder.close()
     return jax.device_get(batches)
 
 
@@ -92,7 +97,7 @@ def test_both_feeders_deliver_the_same_augmented_batches(make, fill):
     for step in (0, 33):
         ours = first(resident, step)
         assert_same(ours, first(host, step), greys=1)
-        plain = FACES.images[np.asarray(ORDER.faces(step, 3))]
+        plain = FACES.images[np.asarray(ORDER.indices(step, 3))]
         assert all((batch["image"] != some).mean() > 0.5 for batch, some in zip(ours, plain, strict=True))
 
 
@@ -100,7 +105,7 @@ def test_both_feeders_deliver_the_same_augmented_batches(make, fill):
 def test_without_augmentation_the_faces_come_as_they_are(make, name):
     feeder = make(name, augment.Policy())
     for step in (0, 5):
-        picked = np.asarray(ORDER.faces(step, 3))
+        picked = np.asarray(ORDER.indices(step, 3))
         expected = [
             {"image": FACES.images[some], "label": FACES.labels[some], "mask": np.ones(BATCH)} for some in picked
         ]
@@ -128,7 +133,8 @@ def test_a_face_is_changed_anew_in_each_step(make):
 def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
     assert jax.device_count() == 2
     feeder = make(name)
-    batch = next(feeder.stream(0)) if name == "tfdata" else feeder.batches(0, 1)[0]
+    chunk = next(feeder.chunks(0, 1))
+    batch = jax.jit(feeder.batch)(feeder.arrays, chunk.items)
     for value in batch.values():
         assert value.sharding.is_equivalent_to(make_shardings(2)[0], value.ndim)
         assert {shard.data.shape[0] for shard in value.addressable_shards} == {BATCH // 2}
@@ -139,46 +145,67 @@ def count_step(state, batch):
     """A training step whose state depends on the batches and their order."""
     labels = jnp.sum(batch["label"] * jnp.arange(1, BATCH + 1))
     grey = jnp.sum(batch["image"].astype(jnp.int32) * jnp.arange(SIZE).reshape(1, 1, -1, 1))
-    sums = {"loss": grey.astype(jnp.float32), "count": jnp.sum(batch["mask"]), "correct": labels.astype(jnp.float32)}
+    sums = {"loss": grey.astype(jnp.float32), "count": jnp.sum(batch["mask"]), "anything": labels.astype(jnp.float32)}
     return (state * 31 + labels) % 10007, sums
 
 
-@pytest.mark.parametrize(("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 2)])
-def test_a_connected_feeder_steps_through_the_plan(make, name, steps_per_dispatch):
+DISPATCHES = pytest.mark.parametrize(
+    ("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 2), ("resident", 4)]
+)
+
+
+@pytest.fixture
+def take(make_shardings):
+    """Takes the steps from start to stop; returns (state, sums over all of them)."""
+    replicated = make_shardings(2)[1]
+
+    def take(feeder, spans):
+        train_steps = dispatch.jit_steps(count_step, feeder, replicated=replicated)
+        state, totals = feeders.put(np.zeros([], np.int32), replicated), collections.Counter()
+        for start, stop in spans:
+            for chunk in feeder.chunks(start, stop):
+                state, sums = train_steps(state, feeder.arrays, chunk)
+                totals.update({name: float(value) for name, value in sums.items()})
+        return int(state), totals
+
+    return take
+
+
+@DISPATCHES
+def test_train_steps_follow_the_plan(make, take, name, steps_per_dispatch):
     policy = augment.Policy(flip_horizontal=0.5)
-    feeder = make(name, policy, steps_per_dispatch=steps_per_dispatch)
-    expected, totals = 0, np.zeros(3)
+    expected, totals = 0, collections.Counter()
     for batch in first(make("resident", policy), 2, 5):
         state, sums = count_step(expected, batch)
-        expected, totals = int(state), totals + [float(sums[key]) for key in ("loss", "count", "correct")]
-    advance = feeder.connect(count_step)
-    state, one = advance(jnp.int32(0), 2, 4)
-    state, two = advance(state, 6, 1)
-    assert int(state) == expected
-    np.testing.assert_allclose([float(one[key] + two[key]) for key in ("loss", "count", "correct")], totals)
-    # and back to where it was, as a resumed run goes
-    state, _ = advance(jnp.int32(0), 2, 4)
-    state, _ = advance(state, 6, 1)
-    assert int(state) == expected
+        expected = int(state)
+        totals.update({key: float(value) for key, value in sums.items()})
+    feeder = make(name, policy, steps_per_dispatch=steps_per_dispatch)
+    for spans in ([(2, 6), (6, 7)], [(2, 7)]):  # and back to where it was, as a resumed run goes
+        state, sums = take(feeder, spans)
+        assert state == expected
+        assert sums == pytest.approx(totals)
 
 
-@pytest.mark.parametrize(("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 2)])
-@pytest.mark.parametrize("ahead", [False, True])
-def test_one_program_serves_all_steps(make, make_shardings, name, steps_per_dispatch, ahead):
-    feeder = make(name, augment.Policy(flip_horizontal=0.5), steps_per_dispatch=steps_per_dispatch)
-    state = feeders.put(np.zeros([], np.int32), make_shardings(2)[1])
-    compiled = []
+@DISPATCHES
+def test_chunks_cover_their_span_and_end_where_a_line_is_logged(make, name, steps_per_dispatch):
+    feeder = make(name, augment.Policy(), steps_per_dispatch=steps_per_dispatch)
+    chunks = list(feeder.chunks(3, 13))
+    assert np.cumsum([chunk.steps for chunk in chunks]).tolist() == [chunk.step - 3 for chunk in chunks]
+    assert {7, 11, 13} <= {chunk.step for chunk in chunks}
+    assert max(chunk.steps for chunk in chunks) == max(steps_per_dispatch, 1)
+    feeder.close()
+
+
+@DISPATCHES
+def test_one_program_serves_all_steps(make, take, name, steps_per_dispatch):
+    feeder, compiled = make(name, augment.Policy(flip_horizontal=0.5), steps_per_dispatch=steps_per_dispatch), []
     listener = lambda event, _, fun_name="", **__: "backend_compile" in event and compiled.append(fun_name)  # noqa: E731
     jax.monitoring.register_event_duration_secs_listener(listener)
     try:
-        advance = feeder.connect(
-            count_step, state=compile_cache.shapes(state, state.sharding) if ahead else None, steps=4
-        )
-        for step in (0, 4, 8):
-            state, _ = advance(state, step, 4)
+        take(feeder, [(0, 4), (4, 8), (8, 12)])
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
-    assert sum(name in ("jit(single)", "jit(one)", "jit(many)") for name in compiled) == 1
+    assert sum(name in ("jit(one)", "jit(several)") for name in compiled) == 1
 
 
 def test_blocks_of_the_plan_follow_each_other(make):
@@ -231,21 +258,25 @@ def test_the_resident_feeder_needs_no_tensorflow():
         import jax, numpy as np, types
         from fer_jax import augment, feeders
         from fer_jax.feeders import sampler
+        from fer_jax.runtime import dispatch
 
         faces = types.SimpleNamespace(images=np.zeros((9, 8, 8, 1), np.uint8), labels=np.arange(9, dtype=np.int32))
-        plan = sampler.Order(faces.labels, classes=9, batch_size=4, key=jax.random.key(0))
+        plan = sampler.Sampler(faces.labels, classes=9, batch_size=4, key=jax.random.key(0))
         mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         shardings = tuple(jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P("data"), jax.P()))
 
         def make(name):
             policy, key = augment.Policy(rotate_degrees=9), jax.random.key(1)
-            given = dict(faces=faces, order=plan, policy=policy, key=key, shardings=shardings, steps_per_dispatch=2)
+            given = dict(faces=faces, sampler=plan, policy=policy, key=key, shardings=shardings, steps_per_dispatch=3)
             return feeders.make(name, **given)
 
         def step(state, batch):
-            return state + 1, {"loss": 0.0, "count": batch["mask"].sum(), "correct": 0.0}
+            return state + 1, {"count": batch["mask"].sum()}
 
-        state, sums = make("resident").connect(step)(0, 0, 3)
+        feeder = make("resident")
+        (chunk,) = feeder.chunks(0, 3)
+        train_steps = dispatch.jit_steps(step, feeder, replicated=shardings[1])
+        state, sums = train_steps(jax.device_put(0, shardings[1]), feeder.arrays, chunk)
         print(int(state), int(sums["count"]), sum(1 for _ in feeders.padded_batches(faces, 4, shardings[0])))
         try:
             make("tfdata").dataset()

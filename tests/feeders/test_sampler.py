@@ -12,13 +12,13 @@ FER2013_TRAINING = (3995, 436, 4097, 7215, 4830, 3171, 4965)  # faces of each cl
 
 
 def make(seed=0, batch_size=7, labels=LABELS, **shares):
-    return sampler.Order(labels, classes=4, batch_size=batch_size, key=jax.random.key(seed), **shares)
+    return sampler.Sampler(labels, classes=4, batch_size=batch_size, key=jax.random.key(seed), **shares)
 
 
 def epochs(order, count):
     """Returns the faces of the first epochs, [count, epoch_faces]."""
     steps = -(-count * order.epoch_faces // order.batch_size)
-    return np.asarray(order.faces(0, steps)).reshape(-1)[: count * order.epoch_faces].reshape(count, -1)
+    return np.asarray(order.indices(0, steps)).reshape(-1)[: count * order.epoch_faces].reshape(count, -1)
 
 
 def test_each_epoch_shows_every_face_once_and_in_an_order_of_its_own():
@@ -32,20 +32,20 @@ def test_each_epoch_shows_every_face_once_and_in_an_order_of_its_own():
 
 def test_a_step_reads_the_same_places_however_it_is_asked_for():
     order = make()
-    row = np.asarray(order.faces(0, 24))
+    row = np.asarray(order.indices(0, 24))
     assert row.shape == (24, 7) and row.dtype == np.int32
-    one_by_one = [order.faces(step, 1)[0] for step in range(24)]
+    one_by_one = [order.indices(step, 1)[0] for step in range(24)]
     np.testing.assert_array_equal(one_by_one, row)  # over four epochs' borders
     for step in (1, 4, 5, 6, 11, 17):
-        np.testing.assert_array_equal(order.faces(step, 7), row[step : step + 7])
+        np.testing.assert_array_equal(order.indices(step, 7), row[step : step + 7])
 
 
 def test_a_batch_may_be_larger_than_the_set():
     order = make(batch_size=100)
     assert order.steps_per_epoch == 1
-    shown = np.asarray(order.faces(0, 4)).reshape(10, 40)
+    shown = np.asarray(order.indices(0, 4)).reshape(10, 40)
     assert (np.sort(shown, axis=1) == np.arange(40)).all()
-    np.testing.assert_array_equal(order.faces(3, 1)[0], np.asarray(order.faces(0, 4))[3])
+    np.testing.assert_array_equal(order.indices(3, 1)[0], np.asarray(order.indices(0, 4))[3])
 
 
 def test_the_key_decides():
@@ -124,7 +124,7 @@ def test_rebalanced_counts_reach_the_shares_and_touch_no_other_class():
 def test_r2s_epoch_has_fewer_happy_and_more_disgusted_faces_and_every_other_one_once():
     shares = {name: resnet50.get_config("r2_balanced").data[name] for name in ("min_class_share", "max_class_share")}
     labels = np.repeat(range(7), FER2013_TRAINING)
-    order = sampler.Order(labels, classes=7, batch_size=32, key=jax.random.key(0), **shares)
+    order = sampler.Sampler(labels, classes=7, batch_size=32, key=jax.random.key(0), **shares)
     shown = epochs(order, 1)[0]
     np.testing.assert_array_equal(np.bincount(labels[shown]), [3995, 3171, 4097, 4967, 4830, 3171, 4965])
     seen = np.bincount(shown, minlength=len(labels))

@@ -1,0 +1,161 @@
+"""Which parameters are trained when: one phase, or the head first and then more (fine-tuning)."""
+
+import dataclasses
+
+import jax
+
+from fer_jax import models, optim, steps
+from fer_jax import params as params_lib
+from fer_jax.datasets import facts
+from fer_jax.errors import InputError
+from fer_jax.models import keras_layers
+from fer_jax.runtime import remat
+
+FROZEN_STATISTICS = ("stored", "updated")
+BACKBONE = "backbone/"
+
+
+@dataclasses.dataclass(frozen=True)
+class PhasePlan:
+    """A stretch of epochs with one set of trained parameters.
+
+    first_epoch, last_epoch: from 1, both included. frozen: paths of the layers that are held; backbone_frozen: all of
+    the backbone is, with its statistics, so its features never change. settings: its section `optim`.
+    """
+
+    first_epoch: int
+    last_epoch: int
+    model: object
+    frozen: frozenset[str]
+    backbone_frozen: bool
+    settings: object
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase(PhasePlan):
+    """A phase of a training, with its optimizer.
+
+    first_step: steps taken before it. learning_rate: the peak of lr_fn. abstract: the training state as shapes.
+    """
+
+    first_step: int
+    tx: object
+    lr_fn: object
+    abstract: steps.TrainState
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak of the schedule."""
+        return self.settings.learning_rate
+
+
+def make_phases(config, classes: int, *, steps_per_epoch: int, image_shape=facts.IMAGE_SHAPE) -> tuple[Phase, ...]:
+    """Builds the phases of a run, without computing anything.
+
+    Raises:
+      InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
+    """
+    remat.check(config.train.rematerialize)
+    _, replicated = steps.make_shardings()
+    phases = []
+    for plan in make_plans(config, classes, image_shape=image_shape):
+        epochs = plan.last_epoch - plan.first_epoch + 1
+        tx, lr_fn = optim.make(plan.settings, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        phases.append(
+            Phase(
+                **vars(plan),
+                first_step=(plan.first_epoch - 1) * steps_per_epoch,
+                tx=tx,
+                lr_fn=lr_fn,
+                abstract=steps.abstract_state(plan.model, tx, image_shape, replicated, plan.frozen),
+            )
+        )
+    return tuple(phases)
+
+
+def make_plans(config, classes: int, *, image_shape=facts.IMAGE_SHAPE) -> tuple[PhasePlan, ...]:
+    """Returns what is trained when, without optimizers. Raises as `make_phases` does."""
+    section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
+    plain = models.make(config.model, classes)
+    params = steps.init_variables.eval_shape(plain, jax.random.key(0), image_shape)["params"]
+    frozen = frozen_layers(section, config.model.name, params)
+    if not tune.after_epochs:
+        return (_make_plan(config, classes, params, section, frozen=frozen, epochs=(1, epochs)),)
+    if not 0 < tune.after_epochs < epochs:
+        raise InputError(
+            f"optim.fine_tune.after_epochs is {tune.after_epochs} of train.epochs {epochs}: give 1 to {epochs - 1}"
+        )
+    if not frozen:
+        raise InputError("optim.fine_tune has nothing to unfreeze: set optim.freeze, for instance ('backbone',)")
+    if tune.learning_rate <= 0:
+        raise InputError(f"optim.fine_tune.learning_rate is {tune.learning_rate}: give more than 0")
+    still = frozen_before(tune.unfreeze_from, config.model.name, params) | params_lib.select(params, tune.freeze)
+    second = section.copy_and_resolve_references()
+    second.learning_rate = tune.learning_rate
+    return (
+        _make_plan(config, classes, params, section, frozen=frozen, epochs=(1, tune.after_epochs)),
+        _make_plan(config, classes, params, second, frozen=still, epochs=(tune.after_epochs + 1, epochs)),
+    )
+
+
+def _make_plan(config, classes, params, section, *, frozen, epochs):
+    backbone = {path for path in params_lib.layers(params) if path.startswith(BACKBONE)}
+    keeps = section.frozen_statistics == "stored"
+    backbone_frozen = bool(backbone) and keeps and backbone <= frozen
+    model = models.make(config.model, classes, stored=frozen if keeps else frozenset(), backbone_frozen=backbone_frozen)
+    return PhasePlan(*epochs, model, frozen, backbone_frozen, section)
+
+
+def phase_of(phases, meta: dict):
+    """Returns the phase, or the plan of one, that a checkpoint was saved in, by what was saved with it."""
+    if "phase" in meta:
+        return phases[meta["phase"]]
+    return next(phase for phase in phases if meta["epoch"] <= phase.last_epoch)  # of an earlier version
+
+
+def frozen_layers(section, model: str, params: dict) -> frozenset[str]:
+    """Returns the paths of the layers that `optim.freeze` and `optim.freeze_first_layers` hold, () for none.
+
+    Args:
+      section: the config section `optim`.
+      model: the name of the network, for Keras's layer numbers.
+      params: its parameters, or their shapes.
+
+    Raises:
+      InputError: a pattern without a match, a network without Keras's layer numbers, or nothing left to train.
+    """
+    if section.frozen_statistics not in FROZEN_STATISTICS:
+        raise InputError(
+            f"optim.frozen_statistics is '{section.frozen_statistics}'; known are {', '.join(FROZEN_STATISTICS)}"
+        )
+    frozen = params_lib.select(params, section.freeze)
+    if section.freeze_first_layers:
+        frozen |= _first_layers(section.freeze_first_layers, model) & params_lib.layers(params).keys()
+    if frozen == params_lib.layers(params).keys():
+        raise InputError("optim.freeze holds every layer: leave one to train, for instance the head")
+    return frozen
+
+
+def _first_layers(count, model):
+    layers = keras_layers.order(model)
+    if not layers or layers[0].number is None:
+        raise InputError(f"optim.freeze_first_layers: Keras has no network '{model}': use optim.freeze")
+    first = {BACKBONE + layer.name for layer in layers if layer.number < count}
+    if not first:
+        raise InputError(f"optim.freeze_first_layers is {count}: the first layer with weights is {layers[0].number}")
+    return first
+
+
+def frozen_before(name: str, model: str, params: dict) -> frozenset[str]:
+    """Returns the paths of a backbone's layers before the one of a name in Keras's order; '' freezes nothing.
+
+    Raises:
+      InputError: the backbone has no such layer.
+    """
+    if not name:
+        return frozenset()
+    names = [layer.name for layer in keras_layers.order(model) if BACKBONE + layer.name in params_lib.layers(params)]
+    if name not in names:
+        some = ", ".join([*names[:3], "...", *names[-3:]]) if names else "none: this network has no Keras order"
+        raise InputError(f"optim.fine_tune.unfreeze_from: no layer '{name}' with weights in {model}; there are {some}")
+    return frozenset(BACKBONE + before for before in names[: names.index(name)])

@@ -1,0 +1,59 @@
+"""How train steps run: compiled, with the state donated, one or several in a dispatch."""
+
+import jax
+import jax.numpy as jnp
+
+from fer_jax import ops
+
+
+def jit_steps(train_step, feeder, *, replicated, options: dict | None = None) -> "TrainSteps":
+    """Compiles train steps for the chunks of a feeder.
+
+    Args:
+      train_step: (state, batch) -> (state, sums); the sums are any tree of arrays.
+      feeder: makes a batch inside the program, `feeder.batch(arrays, item)`.
+      replicated: the sharding of state and sums.
+      options: compiler options of this step besides those of `ops.jit`.
+
+    Returns:
+      train_steps(state, arrays, chunk) -> (state, sums over the steps of the chunk). The state that is given is
+      consumed: its memory is used for the one that is returned.
+    """
+
+    def one(state, arrays, item):
+        return train_step(state, feeder.batch(arrays, item))
+
+    def several(state, arrays, items):
+        first = jax.tree.map(lambda rows: rows[0], items)
+        _, sums = jax.eval_shape(one, state, arrays, first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
+
+        def add(carry, item):
+            state, total = carry
+            state, sums = one(state, arrays, item)
+            return (state, jax.tree.map(jnp.add, total, sums)), None
+
+        return jax.lax.scan(add, (state, zeros), items)[0]
+
+    jitted = [ops.jit(fun, options=options, donate_argnums=0, out_shardings=replicated) for fun in (one, several)]
+    return TrainSteps(*jitted)
+
+
+class TrainSteps:
+    """See `jit_steps`; a program for each length of a chunk, compiled when the first of its length comes."""
+
+    def __init__(self, one, several):
+        self._one, self._several, self._programs = one, several, {}
+
+    def __call__(self, state, arrays, chunk):
+        program = self._programs.get(chunk.steps)
+        if program is None:
+            jitted = self._one if chunk.steps == 1 else self._several
+            program = jitted.lower(state, arrays, chunk.items).compile()
+            self._programs[chunk.steps] = program
+        return program(state, arrays, chunk.items)
+
+    @property
+    def program(self) -> jax.stages.Compiled:
+        """The program that was compiled first."""
+        return next(iter(self._programs.values()))

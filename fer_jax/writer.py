@@ -1,0 +1,183 @@
+"""What a run writes while it trains: metrics.jsonl, history.csv, TensorBoard, and its progress."""
+
+import csv
+import json
+import logging
+import math
+import os
+import pathlib
+
+import jax
+
+from fer_jax import workdir as workdir_lib
+from fer_jax.errors import InputError
+from fer_jax.runtime import remat, timing
+
+logger = logging.getLogger("fer_jax")
+
+
+class Writer:
+    """The writer of a run's metrics and messages.
+
+    run: a `run.Run`. resume_step: what was written after the step of the checkpoint that it resumes from is dropped.
+    All processes but the first keep the history and touch no file.
+
+    Attributes:
+      history: the records of the epochs so far, a dict each.
+      sums, seconds: of the epoch's steps so far, to be saved with a checkpoint in its middle.
+    """
+
+    def __init__(self, run, workdir, resume_step: int):
+        self._config, self._steps_per_epoch = run.config, run.steps_per_epoch
+        self._folder, self._writes = pathlib.Path(workdir), jax.process_index() == 0
+        self._path = self._folder / "metrics.jsonl"
+        kept = [record for record in workdir_lib.read_jsonl(self._path) if record["step"] <= resume_step]
+        self.history = [record for record in kept if record["kind"] == "epoch"]
+        self._board = None
+        if not self._writes:
+            return
+        temporary = self._path.with_name("metrics.jsonl.tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(temporary, self._path)
+        if self._config.log.tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError as error:
+                raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'") from error
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def first_step(self, epoch: int, split: dict, program) -> None:
+        """Says how long the start took, as `timing.Clock.end` returned it, and what memory the step's program needs."""
+        if self._writes:
+            workdir_lib.write_start(self._folder, {"epoch": epoch, **split})
+        logger.info("%s", timing.describe(split))
+        needs = remat.needs(program)
+        logger.info(
+            "memory of a step: %s MiB of arguments, %s MiB of which are reused for its results, and %s MiB besides",
+            *(f"{needs[name]:,.0f}" for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
+        )
+
+    def start_epoch(self, position, start: int) -> None:
+        """Begins the epoch after a position, whose steps from `start` on are left."""
+        epochs, epoch = self._config.train.epochs, position.epoch + 1
+        self._first = position.epoch * self._steps_per_epoch
+        self._unlogged, self.sums, self._seconds_before = {}, dict(position.sums), position.seconds
+        self._progress = timing.Progress(
+            f"epoch {epoch}/{epochs}",
+            steps=self._steps_per_epoch,
+            batch_size=self._config.train.batch_size,
+            steps_after=(epochs - epoch) * self._steps_per_epoch,
+            steps_before=start - self._first,
+        )
+
+    def step(self, step: int, sums: dict) -> None:
+        """Takes the sums of a chunk that ends at a step; writes their means every `log.every_steps`.
+
+        sums: scalars by the name of their mean, and `count`, by which it is taken.
+
+        Raises:
+          InputError: a loss that is no number.
+        """
+        _add(self._unlogged, {name: float(value) for name, value in sums.items()})
+        every, done = self._config.log.every_steps, step - self._first
+        if done % every and done < self._steps_per_epoch:
+            return
+        means = _means(self._unlogged)
+        _add(self.sums, self._unlogged)
+        self._unlogged = {}
+        if not math.isfinite(means["loss"]):
+            raise self._diverged(f"the loss is {means['loss']} at step {step}")
+        self._write("step", step, means)
+        self._progress.update(done, means["loss"])
+
+    @property
+    def seconds(self) -> float:
+        """How long the steps of the epoch have taken so far."""
+        return self._seconds_before + self._progress.seconds
+
+    def end_epoch(self, waited_seconds: float) -> tuple[dict, dict]:
+        """Returns the means over an epoch's faces, as `train_loss`, and its speed."""
+        self._progress.close()
+        means = {f"train_{name}": mean for name, mean in _means(self.sums).items()}
+        return means, {
+            "seconds": self.seconds,
+            "images_per_second": self.sums["count"] / self.seconds,
+            "steps_per_second": self._steps_per_epoch / self.seconds,
+            "data_wait_share": waited_seconds / self.seconds,
+        }
+
+    def epoch(self, position, scores: dict, improved: bool) -> None:
+        """Records and logs the epoch that ends at a position.
+
+        Raises:
+          InputError: a validation loss that is no number; nothing is written then.
+        """
+        if not math.isfinite(scores["validation_loss"]):
+            raise self._diverged(f"the validation loss is {scores['validation_loss']} in epoch {position.epoch}")
+        peak_mib = remat.peak_mib()
+        peak = {} if peak_mib is None else {"peak_memory_mib": peak_mib}
+        self.history.append(self._write("epoch", position.step, {"epoch": position.epoch, **scores, **peak}))
+        if self._writes:
+            self._write_csv()
+        epochs = self._config.train.epochs
+        left = (epochs - position.epoch) * scores["seconds"]
+        logger.info(
+            "epoch %d/%d: train loss %.4f accuracy %.4f | validation loss %.4f accuracy %.4f macro F1 %.4f%s | "
+            "rate %.2e | %.2f steps/s, %s images/s, waiting for data %.2f%%, peak memory %s | %s left",
+            *(position.epoch, epochs, scores["train_loss"], scores["train_accuracy"]),
+            *(scores[f"validation_{name}"] for name in ("loss", "accuracy", "macro_f1")),
+            *(" (best)" if improved else "", scores["learning_rate"], scores["steps_per_second"]),
+            *(f"{scores['images_per_second']:,.0f}", 100 * scores["data_wait_share"]),
+            *("unknown" if peak_mib is None else f"{peak_mib:,.0f} MiB", timing.duration(left)),
+        )
+
+    def end(self, rules, position, *, trained: bool) -> dict:
+        """Logs how a run ended; returns the record of its best epoch. trained: whether steps were taken."""
+        best = next((epoch for epoch in self.history if epoch["epoch"] == rules.best.epoch), {})
+        if not trained:
+            logger.info("this run is complete: %d epochs in %s", position.epoch, self._folder)
+        elif rules.stop:
+            logger.info("stopped early: no better %s for %d epochs", rules.stopping.monitor, rules.stopping.wait)
+        if best:
+            monitor = self._config.train.monitor
+            logger.info("best epoch %d: %s %.4f", best["epoch"], monitor, best[monitor])
+        logger.info("evaluate it: python -m fer_jax.evaluate --workdir %s --split test", self._folder)
+        return best
+
+    def _write(self, kind, step, values):
+        record = {"kind": kind, "step": step, **values}
+        if self._writes:
+            with self._path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        return record
+
+    def _write_csv(self):
+        temporary = self._folder / "history.csv.tmp"
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [name for name in self.history[0] if name != "kind"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.history)
+        os.replace(temporary, self._folder / "history.csv")
+
+    def _diverged(self, what):
+        return InputError(
+            f"{what}: lower optim.learning_rate or set optim.clip_norm, with another --workdir (the checkpoints of "
+            f"earlier epochs in {self._folder} are intact)"
+        )
+
+    def close(self) -> None:
+        """Closes TensorBoard's file."""
+        if self._board:
+            self._board.close()
+
+
+def _add(total, sums):
+    for name, value in sums.items():
+        total[name] = total.get(name, 0.0) + value
+
+
+def _means(sums):
+    return {name: value / sums["count"] for name, value in sums.items() if name != "count"}

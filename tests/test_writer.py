@@ -1,0 +1,131 @@
+"""What a run writes: it can be read, its means are means, and a resumed run drops what it will write again."""
+
+import csv
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax import config as config_lib
+from fer_jax import train
+from fer_jax import workdir as workdir_lib
+from fer_jax import writer as writer_lib
+from fer_jax.errors import InputError
+
+STEPS, EVERY = 10, 4
+VALIDATED = {"validation_loss": 0.7, "validation_accuracy": 0.5, "validation_macro_f1": 0.4}
+
+
+def open_writer(folder, resume_step=0, tensorboard=False):
+    config = config_lib.get_default()
+    config.log.update({"every_steps": EVERY, "tensorboard": tensorboard})
+    run = types.SimpleNamespace(config=config, steps_per_epoch=STEPS)
+    return writer_lib.Writer(run, folder, resume_step)
+
+
+def take(writer, sums, position=train.Position()):  # noqa: B008
+    """Gives a writer the sums of an epoch's steps from a position on; returns (means, speed)."""
+    start = max(position.step, position.epoch * STEPS)
+    writer.start_epoch(position, start)
+    for step, of_step in enumerate(sums, start + 1):
+        writer.step(step, of_step)
+    return writer.end_epoch(0.0)
+
+
+def make_sums(seed=0, count=STEPS):
+    rng = np.random.default_rng(seed)
+    return [
+        {"loss": np.float32(rng.uniform(1, 9)), "count": np.float32(rng.integers(1, 9)), "novelty": np.float32(i)}
+        for i in range(count)
+    ]
+
+
+def write_epoch(writer, number):
+    means, speed = take(writer, [{"loss": 8.0 / number, "accuracy": 2, "count": 8}] * STEPS, train.Position(number - 1))
+    scores = {**means, "learning_rate": 1e-3, **speed, **VALIDATED}
+    writer.epoch(train.Position(number, number * STEPS), scores, improved=True)
+
+
+def test_history_and_csv_hold_the_epochs(tmp_path):
+    writer = open_writer(tmp_path)
+    for number in (1, 2):
+        write_epoch(writer, number)
+    writer.close()
+    assert [row["epoch"] for row in workdir_lib.read_history(tmp_path)] == [1, 2]
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [(row["step"], row["epoch"], float(row["train_loss"])) for row in rows]
+    assert found == [("10", "1", 1.0), ("20", "2", 0.5)]
+
+
+def test_any_sum_of_a_step_is_logged_as_a_mean_over_its_faces(tmp_path):
+    sums = make_sums()
+    means, _ = take(open_writer(tmp_path), sums)
+    table = {name: np.array([of_step[name] for of_step in sums], float) for name in sums[0]}
+    for name in ("loss", "novelty"):
+        assert means[f"train_{name}"] == pytest.approx(table[name].sum() / table["count"].sum())
+    lines = workdir_lib.read_jsonl(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [4, 8, 10]
+    for line, part in zip(lines, (slice(0, 4), slice(4, 8), slice(8, 10)), strict=True):
+        for name in ("loss", "novelty"):
+            assert line[name] == pytest.approx(table[name][part].sum() / table["count"][part].sum())
+
+
+def test_an_epoch_that_is_resumed_in_its_middle_has_the_means_of_a_whole_one(tmp_path):
+    sums = make_sums()
+    whole, _ = take(open_writer(tmp_path), sums)
+    first = open_writer(tmp_path)
+    first.start_epoch(train.Position(), 0)
+    for step in range(1, EVERY + 1):
+        first.step(step, sums[step - 1])
+    saved = json.loads(json.dumps([first.sums, first.seconds]))
+    resumed, speed = take(open_writer(tmp_path, EVERY), sums[EVERY:], train.Position(0, EVERY, *saved))
+    assert resumed == pytest.approx(whole)
+    assert speed["seconds"] > saved[1]
+    assert [line["step"] for line in workdir_lib.read_jsonl(tmp_path / "metrics.jsonl")] == [4, 8, 10]
+
+
+def test_resuming_drops_what_came_after_the_checkpoint_and_a_broken_last_line(tmp_path):
+    writer = open_writer(tmp_path)
+    for number in (1, 2):
+        write_epoch(writer, number)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "step", "st')
+    resumed = open_writer(tmp_path, resume_step=10)
+    assert [row["epoch"] for row in resumed.history] == [1]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4, 8, 10, 10]
+    write_epoch(resumed, 2)
+    assert [row["epoch"] for row in workdir_lib.read_history(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_refused_where_it_would_be_logged(tmp_path, loss):
+    sums = [{"loss": 1.0, "count": 1}] * 5 + [{"loss": loss, "count": 1}] * 5
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step 8: lower optim\.learning_rate"):
+        take(open_writer(tmp_path), sums)
+
+
+def test_a_process_that_does_not_write_touches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    writer = open_writer(tmp_path)
+    write_epoch(writer, 1)
+    assert [row["epoch"] for row in writer.history] == [1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_gets_the_scalars(tmp_path):
+    event_file_loader = pytest.importorskip("tensorboardX").proto.event_pb2
+    writer = open_writer(tmp_path, tensorboard=True)
+    write_epoch(writer, 1)
+    writer.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    data, tags = events.read_bytes(), []
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = event_file_loader.Event.FromString(data[12 : 12 + length])
+        tags += [(value.tag, value.simple_value, event.step) for value in event.summary.value]
+        data = data[16 + length :]
+    assert ("epoch/train_loss", 1.0, 10) in tags
