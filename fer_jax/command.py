@@ -24,7 +24,7 @@ def ask_for_huge_pages(environ, argv) -> None:
     """Starts the command anew with huge pages for large arrays, on Linux, unless GLIBC_TUNABLES already says.
 
     XLA:CPU takes its temporary memory from the system at each step and gives it back; in pages of 4 KiB that is a
-    quarter of the step of a small CNN (experiments/cpu_ops/). glibc reads the setting only when a process begins.
+    quarter of the step of a small CNN (benchmarks/cpu_ops/). glibc reads the setting only when a process begins.
     """
     tunables = environ.get("GLIBC_TUNABLES", "")
     if not sys.platform.startswith("linux") or HUGE_PAGES in tunables:

@@ -57,7 +57,7 @@ def test_every_flag_and_file_that_the_readme_names_exists():
         assert field in known
     for target in re.findall(r"make (\w+) ", README):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text()
-    for path in re.findall(r"`((?:configs|experiments|fer_jax)/[\w./]+)`", README):
+    for path in re.findall(r"`((?:benchmarks|configs|experiments|fer_jax)/[\w./]+)`", README):
         assert (ROOT / path).exists(), path
 
 

@@ -151,7 +151,7 @@ ROWS = {
         "vgg16.py:r2",
         {"test": 0.46},
         lesson="augmentation kept R2's GPU waiting for hours an epoch: two cores augment 46,253 faces a second here, "
-        "an epoch's 28,709 in 0.6 s (experiments/input_speed).",
+        "an epoch's 28,709 in 0.6 s (benchmarks/input_speed).",
     ),
     "r2_vgg16_balanced": Row(
         "R2", "VGG16, frozen, batch 128, 30% dropout, augmented, rebalanced", "vgg16.py:r2_balanced"

@@ -1,6 +1,6 @@
 """How fast does the head of a frozen VGG16 train on features that are computed once, against Keras's plain path?
 
-python experiments/speed/cached_features.py --data_path <folder with fer2013.csv>
+python benchmarks/speed/cached_features.py --data_path <folder with fer2013.csv>
 
 Ours trains on the features, as `train.cache_features` does; Keras fits the model with the frozen backbone in it. The
 one-off cost of the features is recorded beside. Writes cached_features.json beside this file.

@@ -1,6 +1,6 @@
 """How long is it from a command to the end of its first training step, and what takes that time?
 
-python experiments/startup/run.py --data_path <folder with fer2013.csv>
+python benchmarks/startup/run.py --data_path <folder with fer2013.csv>
 
 Starts R1's model 2 by fer_jax and by Keras in turn, each in a new process that is ended after its first step, with an
 empty cache of compiled programs and with a full one. Adds the rounds to results.json beside this file.

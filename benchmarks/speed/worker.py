@@ -1,6 +1,6 @@
 """A process that holds one row in one framework and works when it is asked to, a JSON line a question and an answer.
 
-python experiments/speed/worker.py <fer_jax | keras | torch>   # started by run.py
+python benchmarks/speed/worker.py <fer_jax | keras | torch>   # started by run.py
 
 {"do": "build", "spec": ..., "data": "<path>.npz", "choice": {...}} -> seconds of import, build and first step; counts
 {"do": "train" | "evaluate" | "predict", "seconds": 8} -> {"images": ..., "seconds": ...}

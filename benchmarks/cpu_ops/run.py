@@ -1,6 +1,6 @@
 """What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
 
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [part ...]
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/cpu_ops/run.py [part ...]
 
 For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
 input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and

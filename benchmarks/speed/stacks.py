@@ -1,6 +1,6 @@
 """Is one stack of Python, JAX and fer_jax faster than another? Pairs their training steps on one machine.
 
-python experiments/speed/stacks.py --old <python> <checkout> --new <python> <checkout> [--rows lean,r5_cnn]
+python benchmarks/speed/stacks.py --old <python> <checkout> --new <python> <checkout> [--rows lean,r5_cnn]
 
 Each side is an interpreter and a checkout of this project; both hold the row in a process of their own, and in each
 round one after the other trains for some seconds. A ratio is the new side's images a second by the old side's in the
@@ -32,7 +32,8 @@ class Side:
     """An interpreter and a checkout, with the worker of a row."""
 
     def __init__(self, python: str, checkout: str):
-        self._python, self._folder = python, pathlib.Path(checkout).resolve() / "experiments" / "speed"
+        (worker,) = pathlib.Path(checkout).resolve().glob("*/speed/worker.py")  # once it was in experiments/
+        self._python, self._folder = python, worker.parent
         self._env = {**os.environ, "PYTHONPATH": str(self._folder.parents[1])}
         self.name = f"{python} {checkout}"
 

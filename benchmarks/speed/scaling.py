@@ -1,6 +1,6 @@
 """Where does the training step stop growing in proportion to the work?
 
-python experiments/speed/scaling.py
+python benchmarks/speed/scaling.py
 
 Times fer_jax's step with the layers of R1's model 2 against the batch, the size of the faces and the width of the
 layers, one changed at a time. Writes scaling.json and scaling.png beside this file.

@@ -1,6 +1,6 @@
 """How fast are training, evaluation and prediction, against Keras on TensorFlow and against PyTorch?
 
-python experiments/speed/run.py --data_path <folder with fer2013.csv> --torch_python <Python with torch>
+python benchmarks/speed/run.py --data_path <folder with fer2013.csv> --torch_python <Python with torch>
 
 One process a framework holds a row; they work in turn, one at a time, for some rounds. Writes results.json and table.md
 beside this file, or where --out says; rows that were recorded before stay unless they are measured again.

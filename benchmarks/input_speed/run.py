@@ -1,6 +1,6 @@
 """Measures how many augmented images a second the host's feeder delivers, by itself.
 
-python experiments/input_speed/run.py
+python benchmarks/input_speed/run.py
 """
 
 import json

@@ -1,6 +1,6 @@
 """What does `train.rematerialize` save, and what does it cost?
 
-python experiments/memory/run.py
+python benchmarks/memory/run.py
 
 Trains a few steps of each network with each choice, in a process of its own, on random faces: the temporary memory of
 the step's program, the peak resident set of the process above that before the first step, and the seconds of a step,
