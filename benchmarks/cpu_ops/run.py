@@ -10,7 +10,6 @@ that is not named stays as it was in results.json.
 """
 
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import command, ops, phases, steps
+from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
@@ -106,19 +106,11 @@ def errors(ways, exact, args):
     }
 
 
-def model_2():
-    """Returns the config of R1's model 2."""
-    spec = importlib.util.spec_from_file_location("cnn", HERE.parents[1] / "configs" / "cnn.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config("model_2")
-
-
 def time_step(without):
     """Prints the median seconds of a training step with parts switched off."""
     if "winograd" in without:
         winograd.pays = lambda *_: False
-    config = model_2()
+    config = config_lib.load(HERE.parents[1] / "configs" / "cnn.py:model_2")
     if "path" in without:
         os.environ[ops.SWITCH] = "off"
     (phase,) = phases.make(config, 7, steps_per_epoch=225)

@@ -8,7 +8,6 @@ medians. Writes results.json and table.md beside this file, or in --out.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import command, ops, phases, steps
+from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.runtime import remat
@@ -29,27 +29,23 @@ HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
 CLASSES, TRIALS, MIB = 7, 4, 2**20
 CHOICES = ("none", "activations", "segments")
-# name -> config file, its argument, fields that differ
+# name -> config, fields that differ
 NETWORKS = {
-    "R1 model 2, 128 faces": ("cnn", "model_2", {"train.batch_size": 128}),
-    "VGG10-BN, 128 faces": ("vgg10_bn", None, {"train.batch_size": 128}),
+    "R1 model 2, 128 faces": ("cnn.py:model_2", {"train.batch_size": 128}),
+    "VGG10-BN, 128 faces": ("vgg10_bn.py", {"train.batch_size": 128}),
     "EfficientNetB0 at 96 px, 32 faces": (
-        "efficientnet",
-        "r1",
+        "efficientnet.py:r1",
         {"model.size_px": 96, "model.head": "global_avg_pool, dropout 0.5", "optim.freeze": (), "train.batch_size": 32},
     ),
-    "ResNet50 at 96 px, 32 faces": ("resnet50", "r2", {"optim.freeze_first_layers": 0, "train.batch_size": 32}),
-    "VGG16 at 96 px, 32 faces": ("vgg16", "r2", {"optim.freeze": (), "train.batch_size": 32}),
+    "ResNet50 at 96 px, 32 faces": ("resnet50.py:r2", {"optim.freeze_first_layers": 0, "train.batch_size": 32}),
+    "VGG16 at 96 px, 32 faces": ("vgg16.py:r2", {"optim.freeze": (), "train.batch_size": 32}),
 }
 
 
 def get_config(network: str):
     """Returns the config of a network, with random weights."""
-    file, argument, fields = NETWORKS[network]
-    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*([argument] if argument else []))
+    name, fields = NETWORKS[network]
+    config = config_lib.load(CONFIGS / name)
     config.update_from_flattened_dict({"model.weights": "", **fields})
     return config
 

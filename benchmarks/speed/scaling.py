@@ -18,6 +18,7 @@ import summary
 import worker
 
 from fer_jax import command
+from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -34,7 +35,9 @@ FILTERS, DENSE_UNITS = (32, 64, 128), 256  # of R1's model 2
 def describe(*, batch, size_px, width) -> dict:
     """Returns R1's model 2 at another size, as workers take it."""
     filters = tuple(round(width * n) for n in FILTERS)
-    layers = rows_lib.load("cnn.py").layers(filters=filters, units=round(width * DENSE_UNITS))
+    layers = config_lib.load_module(rows_lib.CONFIGS / "cnn.py").layers(
+        filters=filters, units=round(width * DENSE_UNITS)
+    )
     fields = {"model.layers": layers, "model.size_px": size_px}
     return rows_lib.describe(rows_lib.get_config(rows_lib.Row("cnn.py:model_2", batch, fields)))
 

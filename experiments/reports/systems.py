@@ -7,12 +7,13 @@ under the split that they were measured on, 'train', 'validation', 'test' or 'ka
 """
 
 import dataclasses
-import importlib
 import pathlib
 import sys
 
+from fer_jax import config as config_lib
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # for configs
+sys.path.append(str(ROOT))  # for configs that import others
 WEIGHTS_FOLDER = "~/.cache/fer_jax/weights"
 
 
@@ -399,9 +400,7 @@ PUBLISHED_BEST = (
 
 def get_config(row: Row):
     """Returns the config of a row at full length."""
-    name, _, variant = row.config.partition(":")
-    module = importlib.import_module(f"configs.{name.removesuffix('.py')}")
-    config = module.get_config(*([variant] if variant else []))
+    config = config_lib.load(ROOT / "configs" / row.config)
     config.update_from_flattened_dict(row.fields)
     return config
 
