@@ -89,19 +89,18 @@ def _load(workdir, checkpoint):
 
 def _write(out, probs, names, format):
     import csv
-    import os
+
+    from fer_jax import files
 
     numbers = probs.argmax(axis=1).tolist()
     header, rows = ["emotion"], [[number] for number in numbers]
     if format == "csv":
         header += ["name", *names]
         rows = [[number, names[number], *(f"{p:.6f}" for p in row)] for number, row in zip(numbers, probs, strict=True)]
-    beside = out.with_name(out.name + ".tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="") as file:
+        with files.atomic_write(out, newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
-        os.replace(beside, out)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error}): give another --out") from error
 

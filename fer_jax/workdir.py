@@ -17,18 +17,17 @@ import platform
 import subprocess
 import sys
 
-from fer_jax import ops
+from fer_jax import files, ops
 from fer_jax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
 def write_json(path, value) -> None:
-    """Writes JSON to a temporary name first, so that a cut-off write loses nothing."""
-    path = pathlib.Path(path)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(beside, path)
+    """Writes JSON, whole or not at all."""
+    text = json.dumps(value, indent=2)
+    with files.atomic_write(path) as file:
+        file.write(text + "\n")
 
 
 def check_folder(folder, *, option: str) -> None:
@@ -156,9 +155,8 @@ class Metrics:
         self._board = None
         if not writes:
             return
-        beside = self._path.with_name("metrics.jsonl.tmp")
-        beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(beside, self._path)
+        with files.atomic_write(self._path) as file:
+            file.writelines(json.dumps(record) + "\n" for record in kept)
         if tensorboard:
             try:
                 from tensorboardX import SummaryWriter
@@ -182,12 +180,10 @@ class Metrics:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def _write_csv(self):
-        beside = self._folder / "history.csv.tmp"
-        with beside.open("w", newline="") as file:
+        with files.atomic_write(self._folder / "history.csv", newline="") as file:
             writer = csv.DictWriter(file, [name for name in self.history[0] if name != "kind"], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.history)
-        os.replace(beside, self._folder / "history.csv")
 
     def close(self) -> None:
         """Closes TensorBoard's file."""
