@@ -1,12 +1,24 @@
-"""What every command does alike: its messages, and how it ends."""
+"""What every command does alike: how it begins, its messages, and how it ends."""
 
 import logging
 import os
 import sys
 
 from fer_jax.errors import InputError
+from fer_jax.runtime import compile_cache, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
+
+
+def begin() -> None:
+    """Begins a command whose flags are read: its messages, and rare garbage collection while it imports and traces."""
+    start_logging()
+    timing.collect_rarely()
+
+
+def keep_compiled(config):
+    """Has JAX keep compiled programs as the config says; returns their folder, None where none are kept."""
+    return compile_cache.keep_compiled(config.data.cache_dir) if config.train.keep_compiled else None
 
 
 def start_logging() -> None:

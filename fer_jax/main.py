@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
-from fer_jax.runtime import compile_cache, timing
+from fer_jax.runtime import timing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE or FILE:VARIANT.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -48,10 +48,9 @@ def _workdir(config) -> str:
 def _main(argv):
     if len(argv) > 1:
         raise InputError(f"cannot read {' '.join(argv[1:])!r}: flags look like --config.train.epochs=12")
-    command.start_logging()
+    command.begin()
     if _CONFIG.value is None:
         raise InputError("give a config, for instance --config configs/cnn.py:model_2")
-    timing.collect_rarely()
     clock = timing.Clock(timing.command_started())
     import jax
 
@@ -62,7 +61,7 @@ def _main(argv):
     clock.lap("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
-    kept_dir = compile_cache.keep_compiled(config.data.cache_dir) if config.train.keep_compiled else None
+    kept_dir = command.keep_compiled(config)
     train.train(config, _WORKDIR.value or _workdir(config), clock=clock, kept_dir=kept_dir)
 
 

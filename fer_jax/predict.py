@@ -10,7 +10,6 @@ import pathlib
 
 from fer_jax import command
 from fer_jax.errors import InputError
-from fer_jax.runtime import compile_cache, timing
 
 FORMATS = ("kaggle", "csv")
 
@@ -107,14 +106,12 @@ def _write(out, probs, names, format):
 
 def _main():
     flags = _parse()
-    command.start_logging()
-    timing.collect_rarely()
+    command.begin()
     from fer_jax import inference, members
 
     record = members.read_record(flags.workdir)
     config = inference.read_config(record["members"][0]["workdir"] if record else flags.workdir)
-    if config.train.keep_compiled:
-        compile_cache.keep_compiled(config.data.cache_dir)
+    command.keep_compiled(config)
     name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"
     out = flags.out or pathlib.Path(flags.workdir) / name
     counts = predict(flags.workdir, flags.data_path, out, format=flags.format, checkpoint=flags.checkpoint)
