@@ -10,6 +10,27 @@ from fer_jax.runtime import compile_cache, timing
 HUGE_PAGES = "glibc.malloc.hugetlb"
 
 
+def parse_flags(argv, config_flag) -> list[str]:
+    """Parses absl's flags and locks the config; returns what is no flag.
+
+    Raises:
+      InputError: whatever is wrong with the flags or the config.
+    """
+    from absl import flags
+
+    try:
+        rest = flags.FLAGS(argv)
+        if config_flag.value is not None:
+            config_flag.value.lock()  # a config file that could not be read raises here
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = str(error.args[0] if error.args else error)
+        # ml_collections puts a whole traceback into the message of a config file that raises; its last line says why.
+        lines = [line.strip() for line in text.replace("Attempted [", "not found [").split("\n") if line.strip()]
+        reason = " ".join(lines if "Traceback" not in text else lines[-1:]).removeprefix("fer_jax.errors.InputError: ")
+        raise InputError(f"{reason}\nevery field, with its unit and default, stands in fer_jax/config.py") from error
+
+
 def begin() -> None:
     """Begins a command whose flags are read: its messages, and rare garbage collection while it imports and traces."""
     start_logging()

@@ -23,21 +23,6 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 
 
-def _parse(argv):
-    """Parses flags; whatever is wrong with them or with the config becomes one message."""
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.lock()  # a config file that could not be read raises here
-        return rest
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error.args[0] if error.args else error)
-        # ml_collections puts a whole traceback into the message of a config file that raises; its last line says why.
-        lines = [line.strip() for line in text.replace("Attempted [", "not found [").split("\n") if line.strip()]
-        reason = " ".join(lines if "Traceback" not in text else lines[-1:]).removeprefix("fer_jax.errors.InputError: ")
-        raise InputError(f"{reason}\nevery field, with its unit and default, stands in fer_jax/config.py") from error
-
-
 def _workdir(config) -> str:
     """Names the run by its config file, its variant and its fields, so that the same command finds it again."""
     stem, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
@@ -66,4 +51,4 @@ def _main(argv):
 
 
 if __name__ == "__main__":
-    command.run(lambda: app.run(_main, flags_parser=_parse))
+    command.run(lambda: app.run(_main, flags_parser=lambda argv: command.parse_flags(argv, _CONFIG)))

@@ -261,4 +261,4 @@ def _main(argv):
 
 
 if __name__ == "__main__":
-    command.run(lambda: app.run(_main))
+    command.run(lambda: app.run(_main, flags_parser=lambda argv: command.parse_flags(argv, _CONFIG)))
