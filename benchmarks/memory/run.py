@@ -11,9 +11,9 @@ import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.runtime import remat
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -67,17 +70,14 @@ def measure(network: str, choice: str) -> dict:
         phase.model, phase.tx, classes=CLASSES, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
     )
     compiled = ops.jit(step, donate_argnums=0, options=remat.compiler_options(choice)).lower(state, batch).compile()
-    before, seconds = remat.peak_mib(), []
-    for _ in range(TRIALS + 1):
-        started = time.perf_counter()
-        state, sums = jax.block_until_ready(compiled(state, batch))
-        seconds.append(time.perf_counter() - started)
+    before, stepper = remat.peak_mib(), timing.Stepper(compiled, state, batch)
+    seconds = timing.seconds_in_turn({"step": stepper}, TRIALS)["step"]
     after = remat.peak_mib()
     return {
         "temporaries_MiB": compiled.memory_analysis().temp_size_in_bytes / MIB,
         "peak_growth_MiB": None if after is None else after - before,
-        "step_seconds": float(np.median(seconds[1:])),
-        "loss": float(sums["loss"] / sums["count"]),
+        "step_seconds": statistics.median(seconds),
+        "loss": float(stepper.sums["loss"] / stepper.sums["count"]),
     }
 
 
