@@ -1,12 +1,46 @@
-"""What every command does alike: its messages, and how it ends."""
+"""What every command does alike: how it begins, its messages, and how it ends."""
 
 import logging
 import os
 import sys
 
 from fer_jax.errors import InputError
+from fer_jax.runtime import compile_cache, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
+
+
+def parse_flags(argv, config_flag) -> list[str]:
+    """Parses absl's flags and locks the config; returns what is no flag.
+
+    Raises:
+      InputError: whatever is wrong with the flags or the config.
+    """
+    from absl import flags
+
+    try:
+        rest = flags.FLAGS(argv)
+        if config_flag.value is not None:
+            config_flag.value.lock()  # a config file that could not be read raises here
+        return rest
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = str(error.args[0] if error.args else error)
+        # ml_collections puts a whole traceback into the message of a config file that raises; its last line says why.
+        lines = [line.strip() for line in text.replace("Attempted [", "not found [").split("\n") if line.strip()]
+        reason = " ".join(lines if "Traceback" not in text else lines[-1:]).removeprefix("fer_jax.errors.InputError: ")
+        raise InputError(f"{reason}\nevery field, with its unit and default, stands in fer_jax/config.py") from error
+
+
+def begin() -> None:
+    """Begins a command whose flags are read: its messages, and rare garbage collection while it imports and traces."""
+    start_logging()
+    timing.collect_rarely()
+
+
+def keep_compiled(config) -> None:
+    """Has JAX keep compiled programs as the config says."""
+    if config.train.keep_compiled:
+        compile_cache.keep_compiled(config.data.cache_dir)
 
 
 def start_logging() -> None:
@@ -24,7 +58,7 @@ def ask_for_huge_pages(environ, argv) -> None:
     """Starts the command anew with huge pages for large arrays, on Linux, unless GLIBC_TUNABLES already says.
 
     XLA:CPU takes its temporary memory from the system at each step and gives it back; in pages of 4 KiB that is a
-    quarter of the step of a small CNN (experiments/cpu_ops/). glibc reads the setting only when a process begins.
+    quarter of the step of a small CNN (benchmarks/cpu_ops/). glibc reads the setting only when a process begins.
     """
     tunables = environ.get("GLIBC_TUNABLES", "")
     if not sys.platform.startswith("linux") or HUGE_PAGES in tunables:

@@ -4,8 +4,12 @@ A file in `configs/` starts from `get_default()` and changes what its system cha
 on the command line changes it again. A name that is not here is refused.
 """
 
+import contextlib
 import hashlib
+import importlib.util
+import inspect
 import json
+import pathlib
 
 from ml_collections import config_dict
 
@@ -173,6 +177,50 @@ def _log():
     log.every_steps = 25  # a line in metrics.jsonl and a step of the progress bar
     log.tensorboard = False  # needs the extra `tensorboard`
     return log
+
+
+def load(name) -> config_dict.ConfigDict:
+    """Returns the config of a file, or of one of its variants: "configs/lean.py", "configs/cnn.py:model_2".
+
+    Raises:
+      InputError: a file that is not there, that raises or has no `get_config`; a variant that it does not know.
+    """
+    path, _, variant_name = str(name).partition(":")
+    args, get_config = [variant_name] if variant_name else [], getattr(load_module(path), "get_config", None)
+    if get_config is None:
+        raise InputError(f"{path} has no get_config(): see configs/lean.py for one")
+    try:
+        inspect.signature(get_config).bind(*args)
+    except TypeError:
+        mend = f"leave ':{variant_name}' out" if args else "name one, as FILE:VARIANT"
+        raise InputError(f"{path} has {'no' if args else 'only'} variants: {mend}") from None
+    with _naming(path):
+        config = get_config(*args)
+        config.lock()
+        return config
+
+
+def load_module(path):
+    """Returns the module of a config file. Raises InputError if it is not there, or raises."""
+    path = pathlib.Path(path)
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"{path} not found: give a config as FILE.py or FILE.py:VARIANT")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with _naming(path):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Turns what the code of a config file raises into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def to_dict(config) -> dict:

@@ -9,7 +9,6 @@ import pathlib
 
 from fer_jax import command
 from fer_jax.datasets import facts
-from fer_jax.runtime import compile_cache, timing
 
 WEIGHTS = ("equal", "fitted")
 
@@ -102,13 +101,11 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
 
 def _main():
     flags = _parse()
-    command.start_logging()
-    timing.collect_rarely()
+    command.begin()
     from fer_jax import inference
 
     config = inference.read_config(flags.workdir[0])
-    if config.train.keep_compiled:
-        compile_cache.keep_compiled(config.data.cache_dir)
+    command.keep_compiled(config)
     scores = ensemble(flags.workdir, flags.out, weights=flags.weights, split=flags.split, checkpoint=flags.checkpoint)
     print(scores["classification_report"])
     for member in scores["members"]:

@@ -9,7 +9,6 @@ import pathlib
 
 from fer_jax import command
 from fer_jax.datasets import facts
-from fer_jax.runtime import compile_cache, timing
 
 
 def _parse(argv=None):
@@ -44,8 +43,7 @@ def _compare(workdirs, all_scores, paths, path):
 
 def _main():
     flags = _parse()
-    command.start_logging()
-    timing.collect_rarely()
+    command.begin()
     from fer_jax import inference, scoring
     from fer_jax import workdir as workdir_lib
 
@@ -54,8 +52,7 @@ def _main():
     config, *_ = [inference.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
     if len(workdirs) > 1:
         workdir_lib.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
-    if config.train.keep_compiled:
-        compile_cache.keep_compiled(config.data.cache_dir)
+    command.keep_compiled(config)
     all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path) for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
         scores = scoring.evaluate(workdir, **options)

@@ -3,19 +3,19 @@
 They stand in the place of the faces' images, so that the feeders and the steps need not know.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import logging
-import os
 import pathlib
 import shutil
 
 import jax
 import numpy as np
 
-from fer_jax import feeders, ops
+from fer_jax import feeders, files, ops
 from fer_jax.runtime import compile_cache
 from fer_jax.runtime.timing import Progress
 
@@ -91,18 +91,13 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
 
 
 def _compute(extract, batches, path, *, shape, batch_size):
-    """Writes the features under a name of this process first, so that a cut-off run leaves no broken cache."""
-    beside = path.with_name(f"{path.stem}.{jax.process_index()}.{os.getpid()}.tmp.npy")
+    """Writes the features, whole or not at all."""
     steps = -(-shape[0] // batch_size)
     progress = Progress("features", steps=steps, batch_size=batch_size)
-    try:
-        kept = np.lib.format.open_memmap(beside, mode="w+", dtype=np.float32, shape=shape)
+    with contextlib.closing(progress), files.replacing(path) as temporary:
+        kept = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         for step, batch in enumerate(batches):
             part = slice(step * batch_size, min((step + 1) * batch_size, shape[0]))
             kept[part] = np.asarray(extract(batch["image"]))[: part.stop - part.start]
             progress.update(step + 1)
         kept.flush()
-        os.replace(beside, path)
-    finally:
-        progress.close()
-        beside.unlink(missing_ok=True)

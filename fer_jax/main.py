@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
-from fer_jax.runtime import compile_cache, timing
+from fer_jax.runtime import timing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE or FILE:VARIANT.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -23,21 +23,6 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 
 
-def _parse(argv):
-    """Parses flags; whatever is wrong with them or with the config becomes one message."""
-    try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.lock()  # a config file that could not be read raises here
-        return rest
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error.args[0] if error.args else error)
-        # ml_collections puts a whole traceback into the message of a config file that raises; its last line says why.
-        lines = [line.strip() for line in text.replace("Attempted [", "not found [").split("\n") if line.strip()]
-        reason = " ".join(lines if "Traceback" not in text else lines[-1:]).removeprefix("fer_jax.errors.InputError: ")
-        raise InputError(f"{reason}\nevery field, with its unit and default, stands in fer_jax/config.py") from error
-
-
 def _workdir(config) -> str:
     """Names the run by its config file, its variant and its fields, so that the same command finds it again."""
     stem, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
@@ -48,10 +33,9 @@ def _workdir(config) -> str:
 def _main(argv):
     if len(argv) > 1:
         raise InputError(f"cannot read {' '.join(argv[1:])!r}: flags look like --config.train.epochs=12")
-    command.start_logging()
+    command.begin()
     if _CONFIG.value is None:
         raise InputError("give a config, for instance --config configs/cnn.py:model_2")
-    timing.collect_rarely()
     clock = timing.Clock(timing.command_started())
     import jax
 
@@ -62,10 +46,9 @@ def _main(argv):
     clock.mark("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
-    if config.train.keep_compiled:
-        compile_cache.keep_compiled(config.data.cache_dir)
+    command.keep_compiled(config)
     train.train(config, _WORKDIR.value or _workdir(config), clock=clock)
 
 
 if __name__ == "__main__":
-    command.run(lambda: app.run(_main, flags_parser=_parse))
+    command.run(lambda: app.run(_main, flags_parser=lambda argv: command.parse_flags(argv, _CONFIG)))

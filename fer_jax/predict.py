@@ -10,7 +10,6 @@ import pathlib
 
 from fer_jax import command
 from fer_jax.errors import InputError
-from fer_jax.runtime import compile_cache, timing
 
 FORMATS = ("kaggle", "csv")
 
@@ -89,33 +88,30 @@ def _load(workdir, checkpoint):
 
 def _write(out, probs, names, format):
     import csv
-    import os
+
+    from fer_jax import files
 
     numbers = probs.argmax(axis=1).tolist()
     header, rows = ["emotion"], [[number] for number in numbers]
     if format == "csv":
         header += ["name", *names]
         rows = [[number, names[number], *(f"{p:.6f}" for p in row)] for number, row in zip(numbers, probs, strict=True)]
-    beside = out.with_name(out.name + ".tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="") as file:
+        with files.atomic_write(out, newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
-        os.replace(beside, out)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error}): give another --out") from error
 
 
 def _main():
     flags = _parse()
-    command.start_logging()
-    timing.collect_rarely()
+    command.begin()
     from fer_jax import inference, members
 
     record = members.read_record(flags.workdir)
     config = inference.read_config(record["members"][0]["workdir"] if record else flags.workdir)
-    if config.train.keep_compiled:
-        compile_cache.keep_compiled(config.data.cache_dir)
+    command.keep_compiled(config)
     name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"
     out = flags.out or pathlib.Path(flags.workdir) / name
     counts = predict(flags.workdir, flags.data_path, out, format=flags.format, checkpoint=flags.checkpoint)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, inference, metrics, params, report, significance
+from fer_jax import datasets, files, inference, metrics, params, report, significance
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -105,7 +105,7 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> di
         name: np.bincount(part.labels, minlength=len(judged.classes)).tolist() for name, part in judged.splits.items()
     }
     evaluation = report.Evaluation(scores, faces.images, faces.labels, probs)
-    with open(f"{path}.npz", "wb") as file:
+    with files.atomic_write(f"{path}.npz", "wb") as file:
         np.savez_compressed(
             file, labels=faces.labels, probs=np.asarray(probs, np.float32), classes=np.array(judged.classes)
         )

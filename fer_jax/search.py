@@ -16,7 +16,6 @@ from ml_collections import config_flags
 from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
-from fer_jax.runtime import compile_cache, timing
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config, as FILE or FILE:VARIANT; its section `search` has the space.", lock_config=True
@@ -247,13 +246,11 @@ def _write(study, config, study_dir, optuna):
 
 def _main(argv):
     del argv
-    command.start_logging()
+    command.begin()
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise InputError("give a config and a folder: --config configs/r3_search.py --workdir runs/search/r3")
-    timing.collect_rarely()
     config = _CONFIG.value
-    if config.train.keep_compiled:
-        compile_cache.keep_compiled(config.data.cache_dir)
+    command.keep_compiled(config)
     study = search(config, _WORKDIR.value, trials=_TRIALS.value)
     best = study.best_trial
     print(f"{len(study.trials)} trials; the best one, {best.number}: {config.train.monitor} {best.value:.4f}")
@@ -264,4 +261,4 @@ def _main(argv):
 
 
 if __name__ == "__main__":
-    command.run(lambda: app.run(_main))
+    command.run(lambda: app.run(_main, flags_parser=lambda argv: command.parse_flags(argv, _CONFIG)))

@@ -20,7 +20,7 @@ import sys
 import jax
 
 from fer_jax import config as config_lib
-from fer_jax import ops
+from fer_jax import files, ops
 from fer_jax.errors import InputError
 
 logger = logging.getLogger("fer_jax")
@@ -28,11 +28,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 
 
 def write_json(path, value) -> None:
-    """Writes JSON to a temporary name first, so that a cut-off write loses nothing."""
-    path = pathlib.Path(path)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(beside, path)
+    """Writes JSON, whole or not at all."""
+    text = json.dumps(value, indent=2)
+    with files.atomic_write(path) as file:
+        file.write(text + "\n")
 
 
 def check_folder(folder, *, option: str) -> None:

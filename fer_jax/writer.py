@@ -4,11 +4,11 @@ import csv
 import json
 import logging
 import math
-import os
 import pathlib
 
 import jax
 
+from fer_jax import files
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.runtime import remat, timing
@@ -36,9 +36,8 @@ class Writer:
         self._board = None
         if not self._writes:
             return
-        temporary = self._path.with_name("metrics.jsonl.tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, self._path)
+        with files.atomic_write(self._path) as file:
+            file.writelines(json.dumps(record) + "\n" for record in kept)
         if self._config.log.tensorboard:
             try:
                 from tensorboardX import SummaryWriter
@@ -155,12 +154,10 @@ class Writer:
         return record
 
     def _write_csv(self):
-        temporary = self._folder / "history.csv.tmp"
-        with temporary.open("w", newline="") as file:
+        with files.atomic_write(self._folder / "history.csv", newline="") as file:
             writer = csv.DictWriter(file, [name for name in self.history[0] if name != "kind"], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.history)
-        os.replace(temporary, self._folder / "history.csv")
 
     def _diverged(self, what):
         return InputError(

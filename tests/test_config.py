@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import pathlib
 
@@ -30,15 +29,8 @@ OTHER_FIELDS = {
 }
 
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def variants_of(path):
-    return list(getattr(load(path), "VARIANTS", [None]))
+    return list(getattr(config_lib.load_module(path), "VARIANTS", [None]))
 
 
 def variants():
@@ -46,8 +38,7 @@ def variants():
 
 
 def build(path, name):
-    module = load(path)
-    return module.get_config(name) if name else module.get_config()
+    return config_lib.load(f"{path}:{name}" if name else path)
 
 
 def build_runnable(path, name):
@@ -95,14 +86,46 @@ def test_a_config_file_is_short_and_says_how_to_run_it(path):
     text = path.read_text()
     assert len(text.splitlines()) < 40
     module = "search" if build(path, variants_of(path)[0]).search.space else "main"
-    assert f"python -m fer_jax.{module} --config configs/{path.name}" in load(path).__doc__
+    assert f"python -m fer_jax.{module} --config configs/{path.name}" in config_lib.load_module(path).__doc__
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if hasattr(load(path), "VARIANTS")], ids=name_of)
+@pytest.mark.parametrize("path", [path for path in FILES if variants_of(path) != [None]], ids=name_of)
 def test_an_unknown_variant_is_refused_with_the_known_ones(path):
     with pytest.raises(InputError) as caught:
-        load(path).get_config("model_x")
-    assert str(caught.value).endswith("'model_x' of this config; known are " + ", ".join(load(path).VARIANTS))
+        config_lib.load(f"{path}:model_x")
+    assert str(caught.value).endswith("'model_x' of this config; known are " + ", ".join(variants_of(path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (None, "mine.py", r"mine\.py not found: give a config as FILE\.py"),
+        ("", "", r"not found: give a config as FILE\.py"),
+        ("config = 1", "mine.py", r"mine\.py has no get_config"),
+        ("def get_config(): return {", "mine.py", r"mine\.py cannot be read: SyntaxError"),
+        ("import no_such_module", "mine.py", r"mine\.py cannot be read: ModuleNotFoundError: .*no_such_module"),
+        ("def get_config(): return 1 / 0", "mine.py", r"mine\.py cannot be read: ZeroDivisionError"),
+        ("def get_config(): return None", "mine.py", r"mine\.py cannot be read: AttributeError"),
+        ("def get_config(): return None", "mine.py:wide", r"mine\.py has no variants: leave ':wide' out"),
+        ("def get_config(variant): return None", "mine.py", r"mine\.py has only variants: name one"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_named(text, name, message, tmp_path):
+    if text is not None:
+        (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InputError, match=message):
+        config_lib.load(tmp_path / name)
+
+
+def test_a_config_file_anywhere_is_loaded_and_locked(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from ml_collections import config_dict\n"
+        "WIDTHS = {'narrow': 1, 'wide': 2}\n"
+        "def get_config(variant='narrow'): return config_dict.ConfigDict({'width': WIDTHS[variant]})\n"
+    )
+    assert config_lib.load(tmp_path / "mine.py").width == 1
+    wide = config_lib.load(f"{tmp_path}/mine.py:wide")
+    assert wide.width == 2 and wide.is_locked
 
 
 def test_the_default_refuses_unknown_fields_and_wrong_types():

@@ -187,7 +187,7 @@ def test_a_run_without_a_checkpoint_to_continue_from_is_not_carried(make_options
 
 def test_the_share_of_the_peak_is_of_dense_operations(monkeypatch):
     """A row of one framework at a known speed: 100 images/s of batch 10 are 10 steps a second."""
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "experiments" / "speed"))
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "benchmarks" / "speed"))
     import speed
 
     rounds = {kind: [{"fer_jax": {"images": 100, "seconds": 1.0}}] for kind in speed.benchmark.summary.KINDS}

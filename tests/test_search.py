@@ -134,6 +134,20 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch)
     assert [scores["epoch"] for scores in history] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--config=configs/none.py",), "configs/none.py"),
+        ((*FLAGS, "--config.optim.learning_rat=1"), "learning_rate"),
+    ],
+)
+def test_bad_flags_end_with_one_message(flags, message, tmp_path):
+    refused = commands.run("search", *flags, f"--workdir={tmp_path / 'study'}")
+    assert refused.returncode == 2
+    assert message in refused.stderr and "Traceback" not in refused.stderr
+    assert refused.stderr.count("error: ") == 1
+
+
 def test_training_refuses_a_config_that_declares_a_search(tmp_path):
     result = commands.run("main", *FLAGS, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2

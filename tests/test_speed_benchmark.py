@@ -1,4 +1,4 @@
-"""The benchmark of experiments/speed/: the same network on every side, sound sums, and rows that stay recorded."""
+"""benchmarks/speed: the same network on every side, sound sums, and rows that stay recorded."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ import pytest
 from fer_jax import freezing, params
 from fer_jax.errors import InputError
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments" / "speed"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks" / "speed"))
 import processes
 import rows
 import run

@@ -2,7 +2,7 @@
 
 python benchmarks/gpu/speed.py --minutes 9 --out $OUT
 
-Measures the rows of experiments/speed as it does: a process a framework, in turn, for some rounds. bfloat16 comes
+Measures the rows of benchmarks/speed as it does: a process a framework, in turn, for some rounds. bfloat16 comes
 first, float32 after it for reference. Rows that are in --done are kept and not measured again.
 """
 

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import gc
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -23,7 +22,7 @@ import numpy as np
 import pieces
 import systems
 
-from fer_jax import command, datasets, inference, scoring, train
+from fer_jax import command, datasets, files, inference, scoring, train
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
@@ -104,10 +103,8 @@ def keep_variables(folder) -> None:
     model = inference.load(folder, "best")
     arrays = {name: halve(np.asarray(leaf)) for name, leaf in config_lib.flat(model.variables).items()}
     workdir_lib.write_json(folder / "best.json", model.meta)
-    unfinished = folder / "variables.unfinished"
-    with unfinished.open("wb") as file:
+    with files.atomic_write(folder / "variables.npz", "wb") as file:  # the last file of a run: it is finished
         np.savez(file, **arrays)
-    os.replace(unfinished, folder / "variables.npz")  # the last file of a run: it is finished
 
 
 def halve(array):

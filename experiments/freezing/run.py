@@ -7,7 +7,7 @@ checks after 50 steps that the frozen layers have not moved. Writes results.json
 """
 
 import pathlib
-import time
+import sys
 
 import jax
 import numpy as np
@@ -15,6 +15,9 @@ import numpy as np
 from fer_jax import config as config_lib
 from fer_jax import freezing, losses, params, steps
 from fer_jax import workdir as workdir_lib
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, SIZE_PX, TRIALS, STEPS = 32, 96, 5, 50
@@ -58,15 +61,12 @@ def measure():
     for name, first in (("unfrozen", 0), ("first 165 layers frozen", 165)):
         phase = plan(first)
         state, step = begin(phase, faces)
-        held[name] = [phase, state, step, []]
-    for _ in range(TRIALS + 1):
-        for entry in held.values():
-            started = time.perf_counter()
-            entry[1], _ = jax.block_until_ready(entry[2](entry[1], faces))
-            entry[3].append(time.perf_counter() - started)
+        held[name] = phase, step, timing.Stepper(step, state, faces)
+    seconds = timing.seconds_in_turn({name: stepper for name, (*_, stepper) in held.items()}, TRIALS)
     rows = []
-    for name, (phase, _, step, times) in held.items():
+    for name, (phase, step, _) in held.items():
         memory = step.memory_analysis()
+        times = timing.spread(seconds[name])
         free, frozen = params.split(phase.abstract.params, phase.frozen)
         rows.append(
             {
@@ -75,8 +75,8 @@ def measure():
                 "frozen": params.count(frozen),
                 "frozen_layers": len(phase.frozen),
                 "optimizer_values": params.count(phase.abstract.opt_state),
-                "step_seconds": float(np.median(times[1:])),
-                "step_seconds_range": [min(times[1:]), max(times[1:])],
+                "step_seconds": times["median"],
+                "step_seconds_range": [times["min"], times["max"]],
                 "temporary_MiB": memory.temp_size_in_bytes / 2**20,
                 "state_MiB": memory.argument_size_in_bytes / 2**20,
             }

@@ -10,7 +10,6 @@ results.json and table.md beside this file; scores are of the validation split.
 
 import argparse
 import pathlib
-import sys
 
 import numpy as np
 
@@ -20,15 +19,13 @@ from fer_jax import workdir as workdir_lib
 from fer_jax.models import preprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.append(str(HERE.parents[1]))  # for configs
+CONFIG = HERE.parents[1] / "configs" / "efficientnet.py:r4_frozen"
 RANGES = {"0 to 255": "lite", "0 to 1": "lite_of_0_to_1"}
 
 
 def get_config(options, scaling):
     """Returns the config: R4's frozen EfficientNet, with Lite0 in place of B2."""
-    from configs import efficientnet
-
-    config = efficientnet.get_config("r4_frozen")
+    config = config_lib.load(CONFIG)
     config.update_from_flattened_dict(
         {
             "data.path": options.data_path,

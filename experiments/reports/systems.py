@@ -7,12 +7,13 @@ under the split that they were measured on, 'train', 'validation', 'test' or 'ka
 """
 
 import dataclasses
-import importlib
 import pathlib
 import sys
 
+from fer_jax import config as config_lib
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # for configs
+sys.path.append(str(ROOT))  # for configs that import others
 WEIGHTS_FOLDER = "~/.cache/fer_jax/weights"
 
 
@@ -151,7 +152,7 @@ ROWS = {
         "vgg16.py:r2",
         {"test": 0.46},
         lesson="augmentation kept R2's GPU waiting for hours an epoch: two cores augment 46,253 faces a second here, "
-        "an epoch's 28,709 in 0.6 s (experiments/input_speed).",
+        "an epoch's 28,709 in 0.6 s (benchmarks/input_speed).",
     ),
     "r2_vgg16_balanced": Row(
         "R2", "VGG16, frozen, batch 128, 30% dropout, augmented, rebalanced", "vgg16.py:r2_balanced"
@@ -399,9 +400,7 @@ PUBLISHED_BEST = (
 
 def get_config(row: Row):
     """Returns the config of a row at full length."""
-    name, _, variant = row.config.partition(":")
-    module = importlib.import_module(f"configs.{name.removesuffix('.py')}")
-    config = module.get_config(*([variant] if variant else []))
+    config = config_lib.load(ROOT / "configs" / row.config)
     config.update_from_flattened_dict(row.fields)
     return config
 

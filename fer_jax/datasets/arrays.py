@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import zipfile
 
 import numpy as np
 
+from fer_jax import files
 from fer_jax.datasets import facts, readings
 from fer_jax.datasets.faces import Faces
 from fer_jax.errors import InputError
@@ -33,22 +33,12 @@ def load(path, read):
     for split, faces in reading.faces.items():
         contents |= {f"{split}/{name}": array for name, array in vars(faces).items() if array is not None}
     try:
-        _write(path, contents)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic_write(path, "wb") as file:
+            np.savez(file, **contents)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error}); see data.cache_dir.") from error
     return _open(path)
-
-
-def _write(path, contents):
-    """Writes arrays under another name first, so that no half of them is found later."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez(file, **contents)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _open(path):

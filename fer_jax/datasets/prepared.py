@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import logging
-import os
 import pathlib
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from fer_jax import files
 from fer_jax.datasets import facts, readings
 from fer_jax.datasets.faces import Faces
 from fer_jax.errors import InputError
@@ -95,14 +95,9 @@ def _read_all(builder, folder):
             return {split: Faces(*(kept.get(f"{split}_{name}") for name in FIELDS)) for split in splits}
     faces = {split: _read(builder, split) for split in splits}
     arrays = {f"{split}_{name}": getattr(part, name) for split, part in faces.items() for name in FIELDS}
-    unfinished = folder / f"{ARRAYS}.{os.getpid()}"
-    with contextlib.suppress(OSError):  # where they cannot be written, the records are read next time too
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(file, records=records, **{name: array for name, array in arrays.items() if array is not None})
-            unfinished.replace(folder / ARRAYS)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    # Where they cannot be written, the records are read next time too.
+    with contextlib.suppress(OSError), files.atomic_write(folder / ARRAYS, "wb") as file:
+        np.savez(file, records=records, **{name: array for name, array in arrays.items() if array is not None})
     return faces
 
 
@@ -141,7 +136,6 @@ def _seal(folder, faces, classes):
             "fingerprint": readings.fingerprint(faces, classes),
             "notes": [],
         }
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(seal))
-        unfinished.replace(path)
+        with files.atomic_write(path) as file:
+            file.write(json.dumps(seal))
     return json.loads(path.read_text())

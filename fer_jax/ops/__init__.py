@@ -1,7 +1,7 @@
 """Faster CPU kernels and the compiler options for them; other backends use XLA's own.
 
 `FER_JAX_CPU_PATH=off` in the environment of a process gives a CPU XLA's kernels and options too. Set it before the
-process starts: what is compiled already stays as it is. Speeds and what was tried: experiments/cpu_ops/.
+process starts: what is compiled already stays as it is. Speeds and what was tried: benchmarks/cpu_ops/.
 """
 
 import functools

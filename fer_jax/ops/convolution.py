@@ -76,7 +76,7 @@ def _product(x, kernel, strides, padding):
     """A convolution as a product of the kernel with all that lies under it.
 
     XLA takes a picture of fewer pixels than the kernel for the kernel, and for that arrangement it has slow loops only,
-    10 to 70 times behind this product (experiments/cpu_ops); in the gradient too, where the result is the picture.
+    10 to 70 times behind this product (benchmarks/cpu_ops); in the gradient too, where the result is the picture.
     """
     under = lax.optimization_barrier(jnp.concatenate(windows(x, kernel.shape[:2], strides, padding), axis=-1))
     return under @ kernel.reshape(-1, kernel.shape[-1])

@@ -56,7 +56,7 @@ def _from_roots(roots):
 
 
 def pays(x, kernel, padding) -> bool:
-    """Whether the algorithm is expected to beat a direct convolution; measured in experiments/cpu_ops/."""
+    """Whether the algorithm is expected to beat a direct convolution; measured in benchmarks/cpu_ops/."""
     taps = kernel.shape[0]
     if kernel.shape[1] != taps or taps not in MIN_CHANNELS or x.dtype not in (jnp.float32, jnp.float64):
         return False

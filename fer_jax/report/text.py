@@ -1,10 +1,10 @@
 """How numbers read, the report in Markdown, and the one place that writes files."""
 
 import html
-import os
 import pathlib
 import re
 
+from fer_jax import files
 from fer_jax.report import records
 
 # An underscore inside a word means nothing in Markdown, and paths read better without the backslash.
@@ -91,13 +91,9 @@ def write(text, path) -> None:
     """Puts a text in place as UTF-8, whole or not at all; makes the folder, replaces an older file."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Names of files may hold bytes that are no UTF-8; one odd name must not cost the report.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Names of files may hold bytes that are no UTF-8; one odd name must not cost the report.
+    with files.atomic_write(path, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.write(text)
 
 
 def _table(header, rows, *, numbers):

@@ -30,7 +30,7 @@ def layer_output(x):
 def settle(choice: str, network: str) -> str:
     """Returns the choice that 'auto' stands for with a network, by `model.name`, on this backend; others as they are.
 
-    An EfficientNet's wide maps fill a CPU's memory and are cheap to compute again (experiments/memory/).
+    An EfficientNet's wide maps fill a CPU's memory and are cheap to compute again (benchmarks/memory/).
     """
     if choice != AUTO:
         return choice

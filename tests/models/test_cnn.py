@@ -1,4 +1,3 @@
-import importlib.util
 import pathlib
 
 import jax
@@ -27,14 +26,6 @@ LEAKY = (
     "conv 8 5x3 valid, leaky_relu 0.1, batch_norm, avg_pool, conv 16 relu, max_pool, conv 12 2x2, batch_norm, relu,"
     " dropout 0.3, global_avg_pool, dense 10, leaky_relu 0.2"
 )
-
-
-@pytest.fixture(scope="module")
-def configs():
-    spec = importlib.util.spec_from_file_location("cnn_configs", CONFIG_FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make(layers, **fields):
@@ -66,8 +57,8 @@ def draw_faces(n=4, seed=0):
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_r1_networks_have_the_published_parameter_counts(configs, name):
-    variables = shapes(models.make(configs.get_config(name).model, 7))
+def test_r1_networks_have_the_published_parameter_counts(name):
+    variables = shapes(models.make(config_lib.load(f"{CONFIG_FILE}:{name}").model, 7))
     trainable, stored = params.count(variables["params"]), params.count(variables["batch_stats"])
     assert (trainable + stored, trainable, stored) == COUNTS[name]
 
@@ -109,19 +100,19 @@ def leaky_in_keras(keras):
     )
 
 
-def r1_layers(configs, name):
-    text = configs.get_config(name).model.layers
+def r1_layers(name):
+    text = config_lib.load(f"{CONFIG_FILE}:{name}").model.layers
     return text.replace("dropout 0.25", "dropout 0.0").replace("dropout 0.5", "dropout 0.0")
 
 
 PAIRS = {
-    "model_1": (lambda configs: r1_layers(configs, "model_1"), lambda keras: r1_in_keras(keras, ("max",) * 3)),
-    "model_2": (lambda configs: r1_layers(configs, "model_2"), lambda keras: r1_in_keras(keras, ("max", "avg", "avg"))),
+    "model_1": (lambda: r1_layers("model_1"), lambda keras: r1_in_keras(keras, ("max",) * 3)),
+    "model_2": (lambda: r1_layers("model_2"), lambda keras: r1_in_keras(keras, ("max", "avg", "avg"))),
     "model_6": (
-        lambda configs: r1_layers(configs, "model_6"),
+        lambda: r1_layers("model_6"),
         lambda keras: r1_in_keras(keras, ("max", "avg", "avg"), "valid"),
     ),
-    "leaky": (lambda configs: LEAKY.replace("0.3", "0.0"), leaky_in_keras),
+    "leaky": (lambda: LEAKY.replace("0.3", "0.0"), leaky_in_keras),
 }
 
 
@@ -141,9 +132,9 @@ def assert_near(ours, theirs, rtol=1e-4):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_network_computes_what_keras_computes(keras, configs, name):
+def test_a_network_computes_what_keras_computes(keras, name):
     keras.utils.clear_session()  # automatic names count from the start again
-    layers, in_keras = PAIRS[name][0](configs), PAIRS[name][1](keras)
+    layers, in_keras = PAIRS[name][0](), PAIRS[name][1](keras)
     model = make(layers, scaling="unit")
     variables, faces = draw(model), draw_faces()
     copy_to_keras(variables, in_keras)

@@ -1,6 +1,6 @@
 """The parameter counts that the reports print, against the configs of their systems."""
 
-import importlib
+import pathlib
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from fer_jax import config as config_lib
 from fer_jax import models, params
 from fer_jax.models import stack
 
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 # config, variant -> total, trained by the optimizer where the report says it; both as Keras counts
 COUNTS = {
     ("r3_cnn", "four_layer"): (1_949_447, 1_947_527),
@@ -32,8 +33,7 @@ KERAS_CONSTANTS = {("efficientnet", "r1"): 7}  # of its scaling layer, which we 
 
 
 def get_config(name, variant):
-    module = importlib.import_module(f"configs.{name}")
-    return module.get_config(variant) if variant else module.get_config()
+    return config_lib.load(CONFIGS / (f"{name}.py:{variant}" if variant else f"{name}.py"))
 
 
 def count(name, variant):

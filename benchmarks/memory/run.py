@@ -1,6 +1,6 @@
 """What does `train.rematerialize` save, and what does it cost?
 
-python experiments/memory/run.py
+python benchmarks/memory/run.py
 
 Trains a few steps of each network with each choice, in a process of its own, on random faces: the temporary memory of
 the step's program, the peak resident set of the process above that before the first step, and the seconds of a step,
@@ -8,48 +8,47 @@ medians. Writes results.json and table.md beside this file, or in --out.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import command, freezing, losses, ops, steps
+from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.runtime import remat
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
 CLASSES, TRIALS, MIB = 7, 4, 2**20
 CHOICES = ("none", "activations", "segments")
-# name -> config file, its argument, fields that differ
+# name -> config, fields that differ
 NETWORKS = {
-    "R1 model 2, 128 faces": ("cnn", "model_2", {"train.batch_size": 128}),
-    "VGG10-BN, 128 faces": ("vgg10_bn", None, {"train.batch_size": 128}),
+    "R1 model 2, 128 faces": ("cnn.py:model_2", {"train.batch_size": 128}),
+    "VGG10-BN, 128 faces": ("vgg10_bn.py", {"train.batch_size": 128}),
     "EfficientNetB0 at 96 px, 32 faces": (
-        "efficientnet",
-        "r1",
+        "efficientnet.py:r1",
         {"model.size_px": 96, "model.head": "global_avg_pool, dropout 0.5", "optim.freeze": (), "train.batch_size": 32},
     ),
-    "ResNet50 at 96 px, 32 faces": ("resnet50", "r2", {"optim.freeze_first_layers": 0, "train.batch_size": 32}),
-    "VGG16 at 96 px, 32 faces": ("vgg16", "r2", {"optim.freeze": (), "train.batch_size": 32}),
+    "ResNet50 at 96 px, 32 faces": ("resnet50.py:r2", {"optim.freeze_first_layers": 0, "train.batch_size": 32}),
+    "VGG16 at 96 px, 32 faces": ("vgg16.py:r2", {"optim.freeze": (), "train.batch_size": 32}),
 }
 
 
 def get_config(network: str):
     """Returns the config of a network, with random weights."""
-    file, argument, fields = NETWORKS[network]
-    spec = importlib.util.spec_from_file_location(file, CONFIGS / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*([argument] if argument else []))
+    name, fields = NETWORKS[network]
+    config = config_lib.load(CONFIGS / name)
     config.update_from_flattened_dict({"model.weights": "", **fields})
     return config
 
@@ -72,17 +71,14 @@ def measure(network: str, choice: str) -> dict:
         phase.model, phase.tx, objective, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
     )
     compiled = ops.jit(step, donate_argnums=0, options=remat.compiler_options(choice)).lower(state, batch).compile()
-    before, seconds = remat.peak_mib(), []
-    for _ in range(TRIALS + 1):
-        started = time.perf_counter()
-        state, sums = jax.block_until_ready(compiled(state, batch))
-        seconds.append(time.perf_counter() - started)
+    before, stepper = remat.peak_mib(), timing.Stepper(compiled, state, batch)
+    seconds = timing.seconds_in_turn({"step": stepper}, TRIALS)["step"]
     after = remat.peak_mib()
     return {
         "temporaries_MiB": compiled.memory_analysis().temp_size_in_bytes / MIB,
         "peak_growth_MiB": None if after is None else after - before,
-        "step_seconds": float(np.median(seconds[1:])),
-        "loss": float(sums["loss"] / sums["count"]),
+        "step_seconds": statistics.median(seconds),
+        "loss": float(stepper.sums["loss"] / stepper.sums["count"]),
     }
 
 

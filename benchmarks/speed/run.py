@@ -1,6 +1,6 @@
 """How fast are training, evaluation and prediction, against Keras on TensorFlow and against PyTorch?
 
-python experiments/speed/run.py --data_path <folder with fer2013.csv> --torch_python <Python with torch>
+python benchmarks/speed/run.py --data_path <folder with fer2013.csv> --torch_python <Python with torch>
 
 One process a framework holds a row; they work in turn, one at a time, for some rounds. Writes results.json and table.md
 beside this file, or where --out says; rows that were recorded before stay unless they are measured again.
@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from fer_jax import command, datasets
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 DATA_BATCHES = 16
@@ -69,10 +73,15 @@ def measure(name, spec, faces, options, platform):
             )
             crews[framework] = stack.enter_context(crew)
         same_counts({framework: crew.parameters for framework, crew in crews.items()})
+        works = {
+            (kind, framework): functools.partial(crew.work, kind, options.seconds)
+            for kind in summary.KINDS
+            for framework, crew in crews.items()
+        }
         rounds = {kind: [] for kind in summary.KINDS}
-        for number in range(options.rounds):
+        for number, found in enumerate(timing.take_turns(works, options.rounds)):
             for kind, done in rounds.items():
-                done.append({framework: crew.work(kind, options.seconds) for framework, crew in crews.items()})
+                done.append({framework: found[kind, framework] for framework in crews})
             now = ", ".join(f"{kind} {_ratio(done)}" for kind, done in rounds.items())
             say(f"{name}: round {number + 1} of {options.rounds}: {now}")
         return {framework: crew.finish() for framework, crew in crews.items()}, rounds
@@ -80,7 +89,11 @@ def measure(name, spec, faces, options, platform):
 
 def _ratio(done):
     found = summary.ratio(done)
-    return f"{found['median']:.2f}" if found else f"{summary.rate(next(iter(done[-1].values()))):,.0f} images/s"
+    return (
+        f"{found['median']:.2f}"
+        if found
+        else f"{timing.images_per_second(next(iter(done[-1].values()))):,.0f} images/s"
+    )
 
 
 def feeders(spec, faces, options):
@@ -94,7 +107,7 @@ def feeders(spec, faces, options):
             with processes.Process("fer_jax") as worker:
                 worker.ask(do="build", choice={"feeder": feeder}, **build)
                 done = [worker.ask(do="train", seconds=options.seconds) for _ in range(options.rounds)]
-            found[feeder] = float(np.median([summary.rate(one) for one in done]))
+            found[feeder] = statistics.median(map(timing.images_per_second, done))
     return found
 
 

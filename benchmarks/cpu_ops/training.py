@@ -1,6 +1,6 @@
 """Do the CPU operations change what a training learns?
 
-python experiments/cpu_ops/training.py --data_path <folder with fer2013.csv> --config configs/cnn.py:model_2
+python benchmarks/cpu_ops/training.py --data_path <folder with fer2013.csv> --config configs/cnn.py:model_2
 
 Trains with FER_JAX_CPU_PATH on and off, from the same seeds, and writes the scores of each epoch and their
 differences, and how far the gradients of the first batch differ by layer. Runs that were cut off go on. Adds the config

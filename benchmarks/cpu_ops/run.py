@@ -1,6 +1,6 @@
 """What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
 
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/cpu_ops/run.py [part ...]
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/cpu_ops/run.py [part ...]
 
 For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
 input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and
@@ -9,23 +9,27 @@ the training step of R1's model 2 with parts switched off. Parts are convolution
 that is not named stays as it was in results.json.
 """
 
+import argparse
 import functools
-import importlib.util
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import command, freezing, losses, ops, steps
+from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 TRIALS = 7
@@ -62,18 +66,6 @@ STEPS = {
 }
 
 
-def interleaved(functions, args, trials=TRIALS):
-    """Returns {name: median seconds}, the functions taken in turn."""
-    seconds = {name: [] for name in functions}
-    for trial in range(trials + 1):
-        for name, function in functions.items():
-            started = time.perf_counter()
-            jax.block_until_ready(function(*args))
-            if trial:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: float(np.median(some)) for name, some in seconds.items()}
-
-
 def convolution_row(taps, shape, rim, names):
     """Returns the speeds and errors of a shape by the ways named, by kernels of taps x taps and a rim of zeros."""
     batch, side, channels, filters = shape
@@ -85,8 +77,9 @@ def convolution_row(taps, shape, rim, names):
     ways = {name: functools.partial(WAYS[name], padding=padding) for name in names}
     row = {"kernel": taps, "rim": rim, "shape": shape, "GFs": {}}
     for part, of in PARTS.items():
-        compiled = {name: ops.jit(functools.partial(of, way)) for name, way in ways.items()}
-        row["GFs"][part] = {name: operations / s / 1e9 for name, s in interleaved(compiled, args).items()}
+        calls = {name: functools.partial(ops.jit(functools.partial(of, way)), *args) for name, way in ways.items()}
+        seconds = timing.seconds_in_turn(calls, TRIALS)
+        row["GFs"][part] = {name: operations / statistics.median(some) / 1e9 for name, some in seconds.items()}
     row["error"] = errors(ways, exact, args)
     return row
 
@@ -106,19 +99,11 @@ def errors(ways, exact, args):
     }
 
 
-def model_2():
-    """Returns the config of R1's model 2."""
-    spec = importlib.util.spec_from_file_location("cnn", HERE.parents[1] / "configs" / "cnn.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config("model_2")
-
-
 def time_step(without):
     """Prints the median seconds of a training step with parts switched off."""
     if "winograd" in without:
         winograd.pays = lambda *_: False
-    config = model_2()
+    config = config_lib.load(HERE.parents[1] / "configs" / "cnn.py:model_2")
     if "path" in without:
         os.environ[ops.SWITCH] = "off"
     (phase,) = freezing.make_phases(config, 7, steps_per_epoch=225)
@@ -136,25 +121,22 @@ def time_step(without):
         ),
         donate_argnums=0,
     )
-    seconds = []
-    for _ in range(TRIALS + 1):
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(step(state, batch))
-        seconds.append(time.perf_counter() - started)
-    print(float(np.median(seconds[1:])))
+    print(statistics.median(timing.seconds_in_turn({"step": timing.Stepper(step, state, batch)}, TRIALS)["step"]))
 
 
 def measure_step():
     """Returns the median seconds of two processes for each thing that is off, each in processes of its own, in turn."""
-    seconds = {name: [] for name in STEPS}
-    for _ in range(2):
-        for name, without in STEPS.items():
-            pages = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int('pages' not in without)}"}
-            line = [sys.executable, __file__, "--step", ",".join(without)]
-            ran = subprocess.run(line, env={**os.environ, **pages}, check=True, capture_output=True, text=True)
-            seconds[name].append(float(ran.stdout.split()[-1]))
-            print(name, seconds[name], flush=True)
-    return {"seconds": {name: float(np.median(some)) for name, some in seconds.items()}}
+
+    def step(name, without):
+        pages = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int('pages' not in without)}"}
+        line = [sys.executable, __file__, "--step", ",".join(without)]
+        ran = subprocess.run(line, env={**os.environ, **pages}, check=True, capture_output=True, text=True)
+        print(name, seconds := float(ran.stdout.split()[-1]), flush=True)
+        return seconds
+
+    works = {name: functools.partial(step, name, without) for name, without in STEPS.items()}
+    rounds = list(timing.take_turns(works, 2))
+    return {"seconds": {name: statistics.median(done[name] for done in rounds) for name in STEPS}}
 
 
 def measure_convolutions():
@@ -191,10 +173,13 @@ MEASURES = {
 
 def main():
     """Measures and writes what it found, after each part. Raises InputError on an unknown part."""
-    parts = sys.argv[1:] or list(MEASURES)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(MEASURES)}; default: all")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results.json", help="default: %(default)s")
+    options = parser.parse_args()
+    parts, path = options.parts or list(MEASURES), options.out
     if unknown := set(parts) - set(MEASURES):
         raise InputError(f"there is no part {', '.join(sorted(unknown))}; parts are {', '.join(MEASURES)}")
-    path = HERE / "results.json"
     for part in parts:
         found = json.loads(path.read_text()) if path.exists() else {}
         found[part] = {**workdir_lib.facts(), "trials": TRIALS, **MEASURES[part]()}

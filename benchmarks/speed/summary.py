@@ -1,6 +1,11 @@
 """From measured rounds to medians and ratios, a table and a figure."""
 
+import pathlib
 import statistics
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 NAMES = {"fer_jax": "fer_jax", "keras": "Keras", "torch": "PyTorch"}
 KINDS = ("train", "evaluate", "predict")
@@ -12,12 +17,7 @@ def rates(rounds: list[dict]) -> dict:
 
     rounds: of one kind of work; each {framework: {"images", "seconds"}}.
     """
-    return {name: statistics.median(rate(one[name]) for one in rounds) for name in rounds[0]}
-
-
-def rate(measured: dict) -> float:
-    """Returns images/s."""
-    return measured["images"] / measured["seconds"]
+    return {name: statistics.median(timing.images_per_second(one[name]) for one in rounds) for name in rounds[0]}
 
 
 def ratio(rounds: list[dict]) -> dict | None:
@@ -27,8 +27,9 @@ def ratio(rounds: list[dict]) -> dict | None:
     """
     if OURS not in rounds[0] or len(rounds[0]) < 2:
         return None
-    each = [rate(one[OURS]) / max(rate(one[name]) for name in one if name != OURS) for one in rounds]
-    return {"median": statistics.median(each), "min": min(each), "max": max(each), "rounds": each}
+    speeds = [{name: timing.images_per_second(measured) for name, measured in one.items()} for one in rounds]
+    ours = [one.pop(OURS) for one in speeds]
+    return timing.ratios(ours, [max(others.values()) for others in speeds])
 
 
 def summarize(rounds: dict) -> dict:

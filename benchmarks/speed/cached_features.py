@@ -1,6 +1,6 @@
 """How fast does the head of a frozen VGG16 train on features that are computed once, against Keras's plain path?
 
-python experiments/speed/cached_features.py --data_path <folder with fer2013.csv>
+python benchmarks/speed/cached_features.py --data_path <folder with fer2013.csv>
 
 Ours trains on the features, as `train.cache_features` does; Keras fits the model with the frozen backbone in it. The
 one-off cost of the features is recorded beside. Writes cached_features.json beside this file.
@@ -8,8 +8,10 @@ one-off cost of the features is recorded beside. Writes cached_features.json bes
 
 import argparse
 import contextlib
+import functools
 import pathlib
 import statistics
+import sys
 import tempfile
 
 import processes
@@ -20,6 +22,9 @@ import summary
 from fer_jax import command, datasets
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROW = "vgg16_frozen_96"
@@ -37,10 +42,11 @@ def measure(spec, faces, options):
             crew = processes.Crew(framework, build, choices=choices, seconds=options.seconds, kinds=("train",))
             crews[framework] = stack.enter_context(crew)
         run.same_counts({framework: crew.parameters for framework, crew in crews.items()})
+        works = {framework: functools.partial(crew.work, "train", options.seconds) for framework, crew in crews.items()}
         rounds = []
-        for number in range(options.rounds):
-            rounds.append({framework: crew.work("train", options.seconds) for framework, crew in crews.items()})
-            run.say(f"round {number + 1} of {options.rounds}: {summary.ratio(rounds)['median']:,.1f}")
+        for done in timing.take_turns(works, options.rounds):
+            rounds.append(done)
+            run.say(f"round {len(rounds)} of {options.rounds}: {summary.ratio(rounds)['median']:,.1f}")
         return {framework: crew.finish() for framework, crew in crews.items()}, rounds
 
 
@@ -69,7 +75,8 @@ def main():
             "faces": computed,
             "seconds": seconds,
             "seconds_for_train_split": seconds / computed * len(data.train),
-            "keras_epoch_seconds": len(data.train) / statistics.median(summary.rate(one["keras"]) for one in rounds),
+            "keras_epoch_seconds": len(data.train)
+            / statistics.median(timing.images_per_second(one["keras"]) for one in rounds),
         },
         "rounds": rounds,
         "workers": workers,

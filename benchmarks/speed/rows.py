@@ -1,7 +1,6 @@
 """The rows of the comparison: which network at which size, and what every framework is told about it."""
 
 import dataclasses
-import importlib.util
 import pathlib
 
 from fer_jax import config as config_lib
@@ -48,18 +47,9 @@ ROWS = {
 }
 
 
-def load(name: str):
-    """Returns the module of a config file, as `cnn.py`."""
-    module_spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), CONFIGS / name)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module
-
-
 def get_config(row: Row, dtype: str = "float32"):
     """Returns the config of a row."""
-    name, _, variant = row.config.partition(":")
-    config = load(name).get_config(*([variant] if variant else []))
+    config = config_lib.load(CONFIGS / row.config)
     config.augment.update(config_lib.get_default().augment.to_dict())
     fields = {**COMMON, **row.fields, "model.dtype": dtype, "train.batch_size": row.batch}
     config.update_from_flattened_dict(fields)

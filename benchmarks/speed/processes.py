@@ -11,6 +11,9 @@ import summary
 
 from fer_jax.errors import InputError
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
+
 HERE = pathlib.Path(__file__).resolve().parent
 TRIALS = 2  # of which the faster counts, so that a moment's disturbance does not choose
 # Ways to run a framework that its documentation offers; the fastest in a short trial is measured. Keras's default for
@@ -101,7 +104,9 @@ class Crew:
                 for process, facts in self._held:
                     best = facts["trial_images_per_second"]
                     for kind in kinds:
-                        best[kind] = max(best.get(kind, 0.0), summary.rate(process.ask(do=kind, seconds=seconds)))
+                        best[kind] = max(
+                            best.get(kind, 0.0), timing.images_per_second(process.ask(do=kind, seconds=seconds))
+                        )
             self._by_kind = {
                 kind: max(self._held, key=lambda one, kind=kind: one[1]["trial_images_per_second"][kind])
                 for kind in kinds

@@ -1,6 +1,6 @@
 """Where does the training step stop growing in proportion to the work?
 
-python experiments/speed/scaling.py
+python benchmarks/speed/scaling.py
 
 Times fer_jax's step with the layers of R1's model 2 against the batch, the size of the faces and the width of the
 layers, one changed at a time. Writes scaling.json and scaling.png beside this file.
@@ -8,17 +8,18 @@ layers, one changed at a time. Writes scaling.json and scaling.png beside this f
 
 import argparse
 import pathlib
-import statistics
 import sys
 
 import in_fer_jax
 import numpy as np
 import rows as rows_lib
-import summary
-import worker
 
 from fer_jax import command
+from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 BASE = {"batch": 128, "size_px": 48, "width": 1.0}
@@ -34,7 +35,9 @@ FILTERS, DENSE_UNITS = (32, 64, 128), 256  # of R1's model 2
 def describe(*, batch, size_px, width) -> dict:
     """Returns R1's model 2 at another size, as workers take it."""
     filters = tuple(round(width * n) for n in FILTERS)
-    layers = rows_lib.load("cnn.py").layers(filters=filters, units=round(width * DENSE_UNITS))
+    layers = config_lib.load_module(rows_lib.CONFIGS / "cnn.py").layers(
+        filters=filters, units=round(width * DENSE_UNITS)
+    )
     fields = {"model.layers": layers, "model.size_px": size_px}
     return rows_lib.describe(rows_lib.get_config(rows_lib.Row("cnn.py:model_2", batch, fields)))
 
@@ -45,13 +48,14 @@ def measure(point, *, seconds, trials):
     count = 2 * point["batch"]
     images = rng.integers(0, 256, (count, 48, 48, 1), dtype=np.uint8)
     labels = rng.integers(0, spec["classes"], count).astype(np.int32)
-    timed = worker.Timed(in_fer_jax.System(spec, images, labels), point["batch"])
-    measured = [summary.rate(timed.measure("train", seconds)) for _ in range(trials)]
-    speed, flops = statistics.median(measured), in_fer_jax.step_flops(spec) / point["batch"]
+    batches = timing.Batches(in_fer_jax.System(spec, images, labels), point["batch"])
+    measured = [timing.images_per_second(batches.measure("train", seconds)) for _ in range(trials)]
+    speeds = timing.spread(measured)
+    speed, flops = speeds["median"], in_fer_jax.step_flops(spec) / point["batch"]
     return {
         **point,
         "images_per_second": speed,
-        "images_per_second_range": [min(measured), max(measured)],
+        "images_per_second_range": [speeds["min"], speeds["max"]],
         "step_seconds": point["batch"] / speed,
         "image_GF": flops / 1e9,
         "GF_per_second": speed * flops / 1e9,
@@ -65,7 +69,9 @@ def figure(sweeps, path):
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    shown, all_axes = pyplot.subplots(2, len(sweeps), figsize=(12, 6), sharex="col", layout="constrained")
+    shown, all_axes = pyplot.subplots(
+        2, len(sweeps), figsize=(12, 6), sharex="col", squeeze=False, layout="constrained"
+    )
     for column, (name, points) in enumerate(sweeps.items()):
         for axes, field, label in zip(
             all_axes[:, column], ("images_per_second", "GF_per_second"), ("images/s", "GF/s"), strict=True

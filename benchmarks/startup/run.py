@@ -1,6 +1,6 @@
 """How long is it from a command to the end of its first training step, and what takes that time?
 
-python experiments/startup/run.py --data_path <folder with fer2013.csv>
+python benchmarks/startup/run.py --data_path <folder with fer2013.csv>
 
 Starts R1's model 2 by fer_jax and by Keras in turn, each in a new process that is ended after its first step, with an
 empty cache of compiled programs and with a full one. Adds the rounds to results.json beside this file.
@@ -10,6 +10,7 @@ import argparse
 import json
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,9 @@ import numpy as np
 from fer_jax import config as config_lib
 from fer_jax import datasets
 from fer_jax import workdir as workdir_lib
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -66,10 +70,9 @@ class Ours:
 
 def help_seconds(module):
     """Returns how long `--help` takes."""
-    started = time.perf_counter()
     command = [sys.executable, "-m", f"fer_jax.{module}", "--help"]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=module != "main")  # absl ends with 1
-    return time.perf_counter() - started
+    check = module != "main"  # absl ends with 1
+    return timing.seconds(subprocess.run, command, cwd=ROOT, stdout=subprocess.DEVNULL, check=check)[1]
 
 
 def measure(ours, faces):
@@ -85,13 +88,13 @@ def measure(ours, faces):
 
 def summarize(rounds):
     """Returns {what: {seconds: median, range, parts: medians}}."""
-    rows, keras = {}, float(np.median([found["keras"]["seconds"] for found in rounds]))
+    rows, keras = {}, statistics.median(found["keras"]["seconds"] for found in rounds)
     for what in rounds[0]:
-        seconds = [found[what]["seconds"] for found in rounds]
-        rows[what] = {"seconds": float(np.median(seconds)), "range": [min(seconds), max(seconds)]}
+        seconds = timing.spread([found[what]["seconds"] for found in rounds])
+        rows[what] = {"seconds": seconds["median"], "range": [seconds["min"], seconds["max"]]}
         if "split" in rounds[0][what]:
             parts = [found[what]["split"]["parts"] for found in rounds]
-            rows[what]["parts"] = {part: float(np.median([one[part] for one in parts])) for part in parts[0]}
+            rows[what]["parts"] = {part: statistics.median(one[part] for one in parts) for part in parts[0]}
             rows[what]["of_keras"] = rows[what]["seconds"] / keras
     return rows
 

@@ -4,9 +4,9 @@ import functools
 import importlib.metadata
 import json
 import os
+import pathlib
 import subprocess
 import sys
-import time
 from unittest import mock
 
 import jax
@@ -18,6 +18,9 @@ from fer_jax import params as params_lib
 from fer_jax.datasets import faces, facts
 from fer_jax.feeders import sampler
 from fer_jax.runtime import dispatch, remat
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 
 def versions() -> dict:
@@ -51,8 +54,9 @@ class System:
         self._connect(feeder)
 
     def _cache_features(self, cache_dir):
-        started = time.perf_counter()
-        self._faces = feature_cache.cached(
+        self._forward = feature_cache.FORWARD
+        self._faces, self._features_seconds = timing.seconds(
+            feature_cache.cached,
             self.phase.model,
             self.state.variables,
             self._faces,
@@ -60,7 +64,6 @@ class System:
             shardings=self._shardings,
             cache_dir=cache_dir,
         )
-        self._forward, self._features_seconds = feature_cache.FORWARD, time.perf_counter() - started
 
     def _connect(self, feeder):
         plan = sampler.Sampler(

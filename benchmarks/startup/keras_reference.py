@@ -1,6 +1,6 @@
 """R1's model 2 in Keras on TensorFlow: prints the clock at the end of its first batch, then ends.
 
-python experiments/startup/keras_reference.py FACES.npz
+python benchmarks/startup/keras_reference.py FACES.npz
 
 The faces come as arrays (`images` uint8 [N, 48, 48, 1], `labels` [N]) that run.py prepared, so that Keras reads no CSV.
 """

@@ -1,6 +1,6 @@
 """Is one stack of Python, JAX and fer_jax faster than another? Pairs their training steps on one machine.
 
-python experiments/speed/stacks.py --old <python> <checkout> --new <python> <checkout> [--rows lean,r5_cnn]
+python benchmarks/speed/stacks.py --old <python> <checkout> --new <python> <checkout> [--rows lean,r5_cnn]
 
 Each side is an interpreter and a checkout of this project; both hold the row in a process of their own, and in each
 round one after the other trains for some seconds. A ratio is the new side's images a second by the old side's in the
@@ -13,18 +13,21 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 
 import numpy as np
 import processes
-import summary
 
 from fer_jax import command
 from fer_jax import workdir as workdir_lib
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = ("r1_model_2", "r5_cnn", "lean", "resnet50_165_frozen", "efficientnetb0_96")
-FACES, DRAWS = 512, 10_000
+FACES = 512
 DESCRIBE = "import json, sys, rows; print(json.dumps(rows.describe(rows.get_config(rows.ROWS[sys.argv[1]]))))"
 
 
@@ -32,7 +35,8 @@ class Side:
     """An interpreter and a checkout, with the worker of a row."""
 
     def __init__(self, python: str, checkout: str):
-        self._python, self._folder = python, pathlib.Path(checkout).resolve() / "experiments" / "speed"
+        (worker,) = pathlib.Path(checkout).resolve().glob("*/speed/worker.py")  # once it was in experiments/
+        self._python, self._folder = python, worker.parent
         self._env = {**os.environ, "PYTHONPATH": str(self._folder.parents[1])}
         self.name = f"{python} {checkout}"
 
@@ -47,12 +51,6 @@ class Side:
         return process, process.ask(do="build", spec=self.describe(row), data=data, choice={})
 
 
-def interval(ratios) -> list[float]:
-    """Returns the 95% bootstrap interval of the median of some ratios."""
-    drawn = np.random.default_rng(0).choice(ratios, (DRAWS, len(ratios)))
-    return np.quantile(np.median(drawn, 1), (0.025, 0.975)).tolist()
-
-
 def pair(row: str, sides: dict, *, rounds: int, seconds: float) -> dict:
     """Returns the images a second of both sides, {'old': [...], 'new': [...]}, and their ratio."""
     rng = np.random.default_rng(0)
@@ -61,18 +59,20 @@ def pair(row: str, sides: dict, *, rounds: int, seconds: float) -> dict:
         images = rng.integers(0, 256, (FACES, 48, 48, 1), dtype=np.uint8)
         np.savez(data, images=images, labels=rng.integers(0, 7, FACES).astype(np.int32))
         started = {name: side.start(row, data) for name, side in sides.items()}
+    works = {
+        name: functools.partial(process.ask, do="train", seconds=seconds) for name, (process, _) in started.items()
+    }
     rates = {name: [] for name in sides}
-    for number in range(rounds):
-        order = list(started)[:: 1 if number % 2 else -1]
-        for name in order:
-            rates[name].append(summary.rate(started[name][0].ask(do="train", seconds=seconds)))
+    for number, done in enumerate(timing.take_turns(works, rounds, alternate=True)):
+        for name, measured in done.items():
+            rates[name].append(timing.images_per_second(measured))
         print(f"{row}: round {number + 1} of {rounds}: {rates['new'][-1] / rates['old'][-1]:.3f}", flush=True)
     for process, _ in started.values():
         process.__exit__()
-    ratios = np.array(rates["new"]) / rates["old"]
+    ratios = timing.ratios(rates["new"], rates["old"])
     return {
         "images_per_second": rates,
-        "ratio": {"median": float(np.median(ratios)), "interval_95": interval(ratios)},
+        "ratio": {"median": ratios["median"], "interval_95": timing.interval_95(ratios["rounds"])},
         "versions": {name: built["versions"] for name, (_, built) in started.items()},
     }
 
