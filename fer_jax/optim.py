@@ -1,5 +1,8 @@
 """Learning-rate schedules, optimizers and freezing: the config section to `(tx, lr_fn)` and to what is frozen."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -8,7 +11,6 @@ from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 from fer_jax.models import keras_layers
 
-OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "exponential", "cosine")
 FROZEN_STATISTICS = ("stored", "updated")
 BACKBONE = "backbone/"
@@ -46,21 +48,19 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
       InputError: an unknown optimizer or schedule.
     """
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    if optim.name not in OPTIMIZERS:
+        raise InputError(f"optim.name is '{optim.name}'; known are {', '.join(OPTIMIZERS)}")
+    rule = OPTIMIZERS[optim.name]
     parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-    if optim.name == "adam":
-        parts.append(scale_by_keras_adam())
-        if optim.weight_decay:
-            parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
-        parts.append(scale_by_rate(lr_fn))
-    elif optim.name == "sgd":
-        # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
-        parts.append(scale_by_rate(lr_fn))
-        if optim.momentum:
-            parts.append(optax.trace(decay=optim.momentum, nesterov=optim.nesterov))
+    if rule.rate_first:
+        parts += [scale_by_rate(lr_fn), *rule.make(optim)]
         if optim.weight_decay:
             parts.append(add_decayed_weights(lr_fn, optim.weight_decay))
     else:
-        raise InputError(f"optim.name is '{optim.name}'; known are {', '.join(OPTIMIZERS)}")
+        parts += rule.make(optim)
+        if optim.weight_decay:
+            parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
+        parts.append(scale_by_rate(lr_fn))
     return optax.chain(*parts), lr_fn
 
 
@@ -114,6 +114,29 @@ def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, eps: float = ADAM_EP
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
+
+
+def _momentum(optim):
+    return [optax.trace(decay=optim.momentum, nesterov=optim.nesterov)] if optim.momentum else []
+
+
+class Rule(NamedTuple):
+    """An optimizer between clipping and weight decay.
+
+    make: from the config's section `optim` to transformations, in their order, that turn gradients into directions; the
+    step is minus the learning rate times these. rate_first: they are given steps in place of gradients.
+    """
+
+    make: Callable
+    rate_first: bool = False
+
+
+# optim.name -> its rule
+OPTIMIZERS = {
+    "adam": Rule(lambda optim: [scale_by_keras_adam()]),
+    # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
+    "sgd": Rule(_momentum, rate_first=True),
+}
 
 
 def frozen_layers(optim, model: str, params: dict) -> frozenset[str]:
