@@ -1,5 +1,6 @@
 """Learning-rate schedules, optimizers and freezing: the config section to `(tx, lr_fn)` and to what is frozen."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax import extensions, models
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
-from fer_jax.models import keras_layers
 
 SCHEDULES = ("constant", "exponential", "cosine")
 FROZEN_STATISTICS = ("stored", "updated")
@@ -45,12 +46,10 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
     `tx.update(grads, state, params, lr_scale=1.0)`: lr_scale [] is what the plateau rule has left of the rate.
 
     Raises:
-      InputError: an unknown optimizer or schedule.
+      InputError: an unknown optimizer or schedule, or a user's function that gives no transformation of gradients.
     """
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
-    if optim.name not in OPTIMIZERS:
-        raise InputError(f"optim.name is '{optim.name}'; known are {', '.join(OPTIMIZERS)}")
-    rule = OPTIMIZERS[optim.name]
+    rule = _find_rule(optim.name)
     parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
     if rule.rate_first:
         parts += [scale_by_rate(lr_fn), *rule.make(optim)]
@@ -139,6 +138,42 @@ OPTIMIZERS = {
 }
 
 
+def _find_rule(name):
+    if extensions.names_file(name):
+        return Rule(functools.partial(_from_file, name))
+    if name not in OPTIMIZERS:
+        raise InputError(f"optim.name is '{name}'; known are {', '.join(OPTIMIZERS)}, or {extensions.FORM}")
+    return OPTIMIZERS[name]
+
+
+def _from_file(name, optim):
+    """Returns the transformation that a function in a user's file gives."""
+    field, wanted = "optim.name", "a function (section) -> optax.GradientTransformation, as optax.scale_by_lion is one"
+    make_direction = extensions.load(name, field)
+    if not callable(make_direction):
+        raise extensions.wrong_kind(name, field, make_direction, wanted)
+    with extensions.errors_of(name, field):
+        direction = make_direction(optim)
+    if not isinstance(direction, optax.GradientTransformation):
+        raise InputError(f"{field}: {name} returns a {type(direction).__name__}; it must be {wanted}")
+    if _descends(direction):
+        raise InputError(
+            f"{field}: {name} returns steps against the gradient, and the package multiplies by minus the rate itself: "
+            "return the transformation without its rate, as optax.scale_by_lion() in place of optax.lion(rate)"
+        )
+    return [direction]
+
+
+def _descends(direction):
+    """Says whether a first step points against a gradient of ones; False where only the network's own layers tell."""
+    ones = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    try:
+        updates, _ = direction.update(ones, direction.init(ones), ones)
+    except Exception:
+        return False
+    return all(float(leaf.sum()) < 0 for leaf in jax.tree.leaves(updates))
+
+
 def frozen_layers(optim, model: str, params: dict) -> frozenset[str]:
     """Returns the paths of the layers that `optim.freeze` and `optim.freeze_first_layers` hold, () for none.
 
@@ -163,7 +198,7 @@ def frozen_layers(optim, model: str, params: dict) -> frozenset[str]:
 
 
 def _first_layers(count, model):
-    layers = keras_layers.order(model)
+    layers = models.layer_order(model)
     if not layers or layers[0].number is None:
         raise InputError(f"optim.freeze_first_layers: Keras has no network '{model}': use optim.freeze")
     first = {BACKBONE + layer.name for layer in layers if layer.number < count}
@@ -180,7 +215,7 @@ def frozen_before(name: str, model: str, params: dict) -> frozenset[str]:
     """
     if not name:
         return frozenset()
-    names = [layer.name for layer in keras_layers.order(model) if BACKBONE + layer.name in params_lib.layers(params)]
+    names = [layer.name for layer in models.layer_order(model) if BACKBONE + layer.name in params_lib.layers(params)]
     if name not in names:
         some = ", ".join([*names[:3], "...", *names[-3:]]) if names else "none: this network has no Keras order"
         raise InputError(f"optim.fine_tune.unfreeze_from: no layer '{name}' with weights in {model}; there are {some}")

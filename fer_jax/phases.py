@@ -67,7 +67,8 @@ def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
 
 def _phase(config, classes, section, frozen, *, epochs, steps_per_epoch, params):
     first, last = epochs
-    backbone = {path for path in params_lib.layers(params) if path.startswith(optim.BACKBONE)}
+    has_backbone = models.has_backbone(config.model.name)
+    backbone = {path for path in params_lib.layers(params) if has_backbone and path.startswith(optim.BACKBONE)}
     keeps = section.frozen_statistics == "stored"
     backbone_frozen = bool(backbone) and keeps and backbone <= frozen
     model = models.make(config.model, classes, stored=frozen if keeps else frozenset(), backbone_frozen=backbone_frozen)

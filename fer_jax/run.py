@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, feeders, losses, ops, patience, phases, pretrained, steps
+from fer_jax import augment, datasets, extensions, feeders, losses, ops, patience, phases, pretrained, steps
 from fer_jax import config as config_lib
 from fer_jax import params as params_lib
 from fer_jax import workdir as workdir_lib
@@ -156,6 +156,7 @@ def open_workdir(config, workdir, data, weights=None):
     """
     workdir = pathlib.Path(workdir)
     mine = config_lib.to_dict(config)
+    sources = extensions.record(mine)
     facts_now = {
         **workdir_lib.facts(),
         "data_name": data.name,
@@ -164,14 +165,17 @@ def open_workdir(config, workdir, data, weights=None):
         "classes": list(data.classes),
         "notes": list(data.notes),
         "weights": weights.facts if weights else None,
+        "sources": sources,
     }
     if (workdir / "config.json").exists():
         saved = workdir_lib.read_json(workdir / "config.json", what="config", mend="give another --workdir")
         # A field that the saved config does not have yet had its default.
-        different = config_lib.differences(config_lib.to_dict(config_lib.from_dict(saved)), mine)
+        both = config_lib.to_dict(config_lib.from_dict(saved)), mine
+        different = config_lib.differences(*map(extensions.without_folders, both))
         before = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
         if before["data_fingerprint"] != data.fingerprint:
             different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
+        different += extensions.differences(before.get("sources", {}), sources)
         if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
             logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
         if different:
@@ -179,11 +183,13 @@ def open_workdir(config, workdir, data, weights=None):
             raise InputError(
                 f"{workdir} holds a run with another config:\n  {lines}\n"
                 "give these fields their old values to go on with it, or another --workdir for a new run"
+                + (f"; {workdir / extensions.FOLDER} has the files as they were" if sources else "")
             )
         return
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
+            extensions.keep(sources, workdir)
             workdir_lib.write_json(workdir / "run.json", facts_now)
             workdir_lib.write_json(workdir / "config.json", mine)
         except OSError as error:

@@ -7,7 +7,19 @@ import math
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, feature_cache, feeders, losses, members, metrics, ops, patience, phases, steps
+from fer_jax import (
+    checkpoint,
+    extensions,
+    feature_cache,
+    feeders,
+    losses,
+    members,
+    metrics,
+    ops,
+    patience,
+    phases,
+    steps,
+)
 from fer_jax import config as config_lib
 from fer_jax import params as params_lib
 from fer_jax import run as run_lib
@@ -200,6 +212,7 @@ class _Training:
             "config": config_lib.result_fields(config_lib.to_dict(self._config)),
             "data": self._parts.data.fingerprint,
             "first_epoch": phase.first_epoch,
+            "sources": extensions.record(config_lib.to_dict(self._config)),
         }
         return compile_cache.Kept(self._kept_dir, facts_of_run).compile_beside
 

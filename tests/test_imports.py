@@ -33,7 +33,7 @@ FLOORS = {
         "steps",
         "workdir",
     ),
-    "ground": ("command", "config", "errors", "ops", "params", "runtime"),
+    "ground": ("command", "config", "errors", "extensions", "ops", "params", "runtime"),
 }
 FLOOR = {unit: -number for number, units in enumerate(FLOORS.values()) for unit in units}
 
