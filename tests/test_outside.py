@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import inference, losses, models, optim, phases, predict, scoring, train
+from fer_jax import inference, losses, models, optim, phases, predict, scoring, search, train
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
@@ -234,6 +234,17 @@ def test_an_average_finds_the_code_of_its_members_and_then_needs_neither(copied,
         shutil.rmtree(path)
     train.train(config, tmp_path / "average")
     assert scoring.evaluate(tmp_path / "average", split="validation")["epoch"] in (1, 2)
+
+
+def test_a_search_tries_them_and_does_not_mix_two_texts_of_a_file(copied, tmp_path):
+    fields = {"search.space": ("loss.name choice my_loss.py:poly mine.py:cross_entropy",), "train.epochs": 1}
+    config = make_config(**fields, **{"optim.name": "my_optim.py:lion", "optim.learning_rate": 1e-4})
+    (trial,) = search.search(config, tmp_path / "study", trials=1).trials
+    found = inference.load(tmp_path / "study" / trial.user_attrs["workdir"])
+    assert found.run["sources"]["loss.name"]["file"] == str(copied / trial.params["loss.name"].split(":")[0])
+    (copied / "my_optim.py").write_text((copied / "my_optim.py").read_text() + "\n")
+    with pytest.raises(InputError, match=r"holds a search with another config:\s*optim.name: .*my_optim.py has the"):
+        search.search(config, tmp_path / "study", trials=2)
 
 
 def build(**fields):
