@@ -84,7 +84,8 @@ def _augment():
 def _model():
     model = config_dict.ConfigDict()
     model.name = "cnn"  # cnn | average | dual_channel_roi (the face, and a region that the network finds, enlarged) |
-    # dual_channel_whole (the whole face twice) | a pretrained network: resnet50, ... (fer_jax/models/__init__.py)
+    # dual_channel_whole (the whole face twice) | a pretrained network: resnet50, ... (fer_jax/models/__init__.py) |
+    # FILE.py:NAME, a network of your own (docs/extending.md), as are loss.name and optim.name
     model.layers = ""  # of `cnn`, or of each channel up to its maps: layers in text, see fer_jax/models/stack.py
     model.head = "global_avg_pool, dropout 0.5"  # of all but `cnn`: layers in text | imagenet (a network's own top)
     model.members = ()  # of `average`: workdirs of trained runs, whose probabilities it averages and trains further
@@ -100,7 +101,7 @@ def _model():
 
 def _loss():
     loss = config_dict.ConfigDict()
-    loss.name = "cross_entropy"  # cross_entropy | focal | dice: what training minimises
+    loss.name = "cross_entropy"  # cross_entropy | focal | dice | FILE.py:NAME: what training minimises
     loss.focal_gamma = 2.0  # of focal (Lin et al. 2017); 0 is cross_entropy
     loss.label_smoothing = 0.0  # 0..1, share of the target given to all classes evenly
     loss.class_weights = "none"  # none | balanced (scikit-learn's meaning, R1) | class_balanced (Cui et al. 2019)
@@ -111,7 +112,7 @@ def _loss():
 
 def _optim():
     optim = config_dict.ConfigDict()
-    optim.name = "adam"  # adam | sgd (with Nesterov momentum)
+    optim.name = "adam"  # adam | sgd (with Nesterov momentum) | FILE.py:NAME
     optim.learning_rate = 1e-3  # peak, per step
     optim.momentum = 0.9  # of sgd
     optim.nesterov = True  # of sgd

@@ -60,6 +60,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
         type(network.backbone).__name__,
         network.backbone.dtype,
         network.neck.layers,
+        network.source,
         compile_cache.source_digest(*SOURCE),
         ops.cpu_path(),
         jax.default_backend(),

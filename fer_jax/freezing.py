@@ -8,7 +8,6 @@ from fer_jax import models, optim, steps
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
-from fer_jax.models import keras_layers
 from fer_jax.runtime import remat
 
 FROZEN_STATISTICS = ("stored", "updated")
@@ -99,7 +98,8 @@ def make_plans(config, classes: int, *, image_shape=facts.IMAGE_SHAPE) -> tuple[
 
 
 def _make_plan(config, classes, params, section, *, frozen, epochs):
-    backbone = {path for path in params_lib.layers(params) if path.startswith(BACKBONE)}
+    has_backbone = models.has_backbone(config.model.name)
+    backbone = {path for path in params_lib.layers(params) if has_backbone and path.startswith(BACKBONE)}
     keeps = section.frozen_statistics == "stored"
     backbone_frozen = bool(backbone) and keeps and backbone <= frozen
     model = models.make(config.model, classes, stored=frozen if keeps else frozenset(), backbone_frozen=backbone_frozen)
@@ -137,7 +137,7 @@ def frozen_layers(section, model: str, params: dict) -> frozenset[str]:
 
 
 def _first_layers(count, model):
-    layers = keras_layers.order(model)
+    layers = models.layer_order(model)
     if not layers or layers[0].number is None:
         raise InputError(f"optim.freeze_first_layers: Keras has no network '{model}': use optim.freeze")
     first = {BACKBONE + layer.name for layer in layers if layer.number < count}
@@ -154,7 +154,7 @@ def frozen_before(name: str, model: str, params: dict) -> frozenset[str]:
     """
     if not name:
         return frozenset()
-    names = [layer.name for layer in keras_layers.order(model) if BACKBONE + layer.name in params_lib.layers(params)]
+    names = [layer.name for layer in models.layer_order(model) if BACKBONE + layer.name in params_lib.layers(params)]
     if name not in names:
         some = ", ".join([*names[:3], "...", *names[-3:]]) if names else "none: this network has no Keras order"
         raise InputError(f"optim.fine_tune.unfreeze_from: no layer '{name}' with weights in {model}; there are {some}")

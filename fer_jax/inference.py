@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, feeders, freezing, steps
+from fer_jax import checkpoint, extensions, feeders, freezing, steps
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
@@ -35,9 +35,17 @@ class Trained:
 
 
 def read_config(workdir):
-    """Returns the config of the run in a workdir. Raises InputError where there is none, or none that can be read."""
-    path = pathlib.Path(workdir) / "config.json"
-    return config_lib.from_dict(workdir_lib.read_json(path, what="config of a run", mend=MEND))
+    """Returns the config of the run in a workdir, in which the user's own files are named where they lie now.
+
+    Raises:
+      InputError: there is no config or none that can be read, or a user's file that is not found as it was.
+    """
+    workdir = pathlib.Path(workdir)
+    saved = workdir_lib.read_json(workdir / "config.json", what="config of a run", mend=MEND)
+    if extensions.names_in(saved):
+        run = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend=MEND)
+        saved = extensions.locate(saved, run.get("sources", {}), workdir)
+    return config_lib.from_dict(saved)
 
 
 def load(workdir, kind: str = "best") -> Trained:

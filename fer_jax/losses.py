@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fer_jax import extensions
 from fer_jax.errors import InputError
 
 CLASS_WEIGHTS = ("none", "balanced", "class_balanced")
@@ -61,13 +62,30 @@ def make(section):
     """Returns the loss of the config's section `loss`: a function (logits, targets, mask) -> (total, count).
 
     Raises:
-      InputError: an unknown name, or a focal_gamma under 0.
+      InputError: an unknown name, a user's function of another kind, or a focal_gamma under 0.
     """
+    if extensions.names_file(section.name):
+        return _from_file(section.name)
     if section.name not in LOSSES:
-        raise InputError(f"loss.name is '{section.name}'; known are {', '.join(LOSSES)}")
+        raise InputError(f"loss.name is '{section.name}'; known are {', '.join(LOSSES)}, or {extensions.FORM}")
     if section.focal_gamma < 0:
         raise InputError(f"loss.focal_gamma is {section.focal_gamma}: give 0 or more")
     return functools.partial(focal, gamma=section.focal_gamma) if section.name == "focal" else LOSSES[section.name]
+
+
+def _from_file(name):
+    """Returns the loss that a user's file has under a name; refuses one that does not do as `cross_entropy` does."""
+    field, wanted = "loss.name", "a function (logits [B, K], targets [B, K], mask [B]) -> (total [], count [])"
+    loss = extensions.load(name, field)
+    if not callable(loss) or isinstance(loss, type):
+        raise extensions.wrong_kind(name, field, loss, wanted)
+    rows, mask = jax.ShapeDtypeStruct((4, 7), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.float32)
+    with extensions.errors_of(name, field):
+        sums = jax.eval_shape(loss, rows, rows, mask)
+    shapes = [value.shape for value in jax.tree.leaves(sums)]
+    if not isinstance(sums, tuple) or shapes != [(), ()]:
+        raise InputError(f"{field}: {name} returns {', '.join(map(str, map(list, shapes)))}; it must be {wanted}")
+    return loss
 
 
 def l2(params):

@@ -1,13 +1,17 @@
 """Learning-rate schedules and optimizers: the config section to `(tx, lr_fn)`."""
 
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax import extensions
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
-OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "exponential", "cosine")
 ADAM_EPSILON = 1e-7  # Keras's, which the reports used
 
@@ -40,24 +44,20 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
     `tx.update(grads, state, params, lr_scale=1.0)`: lr_scale [] is what the plateau rule has left of the rate.
 
     Raises:
-      InputError: an unknown optimizer or schedule.
+      InputError: an unknown optimizer or schedule, or a user's function that gives no transformation of gradients.
     """
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    rule = _find_rule(optim.name)
     parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
-    if optim.name == "adam":
-        parts.append(scale_by_keras_adam())
-        if optim.weight_decay:
-            parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
-        parts.append(scale_by_rate(lr_fn))
-    elif optim.name == "sgd":
-        # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
-        parts.append(scale_by_rate(lr_fn))
-        if optim.momentum:
-            parts.append(optax.trace(decay=optim.momentum, nesterov=optim.nesterov))
+    if rule.rate_first:
+        parts += [scale_by_rate(lr_fn), *rule.make(optim)]
         if optim.weight_decay:
             parts.append(add_decayed_weights(lr_fn, optim.weight_decay))
     else:
-        raise InputError(f"optim.name is '{optim.name}'; known are {', '.join(OPTIMIZERS)}")
+        parts += rule.make(optim)
+        if optim.weight_decay:
+            parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
+        parts.append(scale_by_rate(lr_fn))
     return optax.chain(*parts), lr_fn
 
 
@@ -111,3 +111,62 @@ def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, eps: float = ADAM_EP
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
+
+
+def _momentum(optim):
+    return [optax.trace(decay=optim.momentum, nesterov=optim.nesterov)] if optim.momentum else []
+
+
+class Rule(NamedTuple):
+    """An optimizer between clipping and weight decay.
+
+    make: from the config's section `optim` to transformations, in their order, that turn gradients into directions; the
+    step is minus the learning rate times these. rate_first: they are given steps in place of gradients.
+    """
+
+    make: Callable
+    rate_first: bool = False
+
+
+# optim.name -> its rule
+OPTIMIZERS = {
+    "adam": Rule(lambda optim: [scale_by_keras_adam()]),
+    # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
+    "sgd": Rule(_momentum, rate_first=True),
+}
+
+
+def _find_rule(name):
+    if extensions.names_file(name):
+        return Rule(functools.partial(_from_file, name))
+    if name not in OPTIMIZERS:
+        raise InputError(f"optim.name is '{name}'; known are {', '.join(OPTIMIZERS)}, or {extensions.FORM}")
+    return OPTIMIZERS[name]
+
+
+def _from_file(name, optim):
+    """Returns the transformation that a function in a user's file gives."""
+    field, wanted = "optim.name", "a function (section) -> optax.GradientTransformation, as optax.scale_by_lion is one"
+    make_direction = extensions.load(name, field)
+    if not callable(make_direction):
+        raise extensions.wrong_kind(name, field, make_direction, wanted)
+    with extensions.errors_of(name, field):
+        direction = make_direction(optim)
+    if not isinstance(direction, optax.GradientTransformation):
+        raise InputError(f"{field}: {name} returns a {type(direction).__name__}; it must be {wanted}")
+    if _descends(direction):
+        raise InputError(
+            f"{field}: {name} returns steps against the gradient, and the package multiplies by minus the rate itself: "
+            "return the transformation without its rate, as optax.scale_by_lion() in place of optax.lion(rate)"
+        )
+    return [direction]
+
+
+def _descends(direction):
+    """Says whether a first step points against a gradient of ones; False where only the network's own layers tell."""
+    ones = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    try:
+        updates, _ = direction.update(ones, direction.init(ones), ones)
+    except Exception:
+        return False
+    return all(float(leaf.sum()) < 0 for leaf in jax.tree.leaves(updates))

@@ -21,10 +21,13 @@ def kernel_mask(tree):
 
 
 def layers(tree: dict, scope: str = "") -> dict:
-    """Returns {path of a layer, as `backbone/conv1_bn`: its leaves}."""
+    """Returns {path of a layer, as `backbone/conv1_bn`: its leaves}; a leaf that lies among layers counts as one."""
     found = {}
     for name, below in tree.items():
         path = f"{scope}{name}"
+        if not isinstance(below, dict):
+            found[path] = {name: below}
+            continue
         is_layer = not any(isinstance(value, dict) for value in below.values())
         found |= {path: below} if is_layer else layers(below, path + "/")
     return found
@@ -63,7 +66,7 @@ def split(tree: dict, frozen: frozenset[str], scope: str = "") -> tuple[dict, di
         path = f"{scope}{name}"
         if path in frozen:
             held[name] = below
-        elif any(isinstance(value, dict) for value in below.values()):
+        elif isinstance(below, dict) and any(isinstance(value, dict) for value in below.values()):
             free_below, held_below = split(below, frozen, path + "/")
             free |= {name: free_below} if free_below else {}
             held |= {name: held_below} if held_below else {}

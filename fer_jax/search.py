@@ -13,7 +13,7 @@ import socket
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command
+from fer_jax import command, extensions
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -103,13 +103,16 @@ def _open(config, parameters, study_dir, optuna):
         load_if_exists=True,
     )
     mine = config_lib.to_dict(config)
+    sources = extensions.record(mine)
     saved = study.user_attrs.get("config")
     different = config_lib.differences(saved, mine) if saved else []
+    different += extensions.differences(study.user_attrs.get("sources", {}), sources)
     if different:
         lines = "\n  ".join(different)
         raise InputError(f"{study_dir} holds a search with another config:\n  {lines}\ngive another --workdir")
     if not saved:
         study.set_user_attr("config", mine)
+        study.set_user_attr("sources", sources)
     return study
 
 

@@ -20,7 +20,7 @@ import sys
 import jax
 
 from fer_jax import config as config_lib
-from fer_jax import files, ops
+from fer_jax import extensions, files, ops
 from fer_jax.errors import InputError
 
 logger = logging.getLogger("fer_jax")
@@ -150,6 +150,7 @@ def open_run(config, workdir, data, weights=None) -> None:
     """
     workdir = pathlib.Path(workdir)
     mine = config_lib.to_dict(config)
+    sources = extensions.record(mine)
     facts_now = {
         **facts(),
         "data_name": data.name,
@@ -158,14 +159,17 @@ def open_run(config, workdir, data, weights=None) -> None:
         "classes": list(data.classes),
         "notes": list(data.notes),
         "weights": weights.facts if weights else None,
+        "sources": sources,
     }
     if (workdir / "config.json").exists():
         saved = read_json(workdir / "config.json", what="config", mend="give another --workdir")
         # A field that the saved config does not have yet had its default.
-        different = config_lib.differences(config_lib.to_dict(config_lib.from_dict(saved)), mine)
+        both = config_lib.to_dict(config_lib.from_dict(saved)), mine
+        different = config_lib.differences(*map(extensions.without_folders, both))
         before = read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
         if before["data_fingerprint"] != data.fingerprint:
             different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
+        different += extensions.differences(before.get("sources", {}), sources)
         if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
             logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
         if different:
@@ -173,11 +177,13 @@ def open_run(config, workdir, data, weights=None) -> None:
             raise InputError(
                 f"{workdir} holds a run with another config:\n  {lines}\n"
                 "give these fields their old values to go on with it, or another --workdir for a new run"
+                + (f"; {workdir / extensions.FOLDER} has the files as they were" if sources else "")
             )
         return
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
+            extensions.keep(sources, workdir)
             write_json(workdir / "run.json", facts_now)
             write_json(workdir / "config.json", mine)
         except OSError as error:

@@ -17,11 +17,6 @@ NAN = float("nan")
 TWO_PHASES = {"optim.freeze": ("backbone",), "optim.fine_tune.learning_rate": 5e-4}
 
 
-@pytest.fixture(autouse=True)
-def family(monkeypatch):
-    tiny.register(monkeypatch)
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Trains with the given validation scores, one of each an epoch; returns what `train` returns."""

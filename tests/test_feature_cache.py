@@ -1,4 +1,5 @@
 import importlib.metadata
+import pathlib
 
 import jax
 import numpy as np
@@ -10,8 +11,7 @@ from fer_jax.runtime import compile_cache
 
 
 @pytest.fixture
-def network(monkeypatch, tmp_path):
-    tiny.register(monkeypatch)
+def network(tmp_path):
     return models.make(tiny.make_config(tmp_path).model, 7)
 
 
@@ -56,7 +56,8 @@ def test_the_same_faces_and_weights_are_computed_once(network, tmp_path, make_sh
 
 
 @pytest.mark.parametrize(
-    "change", ["faces", "weights", "statistics", "size", "dtype", "scaling", "pooling", "jax", "source", "cpu path"]
+    "change",
+    ["faces", "weights", "statistics", "size", "dtype", "scaling", "pooling", "file", "jax", "source", "cpu path"],
 )
 def test_whatever_changes_features_changes_their_file(network, tmp_path, make_shardings, monkeypatch, change):
     faces, variables, other = draw_faces(6), init(network), network
@@ -70,6 +71,11 @@ def test_whatever_changes_features_changes_their_file(network, tmp_path, make_sh
         monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 99")
     elif change == "source":
         monkeypatch.setattr(compile_cache, "source_digest", lambda *folders: f"another {folders}")
+    elif change == "file":
+        text = pathlib.Path(tiny.__file__).read_text()
+        (tmp_path / "tiny.py").write_text(text.replace('"top_conv", 6, 3, strides=2', '"top_conv", 6, 3, strides=1'))
+        section.name = f"{tmp_path / 'tiny.py'}:TINY"
+        other = models.make(section, 7)
     elif change == "cpu path":
         monkeypatch.setenv("FER_JAX_CPU_PATH", "off")
     elif change == "statistics":

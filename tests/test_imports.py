@@ -33,7 +33,17 @@ FLOORS = {
         "steps",
         "workdir",
     ),
-    "ground": ("command", "config", "errors", "faulty_releases", "files", "ops", "params", "runtime"),
+    "ground": (
+        "command",
+        "config",
+        "errors",
+        "extensions",
+        "faulty_releases",
+        "files",
+        "ops",
+        "params",
+        "runtime",
+    ),
 }
 FLOOR = {unit: -number for number, units in enumerate(FLOORS.values()) for unit in units}
 

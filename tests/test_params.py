@@ -44,6 +44,19 @@ def test_the_overview_has_a_line_a_layer_in_natural_order_and_keras_totals():
     assert totals == "total 88; trainable 84; statistics 4"
 
 
+def test_a_parameter_beside_layers_counts_as_a_layer():
+    tree = {"scale": np.zeros(3), "block": {"gamma": np.zeros(2), "dense": {"kernel": np.zeros((2, 2))}}}
+    assert {path: list(leaves) for path, leaves in params.layers(tree).items()} == {
+        "scale": ["scale"],
+        "block/gamma": ["gamma"],
+        "block/dense": ["kernel"],
+    }
+    free, held = params.split(tree, params.select(tree, ("scale", "block/gamma")))
+    assert free == {"block": {"dense": tree["block"]["dense"]}}
+    assert params.join(held, free).keys() == tree.keys()
+    assert "total 9; trainable 9" in params.overview(tree, {})
+
+
 NESTED = {"backbone": {"stem": {"kernel": 1}, "top": {"kernel": 2, "bias": 3}}, "head": {"dense": {"kernel": 4}}}
 
 

@@ -18,13 +18,6 @@ TWO_PHASES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def family():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.register(patch)
-        yield
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
@@ -44,10 +37,10 @@ def train_once(tmp_path_factory, cache):
     return train_once
 
 
-def run(folder, cache, **fields):
+def run(folder, cache, on_epoch=None, **fields):
     before = set(cache.glob("features/*"))
     config = tiny.make_config(cache, **fields)
-    train.train(config, folder)
+    train.train(config, folder, on_epoch=on_epoch)
     return inference.load(folder, "latest"), workdir_lib.read_history(folder), set(cache.glob("features/*")) - before
 
 
@@ -123,11 +116,12 @@ def test_a_run_that_was_cut_off_goes_on_through_its_phases(tmp_path, train_once,
     whole, one, _ = train_once(**TWO_PHASES)
 
     def cut_off(done, scores):
+        del scores
         if done == epoch:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.train(tiny.make_config(cache, **TWO_PHASES), tmp_path, on_epoch=cut_off)
+        run(tmp_path, cache, cut_off, **TWO_PHASES)
     resumed, two, _ = run(tmp_path, cache, **TWO_PHASES)
     assert [e["validation_loss"] for e in one] == [e["validation_loss"] for e in two]
     jax.tree.map(np.testing.assert_array_equal, whole.variables, resumed.variables)
@@ -146,9 +140,13 @@ def test_early_stopping_in_the_first_phase_leads_to_the_second(tmp_path, cache):
         ({"optim.freeze": ("backbon",)}, "'backbon' matches no layer; there are for instance backbone, head"),
         ({"optim.freeze": ("backbone/(",)}, "is no regular expression"),
         ({"optim.freeze": (".*",)}, "holds every layer"),
-        ({"optim.freeze_first_layers": 1}, "the first layer with weights is 1"),
+        ({"optim.freeze_first_layers": 3}, f"Keras has no network '{tiny.NAME}': use optim.freeze"),
+        ({"optim.freeze_first_layers": 1, "model.name": "vgg16"}, "the first layer with weights is 1"),
         ({"optim.frozen_statistics": "old"}, "known are stored, updated"),
-        ({**TWO_PHASES, "optim.fine_tune.unfreeze_from": "conv9"}, "no layer 'conv9' with weights in tiny"),
+        (
+            {**TWO_PHASES, "optim.fine_tune.unfreeze_from": "conv9"},
+            f"no layer 'conv9' with weights in {tiny.NAME}; there are stem_conv",
+        ),
         ({**TWO_PHASES, "optim.fine_tune.after_epochs": 4}, "after_epochs is 4 of train.epochs 4: give 1 to 3"),
         ({**TWO_PHASES, "optim.freeze": ()}, "nothing to unfreeze"),
         ({**TWO_PHASES, "optim.fine_tune.learning_rate": 0.0}, "give more than 0"),

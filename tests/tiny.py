@@ -1,33 +1,24 @@
-"""A pretrained family small enough to train in a test, by the name `tiny`: two convolutions with normalization."""
-
-import functools
+"""A backbone small enough to train in a test, named as a user's file: two convolutions with normalization."""
 
 import flax.linen as nn
 
 from fer_jax import config as config_lib
-from fer_jax import losses, models
-from fer_jax.models import backbone, keras_layers, layers
+from fer_jax import losses
+from fer_jax.models import backbone, layers
 
-ORDER = ("stem_conv", "stem_bn", "top_conv", "top_bn")
+NAME = f"{__file__}:TINY"
 
 
 class Tiny(layers.Layers):
-    drop_rate: float = 0.0
-
     @nn.compact
     def __call__(self, x, *, train):
         x = nn.relu(self.norm(self.conv(x, "stem_conv", 4, 3, strides=4), "stem_bn", train=train))
-        x = nn.Dropout(self.drop_rate, broadcast_dims=(1, 2, 3), deterministic=not train)(x)
         return nn.relu(self.norm(self.conv(x, "top_conv", 6, 3, strides=2), "top_bn", train=train))
 
 
-def register(monkeypatch, drop_rate=0.0):
-    """Makes `models.make` and Keras's order know the family."""
-    row = backbone.Row(functools.partial(Tiny, drop_rate=drop_rate), scaling="symmetric", native_px=48, min_px=8)
-    order = tuple(keras_layers.Layer(name, "", number) for number, name in enumerate(ORDER, 1))
-    monkeypatch.setattr(models, "NAMES", (*models.NAMES, "tiny"))
-    monkeypatch.setattr(models, "row", lambda name: row)
-    monkeypatch.setattr(keras_layers, "order", lambda name: order)
+TINY = backbone.Row(
+    Tiny, scaling="symmetric", native_px=48, min_px=8, order=("stem_conv", "stem_bn", "top_conv", "top_bn")
+)
 
 
 def make_objective(class_counts=(1,) * 7, **fields):
@@ -42,7 +33,7 @@ def make_config(cache_dir, **fields):
     config = config_lib.get_default()
     config.data.update({"name": "drawn_faces", "drawn_size": "tiny", "cache_dir": str(cache_dir)})
     config.data.feeder = "resident"
-    config.model.update({"name": "tiny", "head": "global_avg_pool, dense 8 relu, dropout 0.2", "size_px": 32})
+    config.model.update({"name": NAME, "head": "global_avg_pool, dense 8 relu, dropout 0.2", "size_px": 32})
     config.train.update({"batch_size": 64, "epochs": 2})
     config.update_from_flattened_dict(fields)
     return config

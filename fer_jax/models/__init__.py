@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax import config as config_lib
+from fer_jax import extensions
 from fer_jax.errors import InputError
-from fer_jax.models import average, dual_channel, layers, stack
+from fer_jax.models import average, dual_channel, keras_layers, layers, outside, stack
 from fer_jax.models.backbone import Network, Row
 from fer_jax.models.preprocess import Preprocess
 
@@ -31,15 +32,29 @@ IMAGENET_CLASSIFIER = "predictions"  # Keras's name of it
 
 def row(name: str) -> Row:
     """Returns the facts of a backbone by its name in the config."""
+    if extensions.names_file(name):
+        return extensions.load(name, "model.name")
     family = next(family for family, names in FAMILIES.items() if name in names)
     return importlib.import_module(f"fer_jax.models.{family}").MODELS[name]
+
+
+def has_backbone(name: str) -> bool:
+    """Says whether a network is a `Network`, whose backbone can be frozen as a whole and its features kept."""
+    return isinstance(row(name), Row) if extensions.names_file(name) else name in BACKBONES
+
+
+def layer_order(name: str) -> tuple[keras_layers.Layer, ...]:
+    """Returns the layers with weights of a network in their order: Keras's, or that of a user's Row; () if unknown."""
+    if not extensions.names_file(name):
+        return keras_layers.order(name)
+    return tuple(keras_layers.Layer(layer, "", None) for layer in row(name).order) if has_backbone(name) else ()
 
 
 def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_frozen: bool = False) -> nn.Module:
     """Builds the linen module of the config section `model`.
 
     Args:
-      model: the section; `name` chooses the network.
+      model: the section; `name` chooses the network, or names one in a user's file.
       classes: K, the number of emotions.
       stored: paths of the BatchNorms that use their stored statistics in training too.
       backbone_frozen: whether the backbone runs as in evaluation in training too (no stochastic depth), so that its
@@ -52,12 +67,15 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
     Raises:
       InputError: an unknown name, dtype, scaling or initializer, or a wrong specification.
     """
-    if model.name not in NAMES:
-        raise InputError(f"model.name is '{model.name}'; known are {', '.join(NAMES)}")
+    in_file = extensions.names_file(model.name)
+    if model.name not in NAMES and not in_file:
+        raise InputError(f"model.name is '{model.name}'; known are {', '.join(NAMES)}, or {extensions.FORM}")
     if model.dtype not in DTYPES:
         raise InputError(f"model.dtype is '{model.dtype}'; known are {', '.join(DTYPES)}")
     if model.name == "average":
         return _average(model, classes, stored)
+    if in_file and not has_backbone(model.name):
+        return outside.make(row(model.name), model, classes, stored)
     common = {
         "dtype": jnp.dtype(model.dtype),
         "stored": stored,
@@ -104,4 +122,5 @@ def _network(model, classes, common, backbone_frozen):
         ),
         min_px=facts.min_px,
         backbone_frozen=backbone_frozen,
+        source=extensions.digest(model.name, "model.name") if extensions.names_file(model.name) else "",
     )

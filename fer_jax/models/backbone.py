@@ -16,6 +16,7 @@ class Row:
     build: called with the fields of `layers.Layers`, returns the module [B, S, S, 3] -> [B, h, w, C], called with
     `train`. scaling: what its published weights expect, of preprocess.SCALINGS. native_px: what it was trained at;
     min_px: under it no map is left. top: the layers between the maps and the ImageNet classifier, in text.
+    order: in a user's file the names of the layers with weights, from the first; those of Keras are in keras_layers.
     """
 
     build: Callable[..., nn.Module]
@@ -23,6 +24,7 @@ class Row:
     native_px: int = 224
     min_px: int = 32
     top: str = "global_avg_pool"
+    order: tuple[str, ...] = ()
 
 
 class Network(nn.Module):
@@ -38,6 +40,7 @@ class Network(nn.Module):
     head: nn.Module
     min_px: int
     backbone_frozen: bool = False
+    source: str = ""  # digest of the user's file that the backbone is from
 
     def features(self, image, *, train: bool):
         """Returns what the head sees, [B, ...]."""

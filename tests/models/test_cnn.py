@@ -191,10 +191,9 @@ def test_bfloat16_computes_its_logits_in_float32():
     np.testing.assert_allclose(logits, float64_logits(features, variables["params"]["dense"]), rtol=0, atol=1e-4)
 
 
-def test_a_backbones_head_computes_its_logits_in_float32(monkeypatch):
-    tiny.register(monkeypatch)
+def test_a_backbones_head_computes_its_logits_in_float32():
     section = config_lib.get_default().model
-    section.update(name="tiny", head="global_avg_pool", size_px=32, dtype="bfloat16")
+    section.update(name=tiny.NAME, head="global_avg_pool", size_px=32, dtype="bfloat16")
     network = models.make(section, 7)
     variables, faces = draw(network), draw_faces()
     features = network.apply(variables, faces, train=False, method="features")

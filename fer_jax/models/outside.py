@@ -1,0 +1,93 @@
+"""A whole network from a user's own file: a class of `flax.linen.Module`, checked when it is traced."""
+
+import dataclasses
+import inspect
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fer_jax import config as config_lib
+from fer_jax import extensions
+from fer_jax import params as params_lib
+from fer_jax.errors import InputError
+
+FIELD = "model.name"
+# Of the section `model`; layers, head and scaling are those of other networks, which a config may have described.
+WITHOUT_EFFECT = ("size_px", "channels", "init", "dtype")
+COLLECTIONS = {"params", "batch_stats"}  # what the training state holds
+
+
+class Outside(nn.Module):
+    """Takes uint8 faces [B, H, W, C] and returns float32 logits [B, K]; its variables are those of the network.
+
+    Attributes:
+      network: the user's, called as `network(image, train=...)`.
+      origin: its FILE.py:NAME.
+      classes: K.
+      stored: paths of layers that are to use stored statistics, where the network does not take them itself.
+    """
+
+    network: nn.Module
+    origin: str
+    classes: int
+    stored: frozenset[str] = frozenset()
+
+    def setup(self):
+        """Gives the network this module's scope, so that no layer's path has one more name."""
+        nn.share_scope(self, self.network)
+
+    def __call__(self, image, *, train: bool):
+        logits = self.network(image, train=train)
+        wanted = (len(image), self.classes)
+        if getattr(logits, "shape", None) != wanted:
+            found = list(logits.shape) if hasattr(logits, "shape") else f"a {type(logits).__name__}"
+            raise InputError(
+                f"{FIELD}: {self.origin} returns {found} for {len(image)} faces of {self.classes} classes: it must "
+                f"return logits {list(wanted)}"
+            )
+        if self.is_initializing():
+            self._check(self.variables)
+        return logits.astype(jnp.float32)
+
+    def _check(self, variables):
+        if "params" not in variables:
+            raise InputError(f"{FIELD}: {self.origin} has no parameters to train")
+        others = sorted(variables.keys() - COLLECTIONS)
+        if others:
+            raise InputError(
+                f"{FIELD}: {self.origin} has variables in {', '.join(others)}: only params and batch_stats are saved"
+            )
+        moving = sorted(self.stored & params_lib.layers(variables.get("batch_stats", {})).keys())
+        if moving:
+            raise InputError(
+                f"optim.frozen_statistics is 'stored', but {self.origin} has no field `stored` that would make "
+                f"{', '.join(moving)} use stored statistics: declare it (docs/extending.md), or set 'updated'"
+            )
+
+
+def make(found, model, classes: int, stored: frozenset[str]) -> Outside:
+    """Builds the network that `model.name` names.
+
+    found: what its file holds under the name. Its fields `classes`, `dtype` and `stored` are set where it has them.
+
+    Raises:
+      InputError: an object of another kind, one that cannot be built, or fields of the config that have no effect.
+    """
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        wanted = "a class of flax.linen.Module, or a Row of fer_jax.models.backbone"
+        raise extensions.wrong_kind(model.name, FIELD, found, wanted)
+    parameters = inspect.signature(found.__call__).parameters
+    if "train" not in parameters and all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+        raise InputError(f"{FIELD}: {model.name} has no argument `train`: define __call__(self, image, *, train)")
+    declared = {field.name for field in dataclasses.fields(found) if field.init}
+    default = config_lib.get_default().model
+    for name in WITHOUT_EFFECT:
+        if (name != "dtype" or "dtype" not in declared) and model[name] != default[name]:
+            raise InputError(
+                f"model.{name} is {model[name]!r}, which has no effect on {model.name}: set it to {default[name]!r}"
+                + (", or declare a field `dtype`" if name == "dtype" else "")
+            )
+    given = {"classes": classes, "dtype": jnp.dtype(model.dtype), "stored": stored}
+    with extensions.errors_of(model.name, FIELD):
+        network = found(**{name: value for name, value in given.items() if name in declared})
+    return Outside(network, model.name, classes, frozenset() if "stored" in declared else stored)
