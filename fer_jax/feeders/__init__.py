@@ -1,4 +1,4 @@
-"""Two feeders of the same batches `{image uint8 [B, 48, 48, 1], label int32 [B], mask float32 [B]}`.
+"""Two feeders of the same batches `{image uint8 [B, H, W, C], label int32 [B], mask float32 [B]}`.
 
 Where the backbone is frozen, `image` holds its features, float32 [B, ...].
 
@@ -14,7 +14,7 @@ import numpy as np
 from fer_jax import ops
 from fer_jax.errors import InputError
 
-FEEDERS = ("tfdata", "resident")
+FEEDERS = {"tfdata": "host", "resident": "resident"}  # name in the config -> module
 SUMS = ("loss", "count", "correct")
 
 
@@ -23,7 +23,7 @@ def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch:
 
     Args:
       name: one of FEEDERS.
-      faces: `images` uint8 [N, H, W, 1] and `labels` int32 [N].
+      faces: `images` uint8 [N, H, W, C] and `labels` int32 [N].
       order: the sampling plan, `order.Order`.
       policy: the augmentation, `augment.Policy`.
       key: draws the augmentation, together with the step.
@@ -43,7 +43,7 @@ def make(name: str, *, faces, order, policy, key, shardings, steps_per_dispatch:
     """
     if name not in FEEDERS:
         raise InputError(f"data.feeder is '{name}'; known are {', '.join(FEEDERS)}")
-    module = importlib.import_module(f"fer_jax.feeders.{name}")
+    module = importlib.import_module(f"fer_jax.feeders.{FEEDERS[name]}")
     return module.Feeder(
         faces=faces,
         order=order,
