@@ -62,7 +62,7 @@ def _augment():
     augment.shear_degrees = 0.0  # uniform in +-this
     augment.crop_px = 0  # a random crop of this side, resized back to the full face; 0: none
     augment.brightness = 0.0  # added, uniform in +-this share of the full range
-    augment.contrast = 0.0  # factor about the mean grey of the face, uniform in 1 +-this
+    augment.contrast = 0.0  # factor about the mean of the face, over all channels, uniform in 1 +-this
     augment.erase = 0.0  # probability of one erased rectangle (Zhong et al. 2020, random erasing)
     augment.erase_max_share = 0.33  # largest erased area as a share of the face
     augment.fill = "edge"  # edge | zero: grey of what the transform uncovers
