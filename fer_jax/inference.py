@@ -9,6 +9,7 @@ import jax
 from fer_jax import checkpoint, feeders, phases, steps
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
 CHECKPOINTS = ("best", "latest")
@@ -20,14 +21,16 @@ logger = logging.getLogger("fer_jax")
 class Trained:
     """A model with its variables, and the names that its outputs stand for.
 
-    meta: what was saved with the checkpoint, `epoch`, `step` and `scores` among it; run: the facts in run.json;
-    frozen: paths of the layers that were not trained in the checkpoint's epoch.
+    image_shape: of the faces that it was trained on, (H, W, C); meta: what was saved with the checkpoint, `epoch`,
+    `step` and `scores` among it; run: the facts in run.json; frozen: paths of the layers that were not trained in the
+    checkpoint's epoch.
     """
 
     config: object
     model: object
     variables: dict
     classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
     meta: dict
     run: dict
     frozen: frozenset[str]
@@ -54,7 +57,8 @@ def load(workdir, kind: str = "best") -> Trained:
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])
     # The optimizer's state has the same shape for every length of an epoch.
-    planned = phases.make(config, len(classes), steps_per_epoch=1000)
+    image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # earlier versions had no other
+    planned = phases.make(config, len(classes), image_shape=image_shape, steps_per_epoch=1000)
     phase = phases.of_epoch(planned, meta["epoch"])
     like = phase.abstract
     restored, _ = checkpoints.restore(kind, like.variables if kind == "best" else like)
@@ -64,7 +68,7 @@ def load(workdir, kind: str = "best") -> Trained:
     meta = {**meta, "epoch": epoch, "step": checkpoints.step(kind), "checkpoint": kind}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
-    return Trained(config, phase.model, variables, classes, meta, run, phase.frozen)
+    return Trained(config, phase.model, variables, classes, image_shape, meta, run, phase.frozen)
 
 
 def predict(trained: Trained, faces, batch_size: int = 256):

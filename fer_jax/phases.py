@@ -7,7 +7,6 @@ import jax
 
 from fer_jax import models, optim, steps
 from fer_jax import params as params_lib
-from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.runtime import remat
 
@@ -34,8 +33,8 @@ class Phase:
     abstract: steps.TrainState
 
 
-def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
-    """Builds the phases of a run, without computing anything.
+def make(config, classes: int, *, image_shape, steps_per_epoch: int) -> tuple[Phase, ...]:
+    """Builds the phases of a run, without computing anything; image_shape: of a face, (H, W, C).
 
     Raises:
       InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
@@ -43,9 +42,11 @@ def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
     remat.check(config.train.rematerialize)
     section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
     plain = models.make(config.model, classes)
-    params = steps.init_variables.eval_shape(plain, jax.random.key(0), facts.IMAGE_SHAPE)["params"]
+    params = steps.init_variables.eval_shape(plain, jax.random.key(0), image_shape)["params"]
     frozen = optim.frozen_layers(section, config.model.name, params)
-    build = functools.partial(_phase, config, classes, steps_per_epoch=steps_per_epoch, params=params)
+    build = functools.partial(
+        _phase, config, classes, image_shape=image_shape, steps_per_epoch=steps_per_epoch, params=params
+    )
     if not tune.after_epochs:
         return (build(section, frozen, epochs=(1, epochs)),)
     if not 0 < tune.after_epochs < epochs:
@@ -65,14 +66,14 @@ def make(config, classes: int, *, steps_per_epoch: int) -> tuple[Phase, ...]:
     )
 
 
-def _phase(config, classes, section, frozen, *, epochs, steps_per_epoch, params):
+def _phase(config, classes, section, frozen, *, epochs, image_shape, steps_per_epoch, params):
     first, last = epochs
     backbone = {path for path in params_lib.layers(params) if path.startswith(optim.BACKBONE)}
     keeps = section.frozen_statistics == "stored"
     backbone_frozen = bool(backbone) and keeps and backbone <= frozen
     model = models.make(config.model, classes, stored=frozen if keeps else frozenset(), backbone_frozen=backbone_frozen)
     tx, lr_fn = optim.make(section, steps_per_epoch=steps_per_epoch, epochs=last - first + 1)
-    abstract = steps.abstract_state(model, tx, facts.IMAGE_SHAPE, steps.make_shardings()[1], frozen)
+    abstract = steps.abstract_state(model, tx, image_shape, steps.make_shardings()[1], frozen)
     first_step = (first - 1) * steps_per_epoch
     return Phase(first, last, first_step, model, frozen, backbone_frozen, tx, lr_fn, section.learning_rate, abstract)
 

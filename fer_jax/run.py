@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, feeders, losses, ops, patience, phases, pretrained, steps
+from fer_jax import augment, datasets, feeders, losses, models, ops, patience, phases, pretrained, steps
 from fer_jax import config as config_lib
 from fer_jax import params as params_lib
 from fer_jax import workdir as workdir_lib
@@ -40,7 +40,7 @@ def wire(config, lap=lambda part: None) -> Parts:
     _check(config)
     shardings = steps.make_shardings()
     lap("devices")
-    policy = augment.make(config.augment, facts.IMAGE_SIZE_PX)
+    policy = augment.make(config.augment, config.data.size_px)
     data = datasets.load(config.data)
     lap("data")
     keys = dict(
@@ -60,7 +60,9 @@ def wire(config, lap=lambda part: None) -> Parts:
         min_class_share=config.data.min_class_share,
         max_class_share=config.data.max_class_share,
     )
-    planned = phases.make(config, len(data.classes), steps_per_epoch=order.steps_per_epoch)
+    planned = phases.make(
+        config, len(data.classes), image_shape=data.image_shape, steps_per_epoch=order.steps_per_epoch
+    )
     return Parts(data, order, policy, keys, shardings, planned)
 
 
@@ -96,7 +98,12 @@ def settle_scaling(config, parts, scaling: str) -> None:
     """Gives faces the scaling that weights ask for which differ from their network's own, where it is left to us."""
     if scaling and config.model.scaling == "auto":
         config.model.scaling = scaling
-        parts.phases = phases.make(config, len(parts.data.classes), steps_per_epoch=parts.order.steps_per_epoch)
+        parts.phases = phases.make(
+            config,
+            len(parts.data.classes),
+            image_shape=parts.data.image_shape,
+            steps_per_epoch=parts.order.steps_per_epoch,
+        )
 
 
 def _check(config):
@@ -115,6 +122,7 @@ def _check(config):
         )
     if config.search.space:
         raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
+    models.check_faces(config.model, config.data.channels)
     losses.make(config.loss)
     losses.class_weights(config.loss, [1, 1])
     if not 0 <= config.loss.label_smoothing < 1:
@@ -162,6 +170,7 @@ def open_workdir(config, workdir, data, weights=None):
         "data_fingerprint": data.fingerprint,
         "synthetic": data.synthetic,
         "classes": list(data.classes),
+        "image_shape": list(data.image_shape),
         "notes": list(data.notes),
         "weights": weights.facts if weights else None,
     }

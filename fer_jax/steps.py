@@ -42,7 +42,7 @@ def init_variables(model, key, image_shape) -> dict:
 
 
 def init_state(model, tx, key, image_shape, frozen=frozenset()) -> TrainState:
-    """Draws the initial state; image_shape is that of one face, (H, W, 1); frozen: paths of layers without training."""
+    """Draws the initial state; image_shape is that of one face, (H, W, C); frozen: paths of layers without training."""
     variables = init_variables(model, key, image_shape)
     params = variables["params"]
     return TrainState(
@@ -81,7 +81,7 @@ def make_train_step(
 ):
     """Returns train_step(state, batch) -> (state, sums).
 
-    batch: `image` uint8 [B, H, W, 1], `label` int [B], `mask` [B]. sums: `loss` (of what is minimised, over the real
+    batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B]. sums: `loss` (of what is minimised, over the real
     faces), `count`, `correct`. Dropout is drawn from (key, step). loss: one of `losses`. class_weights [K] multiply a
     face's loss, and the batch still divides by its number of faces: Keras's `class_weight`. For the layers in
     `frozen` nothing is differentiated. forward: the method of the model that takes what the batch holds as `image`;

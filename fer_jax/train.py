@@ -12,7 +12,6 @@ from fer_jax import config as config_lib
 from fer_jax import params as params_lib
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
-from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.runtime import compile_cache, remat, timing
 from fer_jax.runtime.timing import Progress, duration
@@ -114,8 +113,9 @@ class _Training:
             self._state, _ = self._checkpoints.restore("latest", phase.abstract)
             logger.info("going on from step %d, epoch %d, in %s", self._started_at, self._epoch, self._workdir)
             return
+        image_shape = self._parts.data.image_shape
         init = functools.partial(
-            steps.init_state, phase.model, phase.tx, self._parts.keys["init"], facts.IMAGE_SHAPE, phase.frozen
+            steps.init_state, phase.model, phase.tx, self._parts.keys["init"], image_shape, phase.frozen
         )
         state = jax.jit(init, out_shardings=self._parts.shardings[1])()
         self._state = state if weights is None else self._with(state, weights)

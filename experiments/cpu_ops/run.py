@@ -24,6 +24,7 @@ import numpy as np
 
 from fer_jax import command, ops, phases, steps
 from fer_jax import workdir as workdir_lib
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
 
@@ -121,14 +122,14 @@ def time_step(without):
     config = model_2()
     if "path" in without:
         os.environ[ops.SWITCH] = "off"
-    (phase,) = phases.make(config, 7, steps_per_epoch=225)
+    (phase,) = phases.make(config, 7, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=225)
     rng = np.random.default_rng(0)
     batch = {
-        "image": jnp.asarray(rng.integers(0, 256, (128, 48, 48, 1)), jnp.uint8),
+        "image": jnp.asarray(rng.integers(0, 256, (128, *facts.IMAGE_SHAPE)), jnp.uint8),
         "label": jnp.asarray(rng.integers(0, 7, 128), jnp.int32),
         "mask": jnp.ones(128),
     }
-    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1)))()
+    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE))()
     jit = jax.jit if "options" in without else ops.jit
     step = jit(
         steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1)),

@@ -15,6 +15,7 @@ import numpy as np
 from fer_jax import config as config_lib
 from fer_jax import params, phases, steps
 from fer_jax import workdir as workdir_lib
+from fer_jax.datasets import facts
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, SIZE_PX, TRIALS, STEPS = 32, 96, 5, 50
@@ -31,13 +32,13 @@ def plan(first_layers, **fields):
     config = config_lib.get_default()
     config.model.update({"name": "resnet50", "size_px": SIZE_PX, "head": HEAD})
     config.update_from_flattened_dict({"optim.freeze_first_layers": first_layers, **fields})
-    return phases.make(config, 7, steps_per_epoch=100)[0]
+    return phases.make(config, 7, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=100)[0]
 
 
 def batch(rng, count):
     """Draws faces."""
     return {
-        "image": rng.integers(0, 256, (count, 48, 48, 1), dtype=np.uint8),
+        "image": rng.integers(0, 256, (count, *facts.IMAGE_SHAPE), dtype=np.uint8),
         "label": rng.integers(0, 7, count).astype(np.int32),
         "mask": np.ones(count, np.float32),
     }
@@ -45,8 +46,9 @@ def batch(rng, count):
 
 def begin(phase, faces):
     """Returns (state, compiled step)."""
-    init = lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1), phase.frozen)  # noqa: E731
-    state = jax.jit(init)()
+    state = jax.jit(
+        lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE, phase.frozen)
+    )()
     step = steps.make_train_step(phase.model, phase.tx, classes=7, key=jax.random.key(1), frozen=phase.frozen)
     return state, jax.jit(step, donate_argnums=0).lower(state, faces).compile()
 

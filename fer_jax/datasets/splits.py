@@ -115,7 +115,7 @@ def unofficial_counts(faces):
 
 
 def shared_pictures(faces):
-    """Returns a note per pair of splits that share pictures (the same 2,304 bytes)."""
+    """Returns a note per pair of splits that share pictures (the same bytes)."""
     pictures = {split: [image.tobytes() for image in faces[split].images] for split in facts.SPLITS}
     different = {split: set(held) for split, held in pictures.items()}
     notes = []
