@@ -159,7 +159,7 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
     splits = np.array([split for split, _, _ in entries])
     usages = {split: usage for usage, split in facts.USAGES.items()}
     rows = tables.Rows(
-        images[good],
+        images if good.all() else images[good],
         labels[good],
         splits[good],
         np.flatnonzero(good),
