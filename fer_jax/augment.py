@@ -16,7 +16,7 @@ DRAWS = 17  # uniform numbers that one face uses, whatever the policy: switching
 ERASE_MIN_SHARE = 0.02  # Zhong et al. 2020, as are the ratios
 ERASE_MAX_RATIO = 1 / 0.3
 FILLS = ("edge", "zero")
-VIEW_BATCH = 4096  # faces that are changed in one call
+VIEW_VALUES = 4096 * 48 * 48  # values of the faces that are changed in one call: 4,096 faces of FER-2013
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,61 +152,64 @@ def apply(policy: Policy, images, chosen: dict):
 
     Args:
       policy: the policy; parts that it does not use cost nothing.
-      images: uint8 [B, H, W, 1].
+      images: uint8 [B, H, W, C], grey or RGB. All channels of a face are changed alike: moved by one map, scaled
+        about one mean, that of all their values, and erased to one grey.
       chosen: what `parameters` returned, as JAX arrays.
 
     Returns:
-      uint8 [B, H, W, 1].
+      uint8 [B, H, W, C].
     """
     if not policy.active:
         return images
-    x = images[..., 0].astype(jnp.float32)
+    x = jnp.moveaxis(images, -1, 1).astype(jnp.float32)
     if policy.moves:
         x = _resample(x, chosen["affine"], policy.fill)
     if policy.tones:
-        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
-        factor, added = chosen["tone"][:, :1, None], chosen["tone"][:, 1:, None]
+        # Channel by channel first: the mean of a grey face is then rounded as it would be without a channel.
+        mean = jnp.mean(jnp.mean(x, axis=(2, 3), keepdims=True), axis=1, keepdims=True)
+        factor, added = (chosen["tone"][:, i, None, None, None] for i in range(2))
         x = (x - mean) * factor + mean + added
     if policy.erase:
-        top, left, bottom, right, grey = (chosen["box"][:, i, None, None] for i in range(5))
-        row, column = jnp.arange(x.shape[1])[None, :, None], jnp.arange(x.shape[2])[None, None, :]
+        top, left, bottom, right, grey = (chosen["box"][:, i, None, None, None] for i in range(5))
+        row, column = jnp.arange(x.shape[2])[None, None, :, None], jnp.arange(x.shape[3])[None, None, None, :]
         x = jnp.where((row >= top) & (row < bottom) & (column >= left) & (column < right), grey, x)
-    return jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8)[..., None]
+    return jnp.moveaxis(jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8), 1, -1)
 
 
 def _resample(x, affine, fill):
-    """Reads x [B, H, W] at the affine images of its pixels, bilinearly."""
-    _, height, width = x.shape
+    """Reads x [B, C, H, W] at the affine images of its pixels, bilinearly."""
+    *_, height, width = x.shape
     a, b, c, d, e, f = (affine[:, i, None, None] for i in range(6))
     row, column = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
     u, v = a * column + b * row + c, d * column + e * row + f
     if fill == "edge":
         u, v = jnp.clip(u, 0, width - 1), jnp.clip(v, 0, height - 1)
     left, top = jnp.floor(u), jnp.floor(v)
-    flat = x.reshape(x.shape[0], -1)
+    flat = x.reshape(*x.shape[:2], -1)
 
     def read(column, row):
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        inside = ((column >= 0) & (column < width) & (row >= 0) & (row < height))[:, None]
         place = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
-        values = jnp.take_along_axis(flat, place.astype(jnp.int32).reshape(x.shape[0], -1), axis=1)
+        values = jnp.take_along_axis(flat, place.astype(jnp.int32).reshape(x.shape[0], 1, -1), axis=2)
         return jnp.where(inside, values.reshape(x.shape), 0.0)
 
-    across, down = u - left, v - top
+    across, down = (u - left)[:, None], (v - top)[:, None]
     upper = read(left, top) * (1 - across) + read(left + 1, top) * across
     lower = read(left, top + 1) * (1 - across) + read(left + 1, top + 1) * across
     return upper * (1 - down) + lower * down
 
 
 def fixed_views(policy: Policy, images, key, views: int):
-    """Returns uint8 [views N, H, W, 1]: each face of `images` [N, H, W, 1] changed `views` times, view after view.
+    """Returns uint8 [views N, H, W, C]: each face of `images` [N, H, W, C] changed `views` times, view after view.
 
     An enlarged training set, as R3's; view v of face i depends on (key, v, i) alone.
     """
     size_px, changed = images.shape[1], []
+    at_once = max(1, VIEW_VALUES // int(np.prod(images.shape[1:])))
     change = jax.jit(lambda images, uniform: apply(policy, images, parameters(policy, uniform, size_px)))
     for view in range(views):
         uniform = jax.random.uniform(jax.random.fold_in(key, view), (len(images), DRAWS))
-        for start in range(0, len(images), VIEW_BATCH):
-            part = slice(start, start + VIEW_BATCH)
+        for start in range(0, len(images), at_once):
+            part = slice(start, start + at_once)
             changed.append(np.asarray(change(images[part], uniform[part])))
     return np.concatenate(changed)

@@ -52,6 +52,8 @@ def _data():
     data.votes_path = ""  # FER+ votes (fer2013new.csv), joined row for row; empty: none
     data.drawn_size = "full"  # full (10,000 faces) | tiny (980, to try things out): of drawn_faces
     data.cache_dir = "~/.cache/fer_jax"  # where prepared data sets, fetched weights and compiled programs are kept
+    data.size_px = 48  # side that pictures in class folders are resized to; FER-2013 and the drawn faces have 48
+    data.channels = 1  # 1 (grey) | 3 (RGB): of class folders; FER-2013 and the drawn faces are grey
     data.on_bad_row = "stop"  # stop | skip: what to do after listing rows that cannot be read
     data.split = "official"  # official | random (stratified 80/10/10: R3, R5)
     data.split_seed = 0  # of the random split; apart from `seed`, so that seeds compare on the same test faces
@@ -73,7 +75,7 @@ def _augment():
     augment.shear_degrees = 0.0  # uniform in +-this
     augment.crop_px = 0  # a random crop of this side, resized back to the full face; 0: none
     augment.brightness = 0.0  # added, uniform in +-this share of the full range
-    augment.contrast = 0.0  # factor about the mean grey of the face, uniform in 1 +-this
+    augment.contrast = 0.0  # factor about the mean of the face, over all channels, uniform in 1 +-this
     augment.erase = 0.0  # probability of one erased rectangle (Zhong et al. 2020, random erasing)
     augment.erase_max_share = 0.33  # largest erased area as a share of the face
     augment.fill = "edge"  # edge | zero: grey of what the transform uncovers
@@ -92,7 +94,7 @@ def _model():
     model.member_models = ()  # of `average`: its members' sections `model`, which training saves with the run
     model.weights = ""  # imagenet | a name of `fer_jax.pretrained --list` | path or URL | empty: drawn at random
     model.size_px = 0  # side to which the model resizes the faces; 0: as they are
-    model.channels = 1  # 1 (grey) | 3 (grey replicated); pretrained networks always have 3
+    model.channels = 1  # 1 (grey) | 3 (RGB, or grey replicated); pretrained networks always have 3
     model.scaling = "auto"  # auto (unit, or what the weights expect) | raw (0..255, R1) | unit | symmetric | ...
     model.init = "keras"  # keras (each family's own) | glorot_uniform | he_uniform | he_normal | yilmaz_poli: kernels
     model.dtype = "float32"  # float32 | bfloat16: of the computation; parameters stay float32

@@ -40,7 +40,7 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
     Args:
       network: a `models.Network`.
       variables: its variables.
-      faces: uint8 [N, H, W, 1] images with labels.
+      faces: uint8 [N, H, W, C] images with labels.
       batch_size: faces at a time.
       shardings: (batch, replicated).
       cache_dir: where features are kept, in a file named by what they depend on: the backbone's weights, the faces,

@@ -6,7 +6,6 @@ import jax
 
 from fer_jax import models, optim, steps
 from fer_jax import params as params_lib
-from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.runtime import remat
 
@@ -48,8 +47,8 @@ class Phase(PhasePlan):
         return self.settings.learning_rate
 
 
-def make_phases(config, classes: int, *, steps_per_epoch: int, image_shape=facts.IMAGE_SHAPE) -> tuple[Phase, ...]:
-    """Builds the phases of a run, without computing anything.
+def make_phases(config, classes: int, *, image_shape, steps_per_epoch: int) -> tuple[Phase, ...]:
+    """Builds the phases of a run, without computing anything; image_shape: of a face, (H, W, C).
 
     Raises:
       InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
@@ -72,7 +71,7 @@ def make_phases(config, classes: int, *, steps_per_epoch: int, image_shape=facts
     return tuple(phases)
 
 
-def make_plans(config, classes: int, *, image_shape=facts.IMAGE_SHAPE) -> tuple[PhasePlan, ...]:
+def make_plans(config, classes: int, *, image_shape) -> tuple[PhasePlan, ...]:
     """Returns what is trained when, without optimizers. Raises as `make_phases` does."""
     section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
     plain = models.make(config.model, classes)

@@ -21,14 +21,16 @@ logger = logging.getLogger("fer_jax")
 class Trained:
     """A model with its variables, and the names that its outputs stand for.
 
-    meta: what was saved with the checkpoint, `epoch`, `step` and `scores` among it; run: the facts in run.json;
-    frozen: paths of the layers that were not trained in the checkpoint's epoch.
+    image_shape: of the faces that it was trained on, (H, W, C); meta: what was saved with the checkpoint, `epoch`,
+    `step` and `scores` among it; run: the facts in run.json; frozen: paths of the layers that were not trained in the
+    checkpoint's epoch.
     """
 
     config: object
     model: object
     variables: dict
     classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
     meta: dict
     run: dict
     frozen: frozenset[str]
@@ -62,15 +64,16 @@ def load(workdir, kind: str = "best") -> Trained:
     checkpoints = checkpoint.Checkpoints(workdir)
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])
-    plan = freezing.phase_of(freezing.make_plans(config, len(classes)), meta)
-    like = steps.abstract_variables(plan.model, facts.IMAGE_SHAPE, steps.make_shardings()[1])
+    image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # earlier versions had no other
+    plan = freezing.phase_of(freezing.make_plans(config, len(classes), image_shape=image_shape), meta)
+    like = steps.abstract_variables(plan.model, image_shape, steps.make_shardings()[1])
     variables, _ = checkpoints.restore_variables(kind, like)
     # The latest state holds the variables of an earlier epoch where early stopping put them back.
     epoch = meta.get("variables_epoch", meta["epoch"])
     meta = {**meta, "epoch": epoch, "step": checkpoints.step(kind), "checkpoint": kind}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
-    return Trained(config, plan.model, variables, classes, meta, run, plan.frozen)
+    return Trained(config, plan.model, variables, classes, image_shape, meta, run, plan.frozen)
 
 
 def predict(trained: Trained, faces, batch_size: int = 256):

@@ -34,8 +34,9 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
     workdir: of a run, or the folder of an ensemble. checkpoint: None: the best, or those of the ensemble's record.
 
     Raises:
-      InputError: no such run, table or format, a broken row, a file that cannot be written; for `kaggle` a model of
-        other classes than the challenge's seven; for an ensemble members that were trained on since it was scored.
+      InputError: no such run, table or format, a broken row, a file that cannot be written; a model of other faces
+        than 48x48 grey ones; for `kaggle` a model of other classes than the challenge's seven; for an ensemble members
+        that were trained on since it was scored.
     """
     import numpy as np
 
@@ -51,6 +52,12 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
         raise InputError(f"{out} is a folder: give --out a file")
     images = tables.read_pixels(data_path)
     models, shares = _load(workdir, checkpoint)
+    if models[0].image_shape != images.shape[1:]:
+        size, _, channels = models[0].image_shape
+        raise InputError(
+            f"{data_path} holds 48x48 grey faces, and {workdir} was trained on faces with data.size_px {size} and "
+            f"data.channels {channels}: a table needs a model of 48x48 grey faces"
+        )
     classes = models[0].classes
     names = facts.CLASSES if format == "kaggle" else classes
     if set(names) != set(classes):

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, feeders, freezing, losses, members, patience, pretrained, steps
+from fer_jax import augment, datasets, feeders, freezing, losses, members, models, patience, pretrained, steps
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -40,11 +40,6 @@ class Run:
         """Steps of one epoch."""
         return self.sampler.steps_per_epoch
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a face."""
-        return self.data.train.images.shape[1:]
-
     def steps_of(self, epoch: int, from_step: int = 0) -> tuple[int, int]:
         """Returns the first step of an epoch (from 1), or from_step where that is inside it, and the one after it."""
         first = (epoch - 1) * self.steps_per_epoch
@@ -72,7 +67,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     _check(config)
     shardings = steps.make_shardings()
     mark("devices")
-    policy = augment.make(config.augment, facts.IMAGE_SIZE_PX)
+    policy = augment.make(config.augment, config.data.size_px)
     data = datasets.load(config.data)
     mark("data")
     keys = jax.random.split(jax.random.key(config.seed), 4)
@@ -92,7 +87,9 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
         file = _read_weights(config.model, config.data.cache_dir)
         provenance = {"scaling": file.facts.scaling}
     config = _with_scaling(config, provenance.get("scaling"))
-    phases = freezing.make_phases(config, len(data.classes), steps_per_epoch=sampler.steps_per_epoch)
+    phases = freezing.make_phases(
+        config, len(data.classes), image_shape=data.image_shape, steps_per_epoch=sampler.steps_per_epoch
+    )
     mark("model")
     weights = None
     if file:
@@ -142,6 +139,7 @@ def _check(config):
         )
     if config.search.space:
         raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
+    models.check_faces(config.model, config.data.channels)
     losses.make_objective(config.loss, [1, 1])
     if config.data.feeder not in feeders.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")

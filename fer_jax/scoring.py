@@ -33,20 +33,36 @@ class Judged:
 
 
 def load_faces(model: inference.Trained, data_path=None) -> Judged:
-    """Loads the faces of a run, or others, whose classes are then matched by name.
+    """Loads the faces of a run, or others in its size and channels, whose classes are then matched by name.
 
     Raises:
-      InputError: no such data, or classes that the model does not know.
+      InputError: no such data, classes that the model does not know, or a table for a run on other than 48x48 grey.
     """
     section = model.config.data.copy_and_resolve_references()
     if data_path:
         section.update({"name": "auto", "path": data_path, "votes_path": "", "classes": ()})
+        _check_shape(section, model.image_shape)
     data = datasets.load(section)
     notes = list(data.notes)
     if not data_path and data.fingerprint != model.run["data_fingerprint"]:
         notes.append(f"These are not the faces of the run, whose fingerprint is {model.run['data_fingerprint']}.")
     splits = {name: by_name(data.split(name), data.classes, model.classes) for name in facts.SPLITS}
     return Judged(data, splits, model.classes, tuple(notes))
+
+
+def _check_shape(section, image_shape):
+    """Refuses data that has one shape, FER-2013, for a model of faces of another."""
+    if image_shape == facts.IMAGE_SHAPE:
+        return
+    plain = section.copy_and_resolve_references()
+    plain.update({"size_px": facts.IMAGE_SIZE_PX, "channels": 1})
+    name = datasets.resolve_name(plain)
+    if name != "class_folders":
+        size, _, channels = image_shape
+        raise InputError(
+            f"{section.path} holds {name}, 48x48 grey, and the run was trained on class folders with data.size_px "
+            f"{size} and data.channels {channels}: give --data_path class folders, which are read so"
+        )
 
 
 def by_name(faces, names, classes):

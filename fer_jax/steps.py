@@ -42,7 +42,7 @@ def init_variables(model, key, image_shape) -> dict:
 
 
 def init_state(model, tx, key, image_shape, frozen=frozenset()) -> TrainState:
-    """Draws the initial state; image_shape is that of one face, (H, W, 1); frozen: paths of layers without training."""
+    """Draws the initial state; image_shape is that of one face, (H, W, C); frozen: paths of layers without training."""
     variables = init_variables(model, key, image_shape)
     params = variables["params"]
     return TrainState(

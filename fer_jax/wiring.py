@@ -11,7 +11,9 @@ from fer_jax.runtime import dispatch, remat
 
 def init_state(run, phase) -> steps.TrainState:
     """Draws the initial state and puts pretrained weights into it; the optimizer's does not depend on them."""
-    init = functools.partial(steps.init_state, phase.model, phase.tx, run.keys["init"], run.image_shape, phase.frozen)
+    init = functools.partial(
+        steps.init_state, phase.model, phase.tx, run.keys["init"], run.data.image_shape, phase.frozen
+    )
     state = jax.jit(init, out_shardings=run.shardings[1])()
     if run.weights is None:
         return state

@@ -155,6 +155,7 @@ def open_run(config, workdir, data, weights=None) -> None:
         **facts(),
         "data_name": data.name,
         "data_fingerprint": data.fingerprint,
+        "image_shape": list(data.image_shape),
         "synthetic": data.synthetic,
         "classes": list(data.classes),
         "notes": list(data.notes),

@@ -27,8 +27,8 @@ EVERYTHING = {
 }
 
 
-def draw_faces(n=6, seed=0, size=SIZE):
-    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 1), dtype=np.uint8)
+def draw_faces(n=6, seed=0, size=SIZE, channels=1):
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, channels), dtype=np.uint8)
 
 
 def draw_uniform(n=6, seed=1):
@@ -154,9 +154,21 @@ def test_a_crop_is_a_window_at_full_size(corner):
     np.testing.assert_allclose(changed[0, 1:-1, 1:-1, 0], expected[1:-1, 1:-1], atol=0.51)
 
 
-def test_tone_is_a_factor_about_the_mean_and_an_added_grey():
+@pytest.mark.parametrize("fill", augment.FILLS)
+def test_each_channel_of_an_rgb_face_moves_as_a_grey_face_would(fill):
+    geometry = {name: value for name, value in EVERYTHING.items() if name not in ("brightness", "contrast")}
+    policy, faces, uniform = augment.Policy(**geometry, fill=fill), draw_faces(channels=3), draw_uniform()
+    changed = change(policy, faces, uniform)
+    assert changed.shape == faces.shape and changed.dtype == np.uint8
+    for channel in range(3):
+        alone = change(policy, faces[..., channel : channel + 1], uniform)
+        np.testing.assert_array_equal(changed[..., channel : channel + 1], alone)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tone_is_a_factor_about_the_mean_and_an_added_grey(channels):
     policy = augment.Policy(brightness=0.3, contrast=0.5)
-    faces, uniform = draw_faces(), draw_uniform()
+    faces, uniform = draw_faces(channels=channels) // np.arange(1, channels + 1, dtype=np.uint8), draw_uniform()
     spread = 2 * uniform.astype(float) - 1
     x = faces.astype(float)
     mean = x.mean(axis=(1, 2, 3), keepdims=True)
@@ -184,8 +196,9 @@ def test_erased_boxes_have_the_papers_sizes_and_happen_with_their_probability():
         assert first[small].min() == 0 and end[small].max() == 48
 
 
-def test_an_erased_box_is_one_grey_and_the_rest_stays():
-    faces = draw_faces()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_erased_box_is_one_grey_and_the_rest_stays(channels):
+    faces = draw_faces(channels=channels)
     policy = augment.Policy(erase=1.0)
     uniform = draw_uniform()
     boxes = augment.parameters(policy, uniform, SIZE)["box"].astype(int)
@@ -284,12 +297,13 @@ def test_a_policy_that_cannot_be_is_refused(fields, message):
     assert message in str(caught.value)
 
 
-def test_fixed_views_change_each_face_by_its_own_draw_and_always_the_same(monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 1), dtype=np.uint8)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fixed_views_change_each_face_by_its_own_draw_and_always_the_same(monkeypatch, channels):
+    images = draw_faces(5, size=48, channels=channels)
     policy, key = augment.Policy(rotate_degrees=20.0, flip_horizontal=0.5), jax.random.key(3)
     views = augment.fixed_views(policy, images, key, 2)
-    assert views.shape == (10, 48, 48, 1) and views.dtype == np.uint8
-    monkeypatch.setattr(augment, "VIEW_BATCH", 2)  # how many at a time makes no difference
+    assert views.shape == (10, 48, 48, channels) and views.dtype == np.uint8
+    monkeypatch.setattr(augment, "VIEW_VALUES", 2 * 48 * 48)  # how many at a time makes no difference
     np.testing.assert_array_equal(views, augment.fixed_views(policy, images, key, 2))
     assert not np.array_equal(views[:5], views[5:])
     for view in (0, 1):

@@ -1,6 +1,7 @@
 """One whole run in this process: train, evaluate, compare; the figures hold against scikit-learn and each other."""
 
 import json
+import shutil
 
 import commands
 import jax
@@ -129,6 +130,19 @@ def test_a_run_that_is_missing_is_named_before_another_is_scored(run, tmp_path):
     assert result.returncode == 2
     assert str(tmp_path / "none" / "config.json") in result.stderr
     assert not (workdir / "evaluation-train.json").exists()
+
+
+def test_a_run_from_before_faces_had_a_shape_is_of_48_px_and_grey(run, tmp_path):
+    workdir, _, scores = run
+    older = shutil.copytree(workdir, tmp_path / "older")
+    saved = {name: json.loads((older / name).read_text()) for name in ("run.json", "config.json")}
+    assert saved["run.json"].pop("image_shape") == [48, 48, 1]
+    assert (saved["config.json"]["data"].pop("size_px"), saved["config.json"]["data"].pop("channels")) == (48, 1)
+    for name, content in saved.items():
+        (older / name).write_text(json.dumps(content))
+    assert inference.load(older).image_shape == (48, 48, 1)
+    assert scoring.evaluate(older, split="test")["confusion"] == scores["test"]["confusion"]
+    train.train(small_config(), older)  # goes on with it: no difference to the defaults of today
 
 
 def test_classes_are_matched_by_name():

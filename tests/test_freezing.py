@@ -18,7 +18,7 @@ def plan(**fields):
     config = config_lib.get_default()
     config.model.head = "global_avg_pool"
     config.update_from_flattened_dict(fields)
-    (phase,) = freezing.make_phases(config, 7, steps_per_epoch=10)
+    (phase,) = freezing.make_phases(config, 7, image_shape=(48, 48, 1), steps_per_epoch=10)
     return phase
 
 
@@ -37,7 +37,7 @@ def test_the_first_layers_are_those_of_keras(keras, first, name, keras_name):
 
 def trained_backbone(config, classes=7):
     """Returns the layers of the backbone that a config trains, without the scope."""
-    (phase,) = freezing.make_phases(config, classes, steps_per_epoch=10)
+    (phase,) = freezing.make_phases(config, classes, image_shape=(48, 48, 1), steps_per_epoch=10)
     return {
         path.removeprefix("backbone/")
         for path in params.layers(phase.abstract.params).keys() - phase.frozen

@@ -250,7 +250,7 @@ def test_a_search_tries_them_and_does_not_mix_two_texts_of_a_file(copied, tmp_pa
 def build(**fields):
     config = make_config(**fields)
     config.train.epochs = 4
-    return freezing.make_phases(config, 7, steps_per_epoch=11)
+    return freezing.make_phases(config, 7, image_shape=(48, 48, 1), steps_per_epoch=11)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def run(folder, cache, on_epoch=None, **fields):
 
 
 def initial(config):
-    plan = freezing.make_phases(config, 7, steps_per_epoch=11)[0]
+    plan = freezing.make_phases(config, 7, image_shape=(48, 48, 1), steps_per_epoch=11)[0]
     key = jax.random.split(jax.random.key(config.seed), 4)[0]
     return jax.jit(lambda: steps.init_state(plan.model, plan.tx, key, (48, 48, 1)))()
 
@@ -155,5 +155,5 @@ def test_early_stopping_in_the_first_phase_leads_to_the_second(tmp_path, cache):
 )
 def test_what_cannot_work_is_refused_with_the_mend(tmp_path, fields, message):
     with pytest.raises(InputError) as caught:
-        freezing.make_phases(tiny.make_config(tmp_path, **fields), 7, steps_per_epoch=11)
+        freezing.make_phases(tiny.make_config(tmp_path, **fields), 7, image_shape=(48, 48, 1), steps_per_epoch=11)
     assert message in str(caught.value)

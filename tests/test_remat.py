@@ -112,7 +112,7 @@ def test_an_unknown_choice_is_refused_before_anything_is_built():
     config = config_lib.get_default()
     config.train.rematerialize = "everything"
     with pytest.raises(InputError, match="'everything'; known are auto, none, activations, segments"):
-        freezing.make_phases(config, 7, steps_per_epoch=5)
+        freezing.make_phases(config, 7, image_shape=(48, 48, 1), steps_per_epoch=5)
 
 
 @pytest.mark.parametrize(

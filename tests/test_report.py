@@ -261,6 +261,28 @@ def test_the_mistakes_shown_are_the_most_confident_ones(evaluation, page):
         np.testing.assert_array_equal(shown, evaluation.images[row, :, :, 0])
 
 
+def page_of_faces(images):
+    """The page of a few wrong predictions on given faces."""
+    labels = np.arange(len(images)) % 2
+    probs = np.eye(2)[1 - labels] * 0.9 + 0.05
+    return page_of(report.Evaluation(metrics.score(labels, probs, ("a", "b")), images, labels, probs), [], {})
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_rgb_faces_are_shown_in_colour():
+    images = np.random.default_rng(0).integers(0, 256, (6, 96, 96, 3), dtype=np.uint8)
+    for shown, face in zip(face_images(page_of_faces(images), "mistake"), images, strict=True):
+        np.testing.assert_array_equal(shown, face)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_large_faces_are_embedded_no_larger_than_they_are_shown():
+    ramp = np.broadcast_to(np.arange(224, dtype=np.uint8)[:, None], (2, 224, 224, 3))
+    for shown in face_images(page_of_faces(ramp), "mistake"):
+        assert shown.shape == (128, 128, 3)
+        np.testing.assert_allclose(shown[..., 0].mean(axis=0), np.arange(0.375, 224, 1.75), atol=1)
+
+
 @pytest.mark.parametrize("mistakes", [0, 1, 5])
 @pytest.mark.usefixtures("undrawn")
 def test_fewer_mistakes_are_all_shown(mistakes):
@@ -423,6 +445,8 @@ def test_arrays_that_do_not_fit_are_refused(evaluation):
         dataclasses.replace(evaluation, images=evaluation.images / 255.0)
     with pytest.raises(ValueError, match="must be uint8"):
         dataclasses.replace(evaluation, images=evaluation.images[..., 0])
+    with pytest.raises(ValueError, match="must be uint8"):
+        dataclasses.replace(evaluation, images=evaluation.images.repeat(2, axis=3))
 
 
 def markdown_tables(text):

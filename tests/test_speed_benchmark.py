@@ -31,7 +31,9 @@ def spec_of(name):
 @functools.cache
 def counts_of(name):
     """Returns the counts of ours by the shapes of a training's state."""
-    (phase,) = freezing.make_phases(rows.get_config(rows.ROWS[name]), rows.CLASSES, steps_per_epoch=1)
+    (phase,) = freezing.make_phases(
+        rows.get_config(rows.ROWS[name]), rows.CLASSES, image_shape=(48, 48, 1), steps_per_epoch=1
+    )
     trained = params.count(params.split(phase.abstract.params, phase.frozen)[0])
     return {"total": params.count(phase.abstract.params) + params.count(phase.abstract.batch_stats), "trained": trained}
 

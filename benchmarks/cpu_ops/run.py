@@ -25,6 +25,7 @@ import numpy as np
 from fer_jax import command, freezing, losses, ops, steps
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.ops import convolution, winograd
 
@@ -106,14 +107,14 @@ def time_step(without):
     config = config_lib.load(HERE.parents[1] / "configs" / "cnn.py:model_2")
     if "path" in without:
         os.environ[ops.SWITCH] = "off"
-    (phase,) = freezing.make_phases(config, 7, steps_per_epoch=225)
+    (phase,) = freezing.make_phases(config, 7, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=225)
     rng = np.random.default_rng(0)
     batch = {
-        "image": jnp.asarray(rng.integers(0, 256, (128, 48, 48, 1)), jnp.uint8),
+        "image": jnp.asarray(rng.integers(0, 256, (128, *facts.IMAGE_SHAPE)), jnp.uint8),
         "label": jnp.asarray(rng.integers(0, 7, 128), jnp.int32),
         "mask": jnp.ones(128),
     }
-    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1)))()
+    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE))()
     jit = jax.jit if "options" in without else ops.jit
     step = jit(
         steps.make_train_step(

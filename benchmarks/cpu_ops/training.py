@@ -52,10 +52,9 @@ def gradient_differences(workdir):
         os.environ[ops.SWITCH] = cpu_path
         # One step of plain descent at rate 1 takes the gradient off the parameters.
         config.optim.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"})
-        (phase,) = freezing.make_phases(config, len(datasets.facts.CLASSES), steps_per_epoch=1)
-        state = jax.jit(
-            lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), datasets.facts.IMAGE_SHAPE)
-        )()
+        image_shape = faces.images.shape[1:]
+        (phase,) = freezing.make_phases(config, len(datasets.facts.CLASSES), image_shape=image_shape, steps_per_epoch=1)
+        state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), image_shape))()
         objective = losses.make_objective(config.loss, (1,) * len(datasets.facts.CLASSES))
         step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(1))
         after, _ = ops.jit(step)(state, batch)

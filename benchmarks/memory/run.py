@@ -56,7 +56,7 @@ def get_config(network: str):
 def measure(network: str, choice: str) -> dict:
     """Trains a few steps in this process; returns MiB, seconds and the last loss."""
     config = get_config(network)
-    (phase,) = freezing.make_phases(config, CLASSES, steps_per_epoch=100)
+    (phase,) = freezing.make_phases(config, CLASSES, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=100)
     size, rng = config.train.batch_size, np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (size, *facts.IMAGE_SHAPE)), jnp.uint8),

@@ -41,11 +41,10 @@ class System:
         self._shardings = steps.make_shardings()
         self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
         self._classes, self._batch = spec["classes"], spec["batch"]
-        (self.phase,) = freezing.make_phases(config, self._classes, steps_per_epoch=len(labels) // self._batch)
-        phase = self.phase
-        init = functools.partial(
-            steps.init_state, phase.model, phase.tx, self._keys["init"], facts.IMAGE_SHAPE, phase.frozen
-        )
+        shape, count = images.shape[1:], len(labels) // self._batch
+        (phase,) = freezing.make_phases(config, self._classes, image_shape=shape, steps_per_epoch=count)
+        self.phase = phase
+        init = functools.partial(steps.init_state, phase.model, phase.tx, self._keys["init"], shape, phase.frozen)
         self.state = jax.block_until_ready(jax.jit(init, out_shardings=self._shardings[1])())
         self._spec, self._faces, self._forward, self._step = spec, faces.Faces(images, labels), None, 0
         self._features_seconds = None
@@ -156,7 +155,7 @@ def step_flops(spec, kind: str = "train") -> float:
         )
         return float(counted.stdout)
     config = config_lib.from_dict(spec["config"])
-    (phase,) = freezing.make_phases(config, spec["classes"], steps_per_epoch=1)
+    (phase,) = freezing.make_phases(config, spec["classes"], image_shape=facts.IMAGE_SHAPE, steps_per_epoch=1)
     shape = (spec["batch"],)
     batch = {
         "image": jax.ShapeDtypeStruct((*shape, *facts.IMAGE_SHAPE), np.uint8),

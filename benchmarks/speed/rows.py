@@ -5,6 +5,7 @@ import pathlib
 
 from fer_jax import config as config_lib
 from fer_jax import freezing, models
+from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.models import stack
 
@@ -70,7 +71,7 @@ def describe(config) -> dict:
         raise InputError(f"model.name is '{model.name}': this comparison has no definition of it for PyTorch")
     is_cnn = model.name == "cnn"
     automatic = "unit" if is_cnn else models.row(model.name).scaling
-    (phase,) = freezing.make_phases(config, CLASSES, steps_per_epoch=1)
+    (phase,) = freezing.make_phases(config, CLASSES, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=1)
     return {
         "network": model.name,
         "layers": [dataclasses.asdict(layer) for layer in stack.parse(model.layers if is_cnn else model.head)],

@@ -15,6 +15,7 @@ import numpy as np
 from fer_jax import config as config_lib
 from fer_jax import freezing, losses, params, steps
 from fer_jax import workdir as workdir_lib
+from fer_jax.datasets import facts
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
 import timing
@@ -34,13 +35,13 @@ def plan(first_layers, **fields):
     config = config_lib.get_default()
     config.model.update({"name": "resnet50", "size_px": SIZE_PX, "head": HEAD})
     config.update_from_flattened_dict({"optim.freeze_first_layers": first_layers, **fields})
-    return freezing.make_phases(config, 7, steps_per_epoch=100)[0]
+    return freezing.make_phases(config, 7, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=100)[0]
 
 
 def batch(rng, count):
     """Draws faces."""
     return {
-        "image": rng.integers(0, 256, (count, 48, 48, 1), dtype=np.uint8),
+        "image": rng.integers(0, 256, (count, *facts.IMAGE_SHAPE), dtype=np.uint8),
         "label": rng.integers(0, 7, count).astype(np.int32),
         "mask": np.ones(count, np.float32),
     }
@@ -48,7 +49,7 @@ def batch(rng, count):
 
 def begin(phase, faces):
     """Returns (state, compiled step)."""
-    init = lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1), phase.frozen)  # noqa: E731
+    init = lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE, phase.frozen)  # noqa: E731
     state = jax.jit(init)()
     objective = losses.make_objective(config_lib.get_default().loss, (1,) * 7)
     step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(1), frozen=phase.frozen)

@@ -76,6 +76,10 @@ def _resolve(data):
     ):
         if data[field] not in values:
             raise InputError(f"data.{field} is {data[field]!r}; it should be one of {', '.join(values)}.")
+    if data.size_px < 1:
+        raise InputError(f"data.size_px is {data.size_px}: give the side of the faces in pixels, 1 or more.")
+    if data.channels not in (1, 3):
+        raise InputError(f"data.channels is {data.channels}: give 1 (grey) or 3 (RGB).")
     if data.name == "drawn_faces" and data.path:
         raise InputError(f"data.name drawn_faces reads no files, but data.path is {data.path!r}: drop one.")
     if data.name in ("fer2013", "class_folders") and not data.path:
@@ -90,7 +94,19 @@ def _resolve(data):
         raise InputError(f"data.votes_path: FER+ votes belong to FER-2013, and the faces are {name}.")
     if data.votes_path and not pathlib.Path(data.votes_path).expanduser().is_file():
         raise InputError(f"data.votes_path: there is no file {data.votes_path}.")
+    if name != "class_folders" and _image_shape(data) != facts.IMAGE_SHAPE:
+        tree = source is not None and source.tree is not None
+        raise InputError(
+            f"data.size_px is {data.size_px} and data.channels {data.channels}, but the faces are {name}, 48x48 grey; "
+            "only class folders are read in other sizes and in colour: leave these fields at 48 and 1 (model.size_px "
+            "and model.channels choose what a network sees)"
+            + (", or set data.name=class_folders to take these folders as they are." if tree else ".")
+        )
     return name, source
+
+
+def _image_shape(data):
+    return (data.size_px, data.size_px, data.channels)
 
 
 def _load_prepared(name, source, data):
@@ -101,8 +117,11 @@ def _load_prepared(name, source, data):
         read = functools.partial(drawn_faces.read, drawn_faces.SIZES[key])
     else:
         votes_path = str(pathlib.Path(data.votes_path).expanduser()) if data.votes_path else ""
-        key = f"{data.on_bad_row}-{source.signature(*filter(None, [votes_path]))}"
-        options = {"votes_path": votes_path, "on_bad_row": data.on_bad_row}
+        image_shape = _image_shape(data)
+        # Sets of the default shape keep the name that they had when there was no other.
+        shape = "" if image_shape == facts.IMAGE_SHAPE else f"{'x'.join(map(str, image_shape))}-"
+        key = f"{data.on_bad_row}-{shape}{source.signature(*filter(None, [votes_path]))}"
+        options = {"votes_path": votes_path, "on_bad_row": data.on_bad_row, "image_shape": image_shape}
         read = functools.partial(readings.read, source, **options)
     if not _has_tfds():
         from fer_jax.datasets import arrays

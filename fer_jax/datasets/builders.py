@@ -23,15 +23,15 @@ light vary. Results on these faces say nothing about recognition on photographs.
 """
 
 
-def make_features(classes, *, votes=False):
+def make_features(classes, *, image_shape=facts.IMAGE_SHAPE, votes=False):
     """Returns the TFDS FeaturesDict of a set of faces.
 
-    `image` uint8 [48, 48, 1]; `label` int64 [], the position in `classes`; `row` int64 [], the position in
-    the source; with `votes`, also `votes` uint8 [10] in the order of facts.VOTES.
+    `image` uint8 [H, W, C], of `image_shape`; `label` int64 [], the position in `classes`; `row` int64 [], the
+    position in the source; with `votes`, also `votes` uint8 [10] in the order of facts.VOTES.
     """
     features = {
         # As bytes: a list of integers takes four times as long to write and twice as long to read.
-        "image": tfds.features.Tensor(shape=facts.IMAGE_SHAPE, dtype=np.uint8, encoding="bytes"),
+        "image": tfds.features.Tensor(shape=image_shape, dtype=np.uint8, encoding="bytes"),
         "label": tfds.features.ClassLabel(names=list(classes)),
         "row": tfds.features.Tensor(shape=(), dtype=np.int64),
     }
@@ -44,12 +44,14 @@ def make_features(classes, *, votes=False):
 class FacesConfig(tfds.core.BuilderConfig):
     """Where the faces come from; `name` holds the source's signature, so that a changed source is prepared again.
 
-    source: what sources.find gave; votes_path: FER+ votes or ''; on_bad_row: 'stop' or 'skip'.
+    source: what sources.find gave; votes_path: FER+ votes or ''; on_bad_row: 'stop' or 'skip'; image_shape: (H, W, C)
+    of every face.
     """
 
     source: sources.Source | None = None
     votes_path: str = ""
     on_bad_row: str = "stop"
+    image_shape: tuple[int, int, int] = facts.IMAGE_SHAPE
 
 
 class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -69,7 +71,7 @@ class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=make_features(self._classes(), votes=bool(config.votes_path)),
+            features=make_features(self._classes(), image_shape=config.image_shape, votes=bool(config.votes_path)),
             supervised_keys=("image", "label"),
             citation=_CITATION if self.name == "fer2013" else "",
             disable_shuffling=True,
@@ -79,7 +81,12 @@ class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         del dl_manager
         config = self.builder_config
-        reading = readings.read(config.source, votes_path=config.votes_path, on_bad_row=config.on_bad_row)
+        reading = readings.read(
+            config.source,
+            votes_path=config.votes_path,
+            on_bad_row=config.on_bad_row,
+            image_shape=config.image_shape,
+        )
         self.info.metadata.update(
             notes=list(reading.notes),
             fingerprint=readings.fingerprint(reading.faces, reading.classes),
@@ -107,7 +114,7 @@ class Fer2013(_FacesBuilder):
 
 
 class ClassFolders(_FacesBuilder):
-    """Faces in the user's own class folders, converted to 48x48 grey."""
+    """Faces in the user's own class folders, all of one size, grey or RGB."""
 
     def _classes(self):
         return self.builder_config.source.tree.classes

@@ -1,4 +1,4 @@
-"""Class folders: finding them in a folder or archive, and reading their pictures as 48x48 grey faces."""
+"""Class folders: finding them in a folder or archive, and reading their pictures as faces of one shape."""
 
 import collections
 import dataclasses
@@ -133,23 +133,23 @@ def _classes(store, folder):
     return classes
 
 
-def read(store: stores.Store, tree: Tree, *, fer2013):
+def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SHAPE):
     """Reads every picture; returns (tables.Rows, the files of its rows, notes).
 
     With `fer2013` labels are positions in facts.CLASSES, and split and order come from the file names; else
     labels are positions in `tree.classes`, and the order is split, class, file. Rows.positions count in
-    that order, unreadable pictures included. Pictures of other sizes and modes become 48x48 grey (Pillow,
-    antialiased).
+    that order, unreadable pictures included. Pictures of other sizes and modes take `image_shape`, (H, W, C): grey
+    where C is 1, RGB where it is 3 (Pillow, antialiased).
     """
     entries = _fer2013_entries(tree) if fer2013 else _plain_entries(tree)
     place = {file: position for position, (_, _, file) in enumerate(entries)}
-    images = np.zeros((len(entries), *facts.IMAGE_SHAPE), np.uint8)
+    images = np.zeros((len(entries), *image_shape), np.uint8)
     good = np.zeros(len(entries), bool)
     bad, sizes = {}, collections.Counter()
     files = store.in_storage_order(list(place))
     for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
         try:
-            images[place[file], :, :, 0], size = _face(store, file)
+            images[place[file]], size = _face(store, file, image_shape)
         except Exception as error:  # Pillow's decoders raise nearly everything
             bad[place[file]] = f"{store.label}: {file}: not a readable picture ({type(error).__name__})"
         else:
@@ -159,14 +159,14 @@ def read(store: stores.Store, tree: Tree, *, fer2013):
     splits = np.array([split for split, _, _ in entries])
     usages = {split: usage for usage, split in facts.USAGES.items()}
     rows = tables.Rows(
-        images[good],
+        images if good.all() else images[good],
         labels[good],
         splits[good],
         np.flatnonzero(good),
         [usages[split] for split in splits],
         [bad[position] for position in sorted(bad)],
     )
-    return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], _size_notes(sizes)
+    return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], _size_notes(sizes, image_shape)
 
 
 def _plain_entries(tree):
@@ -183,25 +183,29 @@ def _fer2013_entries(tree):
     return [entry for _, entry in sorted(keyed)]
 
 
-def _face(store, file):
-    """Returns (face uint8 [48, 48], its size before)."""
+def _face(store, file, image_shape):
+    """Returns (face uint8 [H, W, C], its (width, height) before)."""
+    height, width, channels = image_shape
     with store.open(file) as stream, Image.open(stream) as opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode.startswith("I"):
             # Pillow's conversion to 8 bits clips 16-bit greys and does not scale them.
             picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().astype(np.uint8))
-        picture, size = picture.convert("L"), picture.size
-        if size != (facts.IMAGE_SIZE_PX,) * 2:
-            picture = picture.resize((facts.IMAGE_SIZE_PX,) * 2, Image.Resampling.BICUBIC)
-        return np.asarray(picture), size
+        elif picture.mode == "F":
+            picture = picture.convert("L")  # Pillow knows no way from it to RGB
+        picture, size = picture.convert("L" if channels == 1 else "RGB"), picture.size
+        if size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(picture).reshape(image_shape), size
 
 
-def _size_notes(sizes):
-    resized = {size: count for size, count in sizes.items() if size != (facts.IMAGE_SIZE_PX,) * 2}
+def _size_notes(sizes, image_shape):
+    height, width, _ = image_shape
+    resized = {size: count for size, count in sizes.items() if size != (width, height)}
     if not resized:
         return []
-    stretched = sum(count for (width, height), count in resized.items() if width != height)
+    stretched = sum(count for size, count in resized.items() if size[0] != size[1])
     return [
-        f"{sum(resized.values()):,} of {sum(sizes.values()):,} pictures were resized to 48x48"
+        f"{sum(resized.values()):,} of {sum(sizes.values()):,} pictures were resized to {width}x{height}"
         + (f"; {stretched:,} of them are not square and were stretched." if stretched else ".")
     ]

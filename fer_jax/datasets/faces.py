@@ -12,8 +12,8 @@ from fer_jax.errors import InputError
 class Faces:
     """The faces of one split.
 
-    images uint8 [N, 48, 48, 1]; labels int32 [N], positions in the class names; votes uint8 [N, 10] in the
-    order of facts.VOTES, or None.
+    images uint8 [N, H, W, C], grey or RGB; labels int32 [N], positions in the class names; votes uint8 [N, 10] in
+    the order of facts.VOTES, or None.
     """
 
     images: np.ndarray
@@ -57,6 +57,11 @@ class FaceData:
     fingerprint: str
     notes: tuple[str, ...]
     synthetic: bool
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape of every face, (H, W, C)."""
+        return self.train.images.shape[1:]
 
     def split(self, name) -> Faces:
         """Returns the faces of split 'train', 'validation' or 'test'; InputError on another name."""

@@ -106,7 +106,8 @@ def _read(builder, split) -> Faces:
     source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     # The protocol buffers are read here: TFDS's own decoding takes four times as long.
     records = source.__getitems__(list(range(len(source))))
-    images = np.empty((len(records), *facts.IMAGE_SHAPE), np.uint8)
+    image_shape = builder.info.features["image"].shape
+    images = np.empty((len(records), *image_shape), np.uint8)
     labels = np.empty(len(records), np.int32)
     rows = np.empty(len(records), np.int64)
     has_votes = "votes" in builder.info.features
@@ -114,7 +115,7 @@ def _read(builder, split) -> Faces:
     for position, record in enumerate(records):
         feature = tf_example_pb2.Example.FromString(record).features.feature
         image = np.frombuffer(feature["image"].bytes_list.value[0], np.uint8)
-        images[position] = image.reshape(facts.IMAGE_SHAPE)
+        images[position] = image.reshape(image_shape)
         labels[position] = feature["label"].int64_list.value[0]
         rows[position] = feature["row"].int64_list.value[0]
         if has_votes:

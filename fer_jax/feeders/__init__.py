@@ -16,8 +16,7 @@ import numpy as np
 
 from fer_jax.errors import InputError
 
-MODULES = {"tfdata": "host", "resident": "resident"}
-FEEDERS = tuple(MODULES)
+FEEDERS = {"tfdata": "host", "resident": "resident"}  # name in the config -> module
 
 
 class Chunk(NamedTuple):
@@ -71,7 +70,7 @@ def make(
     """
     if name not in FEEDERS:
         raise InputError(f"data.feeder is '{name}'; known are {', '.join(FEEDERS)}")
-    module = importlib.import_module(f"fer_jax.feeders.{MODULES[name]}")
+    module = importlib.import_module(f"fer_jax.feeders.{FEEDERS[name]}")
     return module.Feeder(
         faces=faces,
         sampler=sampler,

@@ -150,7 +150,7 @@ def _apply(tf, policy, images, chosen):
             fill_mode="NEAREST" if policy.fill == "edge" else "CONSTANT",
         )
     if policy.tones:
-        mean = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        mean = tf.reduce_mean(tf.reduce_mean(x, axis=[1, 2], keepdims=True), axis=3, keepdims=True)
         tone = chosen["tone"][:, None, None, :]
         x = (x - mean) * tone[..., :1] + mean + tone[..., 1:]
     if policy.erase:

@@ -10,7 +10,7 @@ from fer_jax import extensions
 from fer_jax.errors import InputError
 from fer_jax.models import average, dual_channel, keras_layers, layers, outside, stack
 from fer_jax.models.backbone import Network, Row
-from fer_jax.models.preprocess import Preprocess
+from fer_jax.models.preprocess import Preprocess, check_channels
 
 # module -> its models, by their names in the config
 FAMILIES = {
@@ -88,6 +88,16 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
     if model.name in dual_channel.NAMES:
         return dual_channel.make(model, classes, preprocess, common)
     return stack.Stack(layers=stack.parse(model.layers), classes=classes, preprocess=preprocess, **common)
+
+
+def check_faces(model, channels: int) -> None:
+    """Refuses faces of so many channels for the config section `model` where that can be seen before any is read.
+
+    Raises:
+      InputError: RGB faces for a network that `model.channels` makes grey.
+    """
+    if model.name in ("cnn", *dual_channel.NAMES):
+        check_channels(channels, model.channels)
 
 
 def _average(model, classes, stored):

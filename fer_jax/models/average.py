@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 class Average(nn.Module):
-    """Takes uint8 faces [B, H, W, 1]; returns float32 logits [B, K], the logarithms of the mean probabilities.
+    """Takes uint8 faces [B, H, W, 1 or 3]; returns float32 logits [B, K], the logarithms of the mean probabilities.
 
     members: networks from the same faces to logits [B, K] of the same classes; each keeps its own preprocessing and
     head, and its variables lie under `members_0`, `members_1`, ...

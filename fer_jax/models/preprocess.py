@@ -40,6 +40,15 @@ SCALINGS = {
 COLOUR_SCALINGS = ("imagenet", "caffe", "vggface", "vggface2")
 
 
+def check_channels(faces: int, model: int) -> None:
+    """Raises InputError where a model has fewer channels than the faces: grey is replicated, colour not dropped."""
+    if faces not in (1, model):
+        raise InputError(
+            f"the faces have {faces} channels (data.channels) and the model {model} (model.channels): set "
+            "model.channels to 3, or data.channels to 1"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
     """Makes float32 [B, S, S, channels] of uint8 faces [B, H, W, 1 or 3].
@@ -47,7 +56,7 @@ class Preprocess:
     scaling: one of SCALINGS; channels: 1, or 3 to which grey is replicated; size_px: S, bilinear (0: as they come).
 
     Raises:
-      InputError: an unknown scaling, or one that needs colour for grey input.
+      InputError: an unknown scaling, or one that needs colour for grey input; when called, RGB faces for grey input.
     """
 
     scaling: str = "unit"
@@ -68,8 +77,7 @@ class Preprocess:
             raise InputError(f"model.size_px is {self.size_px}: give the side in pixels, or 0 for that of the faces")
 
     def __call__(self, image):
-        if image.shape[-1] not in (1, self.channels):
-            raise InputError(f"faces of {image.shape[-1]} channels for a model of {self.channels}: give grey faces")
+        check_channels(image.shape[-1], self.channels)
         x = image.astype(jnp.float32)
         if self.size_px and image.shape[1:3] != (self.size_px, self.size_px):
             # Before the channels are replicated: a third of the work, and the same values.

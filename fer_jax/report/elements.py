@@ -100,7 +100,7 @@ def confusion(classes, counts, *, normalized):
 
 
 def face(image, class_, *captions):
-    """Returns a face with lines of text below it. image uint8 [H, W, 1]."""
+    """Returns a face with lines of text below it. image uint8 [H, W, 1 or 3]."""
     lines = [element("span", text, class_=kind) for text, kind in captions]
     described = ", ".join(text for text, _ in captions)
     image = element("img", src=figures.face(image), alt=described, width=96, height=96)

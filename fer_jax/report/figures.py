@@ -19,6 +19,7 @@ RUN_COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9"),
     *("#e69f00", "#882255", "#332288", "#117733", "#999933", "#aa4499"),
 )
+FACE_PX = 128  # the largest side that a page shows a face with: more pixels would only make it heavy
 DASHES = ("-", (0, (5, 1, 1, 1)), (0, (1, 1)))
 STYLE = {
     "font.size": 11,
@@ -128,11 +129,13 @@ def reliability(labels, probs):
 
 
 def face(image):
-    """Returns a face, uint8 [H, W, 1], as PNG in its own size; the page enlarges it."""
+    """Returns a face, uint8 [H, W, 1 or 3], as PNG: in its own size, which the page enlarges, or in FACE_PX."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[:, :, 0]).save(buffer, "png", optimize=True)
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    picture.thumbnail((FACE_PX, FACE_PX))
+    picture.save(buffer, "png", optimize=True)
     return _address("image/png", buffer)
 
 

@@ -26,7 +26,7 @@ class Evaluation:
     scores: the result of `metrics.score` and the facts of the run: split, checkpoint ('best' or 'latest'),
     step, epoch, config (nested dict), seed, commit, device, time (ISO 8601), command, data_name,
     data_fingerprint, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir. A
-    fact that is missing is left out of the report. images uint8 [N, H, W, 1]; labels integers [N]; probs
+    fact that is missing is left out of the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs
     [N, K], rows sum to 1.
 
     Raises:
@@ -42,10 +42,10 @@ class Evaluation:
         """Checks the shapes, so that no face can be shown with the label of another."""
         n, classes = self.scores["n"], len(self.scores["classes"])
         shapes = [list(np.shape(array)) for array in (self.images, self.labels, self.probs)]
-        fits = np.ndim(self.images) == 4 and shapes[0][0] == n and shapes[0][3] == 1
+        fits = np.ndim(self.images) == 4 and shapes[0][0] == n and shapes[0][3] in (1, 3)
         if not fits or self.images.dtype != np.uint8 or shapes[1:] != [[n], [n, classes]]:
             raise ValueError(
-                f"the scores are of {n} faces and {classes} classes: images must be uint8 [{n}, H, W, 1], "
+                f"the scores are of {n} faces and {classes} classes: images must be uint8 [{n}, H, W, 1 or 3], "
                 f"labels [{n}] and probs [{n}, {classes}]; they are {self.images.dtype} {shapes[0]}, "
                 f"{shapes[1]} and {shapes[2]}"
             )

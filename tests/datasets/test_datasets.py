@@ -37,6 +37,10 @@ def table(files, rows, tmp_path):
         ({"name": "class_folders"}, "class_folders needs data.path"),
         ({"votes_path": "votes.csv"}, "the faces are drawn_faces"),
         ({"path": "nowhere"}, "nowhere does not exist"),
+        ({"size_px": 0}, "data.size_px is 0: give the side of the faces in pixels, 1 or more"),
+        ({"channels": 2}, r"data.channels is 2: give 1 \(grey\) or 3 \(RGB\)"),
+        ({"size_px": 96}, "data.size_px is 96 and data.channels 1, but the faces are drawn_faces, 48x48 grey"),
+        ({"channels": 3}, "data.size_px is 48 and data.channels 3, .* leave these fields at 48 and 1 .*network sees"),
     ],
 )
 def test_options_are_checked_before_work_starts(make_data, tmp_path, fields, message):
@@ -44,6 +48,21 @@ def test_options_are_checked_before_work_starts(make_data, tmp_path, fields, mes
         with pytest.raises(InputError, match=message):
             call(make_data(**fields))
     assert not (tmp_path / "cache").exists()
+
+
+def test_fer2013_is_48_px_and_grey_and_nothing_else(files, rows, table, make_data, tmp_path):
+    folders = files.write_pictures(tmp_path / "folders", rows)
+    for fields in ({"size_px": 64}, {"channels": 3}):
+        with pytest.raises(InputError, match=r"the faces are fer2013, 48x48 grey; .* leave these fields") as caught:
+            datasets.load(make_data(table, **fields))
+        assert "class_folders" not in str(caught.value)
+        with pytest.raises(InputError, match=r"or set data\.name=class_folders to take these folders as they are"):
+            datasets.load(make_data(folders, **fields))
+        assert not (tmp_path / "cache").exists()
+        data = datasets.load(make_data(folders, name="class_folders", **fields))
+        assert data.image_shape == (fields.get("size_px", 48), fields.get("size_px", 48), fields.get("channels", 1))
+        shutil.rmtree(tmp_path / "cache")
+    assert datasets.load(make_data(table)).image_shape == (48, 48, 1)
 
 
 def test_resolve_name(files, rows, table, make_data, tmp_path):

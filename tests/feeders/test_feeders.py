@@ -32,13 +32,13 @@ POLICY = augment.Policy(
 FILLS = {"edge": POLICY, "zero": augment.Policy(rotate_degrees=30, shift=0.3, fill="zero")}
 
 
-def make_faces(n=30):
+def make_faces(n=30, channels=1):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, SIZE, SIZE, 1), dtype=np.uint8)
+    images = rng.integers(0, 256, (n, SIZE, SIZE, channels), dtype=np.uint8)
     return types.SimpleNamespace(images=images, labels=rng.integers(0, 7, n).astype(np.int32))
 
 
-FACES = make_faces()
+FACES, COLOURED = make_faces(), make_faces(channels=3)
 # one for all, so that its programs are compiled once
 ORDER = sampler.Sampler(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
 
@@ -48,10 +48,10 @@ def make(make_shardings):
     """Makes feeders; equal ones are one, so that its programs are compiled once."""
 
     @functools.cache
-    def make(name, policy=POLICY, *, devices=2, seed=4, steps_per_dispatch=0):
+    def make(name, policy=POLICY, *, channels=1, devices=2, seed=4, steps_per_dispatch=0):
         return feeders.make(
             name,
-            faces=FACES,
+            faces=COLOURED if channels == 3 else FACES,
             sampler=ORDER,
             policy=policy,
             key=jax.random.key(seed),
@@ -91,13 +91,14 @@ def assert_same(ours, theirs, greys):
         assert (off > 0).mean() < 0.01
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fill", FILLS)
-def test_both_feeders_deliver_the_same_augmented_batches(make, fill):
-    host, resident = make("tfdata", FILLS[fill]), make("resident", FILLS[fill])
+def test_both_feeders_deliver_the_same_augmented_batches(make, fill, channels):
+    host, resident = (make(name, FILLS[fill], channels=channels) for name in ("tfdata", "resident"))
     for step in (0, 33):
         ours = first(resident, step)
         assert_same(ours, first(host, step), greys=1)
-        plain = FACES.images[np.asarray(ORDER.indices(step, 3))]
+        plain = (COLOURED if channels == 3 else FACES).images[np.asarray(ORDER.indices(step, 3))]
         assert all((batch["image"] != some).mean() > 0.5 for batch, some in zip(ours, plain, strict=True))
 
 

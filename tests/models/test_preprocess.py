@@ -51,8 +51,22 @@ def test_what_makes_no_sense_is_refused(fields, message):
 
 
 def test_colour_faces_for_a_grey_model_are_refused():
-    with pytest.raises(InputError, match="faces of 3 channels for a model of 1"):
+    with pytest.raises(InputError, match=r"3 channels \(data.channels\) and the model 1 \(model.channels\): set "):
         Preprocess("raw", 1)(draw_faces(3))
+
+
+@pytest.mark.parametrize("size_px", [0, 5, 17])
+def test_rgb_faces_are_resized_channel_by_channel_and_keep_their_order(size_px):
+    faces = draw_faces(3)
+    ours = Preprocess("raw", 3, size_px)(faces)
+    for channel in range(3):
+        alone = Preprocess("raw", 1, size_px)(faces[..., channel : channel + 1])
+        np.testing.assert_allclose(ours[..., channel], alone[..., 0], atol=1e-4)
+
+
+def test_rgb_faces_that_are_grey_are_what_grey_faces_are_replicated_to():
+    faces, preprocess = draw_faces(1), Preprocess("caffe", 3, 17)
+    np.testing.assert_allclose(preprocess(np.repeat(faces, 3, axis=3)), preprocess(faces), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 64, 128), (400, 100), (6, 50)], ids=str)
