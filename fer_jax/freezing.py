@@ -105,11 +105,11 @@ def _make_plan(config, classes, params, section, *, frozen, epochs):
     return PhasePlan(*epochs, model, frozen, backbone_frozen, section)
 
 
-def phase_of(phases, meta: dict):
-    """Returns the phase, or the plan of one, that a checkpoint was saved in, by what was saved with it."""
+def phase_of(phases, meta: dict) -> int:
+    """Returns the number of the phase, or of the plan of one, in which a checkpoint was saved with `meta`."""
     if "phase" in meta:
-        return phases[meta["phase"]]
-    return next(phase for phase in phases if meta["epoch"] <= phase.last_epoch)  # of an earlier version
+        return meta["phase"]
+    return next(i for i, phase in enumerate(phases) if meta["epoch"] <= phase.last_epoch)  # of an earlier version
 
 
 def frozen_layers(section, model: str, params: dict) -> frozenset[str]:

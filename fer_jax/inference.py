@@ -65,7 +65,8 @@ def load(workdir, kind: str = "best") -> Trained:
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])
     image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # earlier versions had no other
-    plan = freezing.phase_of(freezing.make_plans(config, len(classes), image_shape=image_shape), meta)
+    plans = freezing.make_plans(config, len(classes), image_shape=image_shape)
+    plan = plans[freezing.phase_of(plans, meta)]
     like = steps.abstract_variables(plan.model, image_shape, steps.make_shardings()[1])
     variables, _ = checkpoints.restore_variables(kind, like)
     # The latest state holds the variables of an earlier epoch where early stopping put them back.

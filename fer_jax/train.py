@@ -48,37 +48,38 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
     run_lib.describe(run)
     checkpoint.check_space(workdir, run.state_bytes() * (checkpoint.KEPT_LATEST + 2))
     workdir_lib.open_run(run.config, workdir, run.data, run.weights)
-    state, rules, phase, position = restore_or_init(run, ckpt)
+    state, rules, first, position = restore_or_init(run, ckpt)
     run = dataclasses.replace(run, weights=None)  # the devices have them
     clock.mark("state")
     with contextlib.closing(ckpt), contextlib.closing(writer_lib.Writer(run, workdir, resume_step or 0)) as writer:
-        for later in run.phases[run.phases.index(phase) :]:
-            if later is not phase:
-                phase = later
+        for phase in run.phases[first:]:
+            if phase is not run.phases[first]:
                 state, position = start_phase(run, phase, state, rules)
             if position.epoch >= phase.last_epoch or rules.stop:
                 continue
+            saver = Saver(run, phase, rules, ckpt)
             inputs, forward = wiring.make_inputs(run, phase, state)
             clock.mark("features")
-            keep = {"run": run, "phase": phase, "rules": rules, "ckpt": ckpt}
             with contextlib.closing(wiring.make_feeder(run, inputs["train"])) as feeder:
                 train_steps = wiring.make_train_steps(run, phase, feeder, forward)
                 evaluate = wiring.make_evaluate(run, phase, inputs["validation"], forward)
                 while position.epoch < phase.last_epoch and not rules.stop:
-                    state, means, speed = train_epoch(state, position, feeder, train_steps, writer, clock=clock, **keep)
+                    state, means, speed = train_epoch(
+                        run, state, position, feeder, train_steps, writer=writer, saver=saver, clock=clock
+                    )
                     position = Position(position.epoch + 1, int(state.step))
                     rate = float(phase.lr_fn(position.step - 1 - phase.first_step)) * rules.lr_scale
                     scores = evaluate(state.variables)
                     improved = rules.update(position.epoch, scores)
                     state = state.replace(lr_scale=wiring.put(run, np.asarray(rules.lr_scale, np.float32)))
                     writer.epoch(position, {**means, "learning_rate": rate, **speed, **scores}, improved)
-                    state = save_epoch(state, position, scores, improved, **keep)
+                    state = saver.save_epoch(state, position, scores, improved)
                     if on_epoch:
                         on_epoch(position.epoch, writer.history[-1])
     return writer.end(rules, position, trained=position.step != resume_step)
 
 
-def train_epoch(state, position, feeder, train_steps, writer, *, clock, run, **keep):
+def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clock):
     """Runs the steps of an epoch that are left; returns (state, the means over its faces, its speed)."""
     start, stop = run.steps_of(position.epoch + 1, position.step)
     saved, waited, pending = start, feeder.wait_seconds, None
@@ -93,7 +94,7 @@ def train_epoch(state, position, feeder, train_steps, writer, *, clock, run, **k
         pending = chunk.step, sums
         if run.saves_after(chunk.step, saved):
             writer.step(*pending)
-            save_in_epoch(state, Position(position.epoch, chunk.step, writer.sums, writer.seconds), run=run, **keep)
+            saver.save(state, Position(position.epoch, chunk.step, writer.sums, writer.seconds))
             saved, pending = chunk.step, None
     if pending:
         writer.step(*pending)
@@ -101,19 +102,18 @@ def train_epoch(state, position, feeder, train_steps, writer, *, clock, run, **k
 
 
 def restore_or_init(run, ckpt):
-    """Returns (state, rules, phase, position): of the latest checkpoint, or of a run that begins."""
-    phase = run.phases[0]
-    rules = patience.Rules(run.config.train, run.config.optim.plateau, phase.learning_rate)
+    """Returns (state, rules, number of the phase, position): of the latest checkpoint, or of a run that begins."""
+    rules = patience.Rules(run.config.train, run.config.optim.plateau, run.phases[0].learning_rate)
     if ckpt.step("latest") is None:
-        return wiring.init_state(run, phase), rules, phase, Position()
+        return wiring.init_state(run, run.phases[0]), rules, 0, Position()
     meta = ckpt.meta("latest")
-    phase = freezing.phase_of(run.phases, meta)
-    rules.start_phase(phase.learning_rate)
+    number = freezing.phase_of(run.phases, meta)
+    rules.start_phase(run.phases[number].learning_rate)
     rules.restore(meta)
-    state, _ = ckpt.restore_state(phase.abstract)
+    state, _ = ckpt.restore_state(run.phases[number].abstract)
     position = Position(meta["epoch"], int(state.step), meta.get("sums", {}), meta.get("seconds", 0.0))
     logger.info("going on from step %d, epoch %d, in %s", position.step, position.epoch, ckpt.workdir)
-    return state, rules, phase, position
+    return state, rules, number, position
 
 
 def start_phase(run, phase, state, rules):
@@ -129,37 +129,41 @@ def start_phase(run, phase, state, rules):
     return state, Position(phase.first_epoch - 1, phase.first_step)
 
 
-def save_epoch(state, position, scores, improved, *, run, phase, rules, ckpt):
-    """Saves an epoch where that is due; returns the state, at the end of a phase with the best variables."""
-    settings = run.config.train
-    ends = rules.stop or position.epoch == phase.last_epoch
-    if not improved and position.epoch % settings.checkpoint_every_epochs and not ends:
+class Saver(NamedTuple):
+    """Saves the states of a phase, with what a resumed run goes on from."""
+
+    run: run_lib.Run
+    phase: freezing.Phase
+    rules: patience.Rules
+    ckpt: checkpoint.Checkpoints
+
+    def save(self, state, position, **said) -> None:
+        """Saves a state as the latest; said: what else is saved with it, as JSON-able values."""
+        self.ckpt.save_state(state, {**self._meta(position), **said})
+
+    def save_epoch(self, state, position, scores, improved):
+        """Saves an epoch where that is due; returns the state, at the end of a phase with the best variables."""
+        settings = self.run.config.train
+        ends = self.rules.stop or position.epoch == self.phase.last_epoch
+        said = {"scores": scores}
+        if improved:
+            self.ckpt.save("best", position.step, state.variables, {**self._meta(position), **said})
+        elif ends and settings.early_stopping.restore_best and settings.early_stopping.patience_epochs:
+            self.ckpt.wait()
+            variables, best = self.ckpt.restore("best", self.phase.abstract.variables)
+            state = state.replace(**variables)
+            said = {"variables_epoch": best["epoch"], "scores": best["scores"]}
+            logger.info("the best variables, of epoch %d, are put back", best["epoch"])
+        if improved or ends or position.epoch % settings.checkpoint_every_epochs == 0:
+            self.save(state, position, **said)
         return state
-    meta = make_meta(run, phase, rules, position) | {"scores": scores}
-    if improved:
-        ckpt.save("best", position.step, state.variables, meta)
-    elif ends and settings.early_stopping.restore_best and settings.early_stopping.patience_epochs:
-        ckpt.wait()
-        variables, best = ckpt.restore("best", phase.abstract.variables)
-        state = state.replace(**variables)
-        meta |= {"variables_epoch": best["epoch"], "scores": best["scores"]}
-        logger.info("the best variables, of epoch %d, are put back", best["epoch"])
-    ckpt.save_state(state, meta)
-    return state
 
-
-def save_in_epoch(state, position, *, run, phase, rules, ckpt):
-    """Saves a state in the middle of an epoch, with the epoch's sums so far."""
-    ckpt.save_state(state, make_meta(run, phase, rules, position) | {"scores": {}})
-
-
-def make_meta(run, phase, rules, position) -> dict:
-    """Returns what is saved with a state, as JSON-able values."""
-    return {
-        "epoch": position.epoch,
-        "phase": run.phases.index(phase),
-        "classes": list(run.data.classes),
-        "sums": dict(position.sums),
-        "seconds": position.seconds,
-        **rules.state(),
-    }
+    def _meta(self, position):
+        return {
+            "epoch": position.epoch,
+            "phase": self.run.phases.index(self.phase),
+            "classes": list(self.run.data.classes),
+            "sums": dict(position.sums),
+            "seconds": position.seconds,
+            **self.rules.state(),
+        }
