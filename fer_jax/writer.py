@@ -177,4 +177,5 @@ def _add(total, sums):
 
 
 def _means(sums):
-    return {name: value / sums["count"] for name, value in sums.items() if name != "count"}
+    means = {name: value / sums["count"] for name, value in sums.items() if name != "count"}
+    return {"loss": means["loss"], **means}  # programs return their dicts in the order of the alphabet
