@@ -1,6 +1,7 @@
 """Which parameters are trained when: one phase, or the head first and then more (fine-tuning)."""
 
 import dataclasses
+import functools
 
 import jax
 
@@ -17,34 +18,40 @@ BACKBONE = "backbone/"
 class PhasePlan:
     """A stretch of epochs with one set of trained parameters.
 
-    first_epoch, last_epoch: from 1, both included. frozen: paths of the layers that are held; backbone_frozen: all of
-    the backbone is, with its statistics, so its features never change. settings: its section `optim`.
+    config: of the run, with this phase's learning rate. first_epoch, last_epoch: from 1, both included. image_shape: of
+    a face, (H, W, C). frozen: paths of the layers that are held; backbone_frozen: all of the backbone is, with its
+    statistics, so its features never change.
     """
 
+    config: object
     first_epoch: int
     last_epoch: int
+    image_shape: tuple[int, int, int]
     model: object
     frozen: frozenset[str]
     backbone_frozen: bool
-    settings: object
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase(PhasePlan):
     """A phase of a training, with its optimizer.
 
-    first_step: steps taken before it. learning_rate: the peak of lr_fn. abstract: the training state as shapes.
+    first_step: steps taken before it.
     """
 
     first_step: int
     tx: object
     lr_fn: object
-    abstract: steps.TrainState
+
+    @functools.cached_property
+    def abstract(self) -> steps.TrainState:
+        """The training state as shapes, on all devices."""
+        return steps.abstract_state(self, steps.make_shardings()[1])
 
     @property
     def learning_rate(self) -> float:
         """The peak of the schedule."""
-        return self.settings.learning_rate
+        return self.config.optim.learning_rate
 
 
 def make_phases(config, classes: int, *, image_shape, steps_per_epoch: int) -> tuple[Phase, ...]:
@@ -54,31 +61,26 @@ def make_phases(config, classes: int, *, image_shape, steps_per_epoch: int) -> t
       InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
     """
     remat.check(config.train.rematerialize)
-    _, replicated = steps.make_shardings()
     phases = []
     for plan in make_plans(config, classes, image_shape=image_shape):
         epochs = plan.last_epoch - plan.first_epoch + 1
-        tx, lr_fn = optim.make(plan.settings, steps_per_epoch=steps_per_epoch, epochs=epochs)
-        phases.append(
-            Phase(
-                **vars(plan),
-                first_step=(plan.first_epoch - 1) * steps_per_epoch,
-                tx=tx,
-                lr_fn=lr_fn,
-                abstract=steps.abstract_state(plan.model, tx, image_shape, replicated, plan.frozen),
-            )
-        )
+        tx, lr_fn = optim.make(plan.config.optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
+        first_step = (plan.first_epoch - 1) * steps_per_epoch
+        phase = Phase(**vars(plan), first_step=first_step, tx=tx, lr_fn=lr_fn)
+        _ = phase.abstract  # a network that cannot be traced is refused here
+        phases.append(phase)
     return tuple(phases)
 
 
 def make_plans(config, classes: int, *, image_shape) -> tuple[PhasePlan, ...]:
     """Returns what is trained when, without optimizers. Raises as `make_phases` does."""
-    section, tune, epochs = config.optim, config.optim.fine_tune, config.train.epochs
+    tune, epochs = config.optim.fine_tune, config.train.epochs
     plain = models.make(config.model, classes)
     params = steps.init_variables.eval_shape(plain, jax.random.key(0), image_shape)["params"]
-    frozen = frozen_layers(section, config.model.name, params)
+    frozen = frozen_layers(config.optim, config.model.name, params)
+    make_plan = functools.partial(_make_plan, classes=classes, image_shape=image_shape, params=params)
     if not tune.after_epochs:
-        return (_make_plan(config, classes, params, section, frozen=frozen, epochs=(1, epochs)),)
+        return (make_plan(config, frozen, epochs=(1, epochs)),)
     if not 0 < tune.after_epochs < epochs:
         raise InputError(
             f"optim.fine_tune.after_epochs is {tune.after_epochs} of train.epochs {epochs}: give 1 to {epochs - 1}"
@@ -88,21 +90,21 @@ def make_plans(config, classes: int, *, image_shape) -> tuple[PhasePlan, ...]:
     if tune.learning_rate <= 0:
         raise InputError(f"optim.fine_tune.learning_rate is {tune.learning_rate}: give more than 0")
     still = frozen_before(tune.unfreeze_from, config.model.name, params) | params_lib.select(params, tune.freeze)
-    second = section.copy_and_resolve_references()
-    second.learning_rate = tune.learning_rate
+    second = config.copy_and_resolve_references()
+    second.optim.learning_rate = tune.learning_rate
     return (
-        _make_plan(config, classes, params, section, frozen=frozen, epochs=(1, tune.after_epochs)),
-        _make_plan(config, classes, params, second, frozen=still, epochs=(tune.after_epochs + 1, epochs)),
+        make_plan(config, frozen, epochs=(1, tune.after_epochs)),
+        make_plan(second, still, epochs=(tune.after_epochs + 1, epochs)),
     )
 
 
-def _make_plan(config, classes, params, section, *, frozen, epochs):
+def _make_plan(config, frozen, *, classes, image_shape, params, epochs):
     has_backbone = models.has_backbone(config.model.name)
     backbone = {path for path in params_lib.layers(params) if has_backbone and path.startswith(BACKBONE)}
-    keeps = section.frozen_statistics == "stored"
+    keeps = config.optim.frozen_statistics == "stored"
     backbone_frozen = bool(backbone) and keeps and backbone <= frozen
     model = models.make(config.model, classes, stored=frozen if keeps else frozenset(), backbone_frozen=backbone_frozen)
-    return PhasePlan(*epochs, model, frozen, backbone_frozen, section)
+    return PhasePlan(config, *epochs, image_shape, model, frozen, backbone_frozen)
 
 
 def phase_of(phases, meta: dict) -> int:

@@ -12,7 +12,6 @@ from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.feeders import sampler as sampler_lib
-from fer_jax.runtime import remat
 
 logger = logging.getLogger("fer_jax")
 
@@ -22,7 +21,7 @@ class Run:
     """What a training is wired from.
 
     keys: of `init`, `order`, `augment` and `dropout`. shardings: (batch, replicated). weights: the pretrained weights
-    that it starts from, None where it resumes or starts from random ones. rematerialize: never 'auto'.
+    that it starts from, None where it resumes or starts from random ones.
     """
 
     config: object
@@ -33,7 +32,6 @@ class Run:
     shardings: tuple
     phases: tuple[freezing.Phase, ...]
     weights: pretrained.Merge | None
-    rematerialize: str
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,8 +95,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     elif config.model.members and resumed is None:
         weights = members.load_weights(config, data, phases[0].abstract.variables)
     mark("weights")
-    rematerialize = remat.settle(config.train.rematerialize, config.model.name)
-    return Run(config, data, sampler, policy, keys, shardings, phases, weights, rematerialize)
+    return Run(config, data, sampler, policy, keys, shardings, phases, weights)
 
 
 def _with_fixed_views(data, policy, key, views):

@@ -41,22 +41,22 @@ def init_variables(model, key, image_shape) -> dict:
     return model.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
 
 
-def init_state(model, tx, key, image_shape, frozen=frozenset()) -> TrainState:
-    """Draws the initial state; image_shape is that of one face, (H, W, C); frozen: paths of layers without training."""
-    variables = init_variables(model, key, image_shape)
+def init_state(phase, key) -> TrainState:
+    """Draws the initial state of a phase, a `freezing.Phase`."""
+    variables = init_variables(phase.model, key, phase.image_shape)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=init_optimizer(tx, params, frozen),
+        opt_state=init_optimizer(phase, params),
         lr_scale=jnp.ones([], jnp.float32),
     )
 
 
-def init_optimizer(tx, params, frozen):
+def init_optimizer(phase, params):
     """Returns the optimizer's initial state for the parameters that are not frozen."""
-    return tx.init(params_lib.split(params, frozen)[0])
+    return phase.tx.init(params_lib.split(params, phase.frozen)[0])
 
 
 def abstract_variables(model, image_shape, sharding) -> dict:
@@ -65,25 +65,28 @@ def abstract_variables(model, image_shape, sharding) -> dict:
     return _with_sharding({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, sharding)
 
 
-def abstract_state(model, tx, image_shape, sharding, frozen=frozenset()) -> TrainState:
+def abstract_state(phase, sharding) -> TrainState:
     """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
-    state = jax.eval_shape(lambda: init_state(model, tx, jax.random.key(0), image_shape, frozen))
-    return _with_sharding(state, sharding)
+    return _with_sharding(jax.eval_shape(lambda: init_state(phase, jax.random.key(0))), sharding)
 
 
 def _with_sharding(tree, sharding):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def make_train_step(model, tx, objective, *, key, frozen=frozenset(), forward=None, rematerialize="none"):
+def make_train_step(phase, objective, *, key, forward=None):
     """Returns train_step(state, batch) -> (state, sums over the batch's real faces).
 
-    batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B]. objective: of `losses.make_objective`; the sums are
-    its own. Dropout is drawn from (key, step). For the layers in `frozen` nothing is differentiated. forward: the
-    method of the model that takes what the batch holds as `image`; None: faces.
-    rematerialize: what the backward pass computes again, see `remat.rematerialize`.
+    batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B].
+
+    Args:
+      phase: a `freezing.Phase`; for the layers in `phase.frozen` nothing is differentiated, and
+        `phase.config.train.rematerialize` says what the backward pass computes again.
+      objective: of `losses.make_objective`; the sums are its own.
+      key: draws dropout, together with the step.
+      forward: the method of the model that takes what the batch holds as `image`; None: faces.
     """
-    tx = optax.with_extra_args_support(tx)
+    model, tx = phase.model, optax.with_extra_args_support(phase.tx)
 
     def apply(trained, frozen_params, batch_stats, image, dropout_key):
         return model.apply(
@@ -95,7 +98,7 @@ def make_train_step(model, tx, objective, *, key, frozen=frozenset(), forward=No
             method=forward,
         )
 
-    apply = remat.rematerialize(apply, rematerialize)
+    apply = remat.rematerialize(apply, remat.choose(phase.config))
 
     def loss_fn(trained, frozen_params, state, batch):
         dropout_key = jax.random.fold_in(key, state.step)
@@ -104,7 +107,7 @@ def make_train_step(model, tx, objective, *, key, frozen=frozenset(), forward=No
         return loss, (updated.get("batch_stats", {}), sums)
 
     def train_step(state, batch):
-        trained, frozen_params = params_lib.split(state.params, frozen)
+        trained, frozen_params = params_lib.split(state.params, phase.frozen)
         (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             trained, frozen_params, state, batch
         )

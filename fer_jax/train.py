@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -119,7 +120,7 @@ def restore_or_init(run, ckpt):
 def start_phase(run, phase, state, rules):
     """Begins a later phase: a fresh optimizer for what it trains, and rules that count from nothing."""
     rules.start_phase(phase.learning_rate)
-    init = jax.jit(lambda params: steps.init_optimizer(phase.tx, params, phase.frozen), out_shardings=run.shardings[1])
+    init = jax.jit(functools.partial(steps.init_optimizer, phase), out_shardings=run.shardings[1])
     state = state.replace(
         step=wiring.put(run, np.asarray(phase.first_step, np.int32)),
         opt_state=init(state.params),

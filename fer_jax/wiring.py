@@ -1,7 +1,5 @@
 """From a run and one of its phases to what the loop needs: state, inputs, feeder, train steps, evaluation."""
 
-import functools
-
 import jax
 
 from fer_jax import feature_cache, feeders, losses, metrics, steps
@@ -11,10 +9,7 @@ from fer_jax.runtime import dispatch, remat
 
 def init_state(run, phase) -> steps.TrainState:
     """Draws the initial state and puts pretrained weights into it; the optimizer's does not depend on them."""
-    init = functools.partial(
-        steps.init_state, phase.model, phase.tx, run.keys["init"], run.data.image_shape, phase.frozen
-    )
-    state = jax.jit(init, out_shardings=run.shardings[1])()
+    state = jax.jit(lambda: steps.init_state(phase, run.keys["init"]), out_shardings=run.shardings[1])()
     if run.weights is None:
         return state
     return state.replace(
@@ -63,16 +58,9 @@ def make_feeder(run, faces) -> feeders.Feeder:
 
 def make_train_steps(run, phase, feeder, forward) -> dispatch.TrainSteps:
     """Returns train_steps(state, arrays, chunk) -> (state, sums)."""
-    train_step = steps.make_train_step(
-        phase.model,
-        phase.tx,
-        losses.make_objective(run.config.loss, run.sampler.class_counts),
-        key=run.keys["dropout"],
-        frozen=phase.frozen,
-        forward=forward,
-        rematerialize=run.rematerialize,
-    )
-    options = remat.compiler_options(run.rematerialize)
+    objective = losses.make_objective(run.config.loss, run.sampler.class_counts)
+    train_step = steps.make_train_step(phase, objective, key=run.keys["dropout"], forward=forward)
+    options = remat.compiler_options(remat.choose(run.config))
     return dispatch.jit_steps(train_step, feeder, replicated=run.shardings[1], options=options)
 
 

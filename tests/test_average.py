@@ -149,12 +149,13 @@ def test_its_steps_are_those_of_kerass_average_layer(keras):
     config = make_average(["a", "b"], **{"model.member_models": sections})
     model = models.make(config.model, 7)
     tx, _ = optim.make(config.optim, steps_per_epoch=10, epochs=1)
-    state = steps.init_state(model, tx, jax.random.key(0), (48, 48, 1))
+    phase = tiny.make_phase(model, tx)
+    state = steps.init_state(phase, jax.random.key(0))
     theirs, placed = in_keras(keras)
     start = weights_of(state)
     for path, layer in placed.items():
         layer.set_weights(start[path])
-    step = jax.jit(steps.make_train_step(model, tx, tiny.make_objective(), key=jax.random.key(1)))
+    step = jax.jit(steps.make_train_step(phase, tiny.make_objective(), key=jax.random.key(1)))
     rng = np.random.default_rng(0)
     for _ in range(5):
         label = rng.integers(0, 7, 32).astype(np.int32)

@@ -72,10 +72,8 @@ def test_vggfaces_resnet50_trains_the_layers_that_r2_trains():
 def train_steps(phase, count, batch_size=4, seed=0):
     """Takes some steps on random faces; returns the states before and after."""
     rng = np.random.default_rng(seed)
-    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), (48, 48, 1), phase.frozen))()
-    step = jax.jit(
-        steps.make_train_step(phase.model, phase.tx, tiny.make_objective(), key=jax.random.key(1), frozen=phase.frozen)
-    )
+    state = jax.jit(lambda: steps.init_state(phase, jax.random.key(0)))()
+    step = jax.jit(steps.make_train_step(phase, tiny.make_objective(), key=jax.random.key(1)))
     before = state
     for _ in range(count):
         batch = {
@@ -117,9 +115,7 @@ def test_frozen_layers_cost_no_backward_work():
     work = {}
     for frozen in ((), ("backbone",)):
         phase = plan(**{"model.name": "vgg16", "optim.freeze": frozen, "optim.name": "sgd"})
-        step = steps.make_train_step(
-            phase.model, phase.tx, tiny.make_objective(), key=jax.random.key(0), frozen=phase.frozen
-        )
+        step = steps.make_train_step(phase, tiny.make_objective(), key=jax.random.key(0))
         batch = {
             "image": jax.ShapeDtypeStruct((2, 48, 48, 1), np.uint8),
             "label": jax.ShapeDtypeStruct((2,), np.int32),

@@ -47,7 +47,7 @@ def run(folder, cache, on_epoch=None, **fields):
 def initial(config):
     plan = freezing.make_phases(config, 7, image_shape=(48, 48, 1), steps_per_epoch=11)[0]
     key = jax.random.split(jax.random.key(config.seed), 4)[0]
-    return jax.jit(lambda: steps.init_state(plan.model, plan.tx, key, (48, 48, 1)))()
+    return jax.jit(lambda: steps.init_state(plan, key))()
 
 
 def changed_layers(before, after):

@@ -55,7 +55,7 @@ NETWORKS = {"plain": Plain(), "branches": Branches()}
 def make(network):
     """Returns a network, its first state, the optimizer and a batch."""
     model, tx = NETWORKS[network], optax.sgd(1.0)
-    state = jax.jit(lambda: steps.init_state(model, tx, jax.random.key(0), SHAPE))()
+    state = jax.jit(lambda: steps.init_state(tiny.make_phase(model, tx, SHAPE), jax.random.key(0)))()
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (4, *SHAPE)), jnp.uint8),
@@ -100,7 +100,8 @@ def test_a_step_gives_the_same_with_each_choice(network, choice):
     def after(choice):
         key = jax.random.key(1)
         objective = tiny.make_objective((1,) * CLASSES, l2=1e-3)
-        step = steps.make_train_step(model, tx, objective, key=key, rematerialize=choice)
+        phase = tiny.make_phase(model, tx, SHAPE, **{"train.rematerialize": choice})
+        step = steps.make_train_step(phase, objective, key=key)
         changed, sums = jax.jit(step)(state, batch)
         return changed.params, changed.batch_stats, sums
 
@@ -116,13 +117,16 @@ def test_an_unknown_choice_is_refused_before_anything_is_built():
 
 
 @pytest.mark.parametrize(
-    ("choice", "network", "settled"),
+    ("choice", "network", "chosen"),
     [("auto", "efficientnetb0", "activations"), ("auto", "resnet50", "none"), ("activations", "cnn", "activations")],
 )
-def test_auto_is_the_faster_one_of_a_network(choice, network, settled, monkeypatch):
-    assert remat.settle(choice, network) == settled
+def test_auto_is_the_faster_one_of_a_network(choice, network, chosen, monkeypatch):
+    config = config_lib.get_default()
+    config.update_from_flattened_dict({"train.rematerialize": choice, "model.name": network})
+    assert remat.choose(config) == chosen
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert remat.settle("auto", network) == "none"
+    config.train.rematerialize = "auto"
+    assert remat.choose(config) == "none"
 
 
 def test_what_a_program_needs():

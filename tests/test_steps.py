@@ -42,10 +42,9 @@ def make_batch(n=8, seed=0, padding=0):
 def make(model, tx=None, *, key=7, **loss):
     """Returns (initial state, jitted train step)."""
     tx = tx or optim.scale_by_rate(optax.constant_schedule(RATE))
-    state = steps.init_state(model, tx, jax.random.key(0), (SIDE, SIDE, 1))
-    return state, jax.jit(
-        steps.make_train_step(model, tx, tiny.make_objective(COUNTS, **loss), key=jax.random.key(key))
-    )
+    phase = tiny.make_phase(model, tx, (SIDE, SIDE, 1))
+    state = steps.init_state(phase, jax.random.key(0))
+    return state, jax.jit(steps.make_train_step(phase, tiny.make_objective(COUNTS, **loss), key=jax.random.key(key)))
 
 
 def by_hand(state, batch, *, smoothing=0.0, weights=None, l2=0.0, scale=1.0):
@@ -146,12 +145,13 @@ def test_statistics_move_towards_those_of_the_batch():
 
 
 def test_the_initial_state_holds_arrays_alone():
-    state = steps.init_state(Linear(batch_norm=True), optax.adam(0.1), jax.random.key(0), (SIDE, SIDE, 1))
+    phase = tiny.make_phase(Linear(batch_norm=True), optax.adam(0.1), (SIDE, SIDE, 1))
+    state = steps.init_state(phase, jax.random.key(0))
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert (int(state.step), state.step.dtype) == (0, jnp.int32)
     assert (float(state.lr_scale), state.lr_scale.dtype) == (1.0, jnp.float32)
     assert state.variables == {"params": state.params, "batch_stats": state.batch_stats}
-    other = steps.init_state(Linear(batch_norm=True), optax.adam(0.1), jax.random.key(1), (SIDE, SIDE, 1))
+    other = steps.init_state(phase, jax.random.key(1))
     assert (state.params["dense"]["kernel"] != other.params["dense"]["kernel"]).all()
 
 

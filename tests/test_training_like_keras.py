@@ -44,9 +44,10 @@ def test_the_losses_of_twenty_steps_are_those_of_keras(keras):
     config.optim.update({"schedule": "exponential", "learning_rate": 3e-3, "decay_steps": 8, "decay_rate": 0.5})
     model = models.make(config.model, 7)
     tx, _ = optim.make(config.optim, steps_per_epoch=10, epochs=2)
-    state = steps.init_state(model, tx, jax.random.key(0), (48, 48, 1))
+    phase = tiny.make_phase(model, tx)
+    state = steps.init_state(phase, jax.random.key(0))
     theirs = in_keras(keras, state.params)
-    step = jax.jit(steps.make_train_step(model, tx, tiny.make_objective(), key=jax.random.key(1)))
+    step = jax.jit(steps.make_train_step(phase, tiny.make_objective(), key=jax.random.key(1)))
     rng, losses = np.random.default_rng(0), []
     for _ in range(STEPS):
         label = rng.integers(0, 7, 32).astype(np.int32)

@@ -1,5 +1,7 @@
 """A backbone small enough to train in a test, named as a user's file: two convolutions with normalization."""
 
+import types
+
 import flax.linen as nn
 
 from fer_jax import config as config_lib
@@ -26,6 +28,13 @@ def make_objective(class_counts=(1,) * 7, **fields):
     section = config_lib.get_default().loss
     section.update(fields)
     return losses.make_objective(section, class_counts)
+
+
+def make_phase(model, tx, image_shape=(48, 48, 1), **fields):
+    """Returns what a train step needs of a phase in which all of a model is trained."""
+    config = config_lib.get_default()
+    config.update_from_flattened_dict(fields)
+    return types.SimpleNamespace(config=config, model=model, tx=tx, image_shape=image_shape, frozen=frozenset())
 
 
 def make_config(cache_dir, **fields):

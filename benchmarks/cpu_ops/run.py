@@ -114,12 +114,10 @@ def time_step(without):
         "label": jnp.asarray(rng.integers(0, 7, 128), jnp.int32),
         "mask": jnp.ones(128),
     }
-    state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE))()
+    state = jax.jit(lambda: steps.init_state(phase, jax.random.key(0)))()
     jit = jax.jit if "options" in without else ops.jit
     step = jit(
-        steps.make_train_step(
-            phase.model, phase.tx, losses.make_objective(config.loss, (1,) * 7), key=jax.random.key(1)
-        ),
+        steps.make_train_step(phase, losses.make_objective(config.loss, (1,) * 7), key=jax.random.key(1)),
         donate_argnums=0,
     )
     print(statistics.median(timing.seconds_in_turn({"step": timing.Stepper(step, state, batch)}, TRIALS)["step"]))

@@ -54,9 +54,9 @@ def gradient_differences(workdir):
         config.optim.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"})
         image_shape = faces.images.shape[1:]
         (phase,) = freezing.make_phases(config, len(datasets.facts.CLASSES), image_shape=image_shape, steps_per_epoch=1)
-        state = jax.jit(lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), image_shape))()
+        state = jax.jit(lambda: steps.init_state(phase, jax.random.key(0)))()
         objective = losses.make_objective(config.loss, (1,) * len(datasets.facts.CLASSES))
-        step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(1))
+        step = steps.make_train_step(phase, objective, key=jax.random.key(1))
         after, _ = ops.jit(step)(state, batch)
         return jax.tree.map(lambda old, new: np.asarray(old - new, np.float64), state.params, after.params)
 

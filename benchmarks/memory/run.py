@@ -56,6 +56,7 @@ def get_config(network: str):
 def measure(network: str, choice: str) -> dict:
     """Trains a few steps in this process; returns MiB, seconds and the last loss."""
     config = get_config(network)
+    config.train.rematerialize = choice
     (phase,) = freezing.make_phases(config, CLASSES, image_shape=facts.IMAGE_SHAPE, steps_per_epoch=100)
     size, rng = config.train.batch_size, np.random.default_rng(0)
     batch = {
@@ -63,13 +64,9 @@ def measure(network: str, choice: str) -> dict:
         "label": jnp.asarray(rng.integers(0, CLASSES, size), jnp.int32),
         "mask": jnp.ones(size),
     }
-    state = jax.jit(
-        lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE, phase.frozen)
-    )()
+    state = jax.jit(lambda: steps.init_state(phase, jax.random.key(0)))()
     objective = losses.make_objective(config.loss, (1,) * CLASSES)
-    step = steps.make_train_step(
-        phase.model, phase.tx, objective, key=jax.random.key(1), frozen=phase.frozen, rematerialize=choice
-    )
+    step = steps.make_train_step(phase, objective, key=jax.random.key(1))
     compiled = ops.jit(step, donate_argnums=0, options=remat.compiler_options(choice)).lower(state, batch).compile()
     before, stepper = remat.peak_mib(), timing.Stepper(compiled, state, batch)
     seconds = timing.seconds_in_turn({"step": stepper}, TRIALS)["step"]

@@ -1,6 +1,5 @@
 """A row in fer_jax, made of the parts that `fer_jax.train` and `fer_jax.evaluate` are made of."""
 
-import functools
 import importlib.metadata
 import json
 import os
@@ -37,15 +36,14 @@ class System:
     def __init__(self, spec, images, labels, *, feeder="resident", cache_dir=""):
         config = config_lib.from_dict(spec["config"])
         self._every = config.log.every_steps
-        self._rematerialize = remat.settle(config.train.rematerialize, config.model.name)
         self._shardings = steps.make_shardings()
         self._keys = dict(zip(("init", "order", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True))
         self._classes, self._batch = spec["classes"], spec["batch"]
         shape, count = images.shape[1:], len(labels) // self._batch
         (phase,) = freezing.make_phases(config, self._classes, image_shape=shape, steps_per_epoch=count)
         self.phase = phase
-        init = functools.partial(steps.init_state, phase.model, phase.tx, self._keys["init"], shape, phase.frozen)
-        self.state = jax.block_until_ready(jax.jit(init, out_shardings=self._shardings[1])())
+        init = jax.jit(lambda: steps.init_state(phase, self._keys["init"]), out_shardings=self._shardings[1])
+        self.state = jax.block_until_ready(init())
         self._spec, self._faces, self._forward, self._step = spec, faces.Faces(images, labels), None, 0
         self._features_seconds = None
         if cache_dir:
@@ -78,26 +76,13 @@ class System:
             shardings=self._shardings,
             log_every_steps=self._every,
         )
-        self._train_steps = dispatch.jit_steps(
-            self._train_step(),
-            self._feeder,
-            replicated=self._shardings[1],
-            options=remat.compiler_options(self._rematerialize),
-        )
+        config = self.phase.config
+        objective = losses.make_objective(config.loss, (1,) * self._classes)
+        train_step = steps.make_train_step(self.phase, objective, key=self._keys["dropout"], forward=self._forward)
+        options = remat.compiler_options(remat.choose(config))
+        self._train_steps = dispatch.jit_steps(train_step, self._feeder, replicated=self._shardings[1], options=options)
         self._eval_step = ops.jit(steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward))
         self._resident = list(feeders.padded_batches(self._faces, self._batch, self._shardings[0]))
-
-    def _train_step(self):
-        phase = self.phase
-        return steps.make_train_step(
-            phase.model,
-            phase.tx,
-            losses.make_objective(config_lib.from_dict(self._spec["config"]).loss, (1,) * self._classes),
-            key=self._keys["dropout"],
-            frozen=phase.frozen,
-            forward=self._forward,
-            rematerialize=self._rematerialize,
-        )
 
     def parameters(self) -> dict:
         """Returns the numbers of parameters, statistics included, and of trained ones."""
@@ -106,11 +91,13 @@ class System:
 
     def train(self, batches: int) -> None:
         """Takes steps, and fetches their sums as a training does: while the next step runs."""
+        whole, rest = divmod(batches, self._every)
         pending = {}
-        for chunk in self._feeder.chunks(self._step, self._step + batches):
-            self.state, sums = self._train_steps(self.state, self._feeder.arrays, chunk)
-            _, pending = jax.device_get(pending), sums
-        self._step += batches
+        for count in [self._every] * whole + [1] * rest:  # other counts would compile the sampler anew
+            for chunk in self._feeder.chunks(self._step, self._step + count):
+                self.state, sums = self._train_steps(self.state, self._feeder.arrays, chunk)
+                _, pending = jax.device_get(pending), sums
+            self._step += count
         jax.block_until_ready((self.state, pending))
 
     def evaluate(self, batches: int) -> None:
@@ -164,7 +151,7 @@ def step_flops(spec, kind: str = "train") -> float:
     }
     if kind == "train":
         objective = losses.make_objective(config.loss, (1,) * spec["classes"])
-        step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(0), frozen=phase.frozen)
+        step = steps.make_train_step(phase, objective, key=jax.random.key(0))
     else:
         step = steps.make_eval_step(phase.model, classes=spec["classes"])
     given = phase.abstract if kind == "train" else phase.abstract.variables

@@ -49,10 +49,10 @@ def batch(rng, count):
 
 def begin(phase, faces):
     """Returns (state, compiled step)."""
-    init = lambda: steps.init_state(phase.model, phase.tx, jax.random.key(0), facts.IMAGE_SHAPE, phase.frozen)  # noqa: E731
+    init = lambda: steps.init_state(phase, jax.random.key(0))  # noqa: E731
     state = jax.jit(init)()
     objective = losses.make_objective(config_lib.get_default().loss, (1,) * 7)
-    step = steps.make_train_step(phase.model, phase.tx, objective, key=jax.random.key(1), frozen=phase.frozen)
+    step = steps.make_train_step(phase, objective, key=jax.random.key(1))
     return state, jax.jit(step, donate_argnums=0).lower(state, faces).compile()
 
 

@@ -27,14 +27,15 @@ def layer_output(x):
     return ad_checkpoint.checkpoint_name(x, LAYER_OUTPUT)
 
 
-def settle(choice: str, network: str) -> str:
-    """Returns the choice that 'auto' stands for with a network, by `model.name`, on this backend; others as they are.
+def choose(config) -> str:
+    """Returns the choice of `train.rematerialize`; for 'auto' the one that this backend and network ask for.
 
     An EfficientNet's wide maps fill a CPU's memory and are cheap to compute again (benchmarks/memory/).
     """
-    if choice != AUTO:
-        return choice
-    return "activations" if jax.default_backend() == "cpu" and network.startswith("efficientnet") else "none"
+    if config.train.rematerialize != AUTO:
+        return config.train.rematerialize
+    on_cpu = jax.default_backend() == "cpu"
+    return "activations" if on_cpu and config.model.name.startswith("efficientnet") else "none"
 
 
 def rematerialize(apply, choice: str):
