@@ -3,7 +3,7 @@
 An ensemble averages what its members predict; the network `average` holds its members and is trained further.
 """
 
-import logging
+import dataclasses
 import pathlib
 from typing import NamedTuple
 
@@ -19,7 +19,6 @@ from fer_jax.errors import InputError
 SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
 FIELDS = ("name", "members", "member_models")  # of `model` that an average has; its members have the others
 RECORD = "ensemble.json"
-logger = logging.getLogger("fer_jax")
 
 
 def load(workdirs, kind: str = "best") -> list[inference.Trained]:
@@ -122,26 +121,25 @@ def _paths(section):
     return [pathlib.Path(path).expanduser() for path in section.members]
 
 
-def load_weights(config, data, like) -> pretrained.Merge:
-    """Returns the best variables of the members as those that their average starts from.
-
-    config: of `resolve`; data: of that run; like: its variables, or their shapes.
+def with_weights(run):
+    """Returns a `run.Run` that starts from the best variables of the members that its average has.
 
     Raises:
       InputError: a member without a checkpoint, of other classes, another split or another network than the run's.
     """
-    paths = _paths(config.model)
+    paths = _paths(run.config.model)
     models = load(paths)
-    run = _Faces(data.classes, config.data, data.fingerprint)
+    faces = _Faces(run.data.classes, run.config.data, run.data.fingerprint)
     variables, facts = {"params": {}, "batch_stats": {}}, []
     for number, (workdir, model) in enumerate(zip(paths, models, strict=True)):
-        _check_same(workdir, _faces_of(model), "this run", run)
+        _check_same(workdir, _faces_of(model), "this run", faces)
         for kind, tree in jax.device_get(model.variables).items():
             variables[kind] |= {f"members_{number}": tree} if tree else {}
         facts.append(_facts(workdir, model))
-    _check_fits(paths, variables, like)
+    _check_fits(paths, variables, run.phases[0].abstract.variables)
     loaded = tuple(leaf for tree in variables.values() for leaf in _shapes(tree))
-    return pretrained.Merge(**variables, loaded=loaded, new=(), refused={}, facts={"members": facts})
+    weights = pretrained.Merge(**variables, loaded=loaded, new=(), refused={}, facts={"members": facts})
+    return dataclasses.replace(run, weights=weights)
 
 
 def _facts(workdir, model):

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, feeders, freezing, losses, members, models, patience, pretrained, steps
+from fer_jax import augment, datasets, feeders, freezing, losses, models, patience, pretrained, steps
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -89,11 +89,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
         config, len(data.classes), image_shape=data.image_shape, steps_per_epoch=sampler.steps_per_epoch
     )
     mark("model")
-    weights = None
-    if file:
-        weights = file.merge(phases[0].abstract.variables)
-    elif config.model.members and resumed is None:
-        weights = members.load_weights(config, data, phases[0].abstract.variables)
+    weights = file.merge(phases[0].abstract.variables) if file else None
     mark("weights")
     return Run(config, data, sampler, policy, keys, shardings, phases, weights)
 

@@ -46,6 +46,8 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
     resume_step = ckpt.step("latest")
     resumed = None if resume_step is None else workdir_lib.read_provenance(workdir)
     run = run_lib.build(members.resolve(config, workdir), resumed=resumed, mark=clock.mark)
+    if run.config.model.members and resumed is None:
+        run = members.with_weights(run)
     run_lib.describe(run)
     checkpoint.check_space(workdir, run.state_bytes() * (checkpoint.KEPT_LATEST + 2))
     workdir_lib.open_run(run.config, workdir, run.data, run.weights)
