@@ -67,6 +67,8 @@ def _activations(apply):
     return jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(LAYER_OUTPUT))
 
 
+# Cut in the jaxpr and not by `nn.remat` around blocks, which needs more memory for an EfficientNet: to compute a block
+# again takes all of the wide maps inside it at once.
 def _segments(apply):
     def in_segments(params, *others):
         closed, shapes = jax.make_jaxpr(apply, return_shape=True)(params, *others)
