@@ -101,7 +101,7 @@ def make_options(tmp_path, monkeypatch):
         folders = {name: tmp_path / machine / name for name in ("work", "out")}
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
-        return types.SimpleNamespace(**folders, resume=tmp_path / "resume", dry_run=False)
+        return types.SimpleNamespace(**folders, resume=tmp_path / "resume", dry_run=False, workers=1)
 
     return make
 
@@ -152,6 +152,32 @@ def test_a_row_that_fails_does_not_stop_the_others(make_options, monkeypatch):
     monkeypatch.setattr(train_rows, "run_one", run_one)
     assert train_rows.train_rows(options, time.monotonic() + 3600) == ["bad/seed0"]
     assert ran == ["good"]
+
+
+@pytest.mark.slow
+def test_runs_that_share_a_device_end_and_one_that_fails_says_why(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    lines = ["emotion,pixels,Usage"] + [
+        f"{number % 7},{' '.join(map(str, rng.integers(0, 256, 2304)))},{usage}"
+        for usage, count in (("Training", 105), ("PublicTest", 35), ("PrivateTest", 35))
+        for number in range(count)
+    ]
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines))
+    (tmp_path / "work" / "runs" / "r3_mlp_flax").mkdir(parents=True)
+    (tmp_path / "work" / "runs" / "r3_mlp_flax" / "seed1").write_text("no folder")
+    line = ["--out", tmp_path / "out", "--work", tmp_path / "work", "--data", tmp_path, "--resume", tmp_path / "none"]
+    options = train_rows.parse(
+        [*map(str, line), "--dry_run", "--workers", "2", "--seeds", "2", "--rows", "r3_mlp_flax"]
+    )
+    for folder in (options.out, options.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    assert train_rows.train_rows(options, time.monotonic() + 3600) == ["r3_mlp_flax/seed1"]
+    assert collect.collect(options.out, tmp_path / "home", tmp_path / "resume") == ["r3_mlp_flax/seed0"]
+    run = json.loads((tmp_path / "home" / "r3_mlp_flax" / "seed0" / "run.json").read_text())
+    assert run["runs_at_once"] == 2 and run["data_fingerprint"]
+    shown = capsys.readouterr()
+    assert "r3_mlp_flax 0: validation accuracy" in shown.out
+    assert "r3_mlp_flax/seed1: exit status" in shown.err and "seed1" in shown.err.split("the end of")[1]
 
 
 def test_the_time_limit_ends_what_runs_inside():

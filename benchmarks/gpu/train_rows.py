@@ -1,19 +1,24 @@
-"""Trains the reports' single networks that begin from random weights on one GPU, one after another, for some minutes.
+"""Trains the reports' single networks that begin from random weights on one GPU, some at once, for some minutes.
 
 python benchmarks/gpu/train_rows.py --minutes 9 --out $OUT
 
 The first seeds come first, by value per hour. Run it again to resume: runs that are in --work or listed in --resume as
 finished are skipped, an unfinished one continues from its last epoch. What is new since the last call is in --out as
-the pieces of one zip, which collect.py unpacks.
+the pieces of one zip, which collect.py unpacks. A run of a process of its own leaves its output in --work, `logs/`.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import gc
 import json
+import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
+import threading
 import time
 import traceback
 
@@ -32,6 +37,9 @@ RESERVE_SECONDS = 30.0  # for scoring a run and writing the results
 START_SECONDS = 90.0  # no run is begun with less: it would spend them on compiling
 DRY_RUN = {"train.epochs": 2, "data.train_faces": 64, "train.batch_size": 16}
 DRY_RUN_PX = 64  # at most
+GRACE_SECONDS = 10.0  # after the deadline, before a process that is still there is killed
+LOG_LINES = 15  # of a process that failed, shown
+OUT_OF_TIME = 75  # exit status of a process whose time was over
 
 
 class OutOfTime(BaseException):
@@ -56,14 +64,14 @@ def time_limit(deadline: float):
 
 
 def jobs(options) -> list[tuple[str, int]]:
-    """Returns the rows and seeds in their order. Raises InputError on a row that is none of them."""
+    """Returns the rows and seeds in their order, or in that of --rows. Raises InputError on an unknown row."""
     names = [name for name, row in systems.ROWS.items() if row.kind == "train"]
     names = [name for name in names if not systems.get_config(systems.ROWS[name]).model.weights]
     first = [name for name, seed in systems.ORDER if seed == 0]
     names.sort(key=lambda name: first.index(name) if name in first else len(first))
     if unknown := set(options.rows or ()) - set(names):
         raise InputError(f"--rows: {', '.join(sorted(unknown))} cannot be trained here; known are {', '.join(names)}")
-    names = [name for name in names if not options.rows or name in options.rows]
+    names = options.rows or names
     return [(name, seed) for seed in range(options.seeds) for name in names]
 
 
@@ -90,6 +98,8 @@ def run_one(name: str, seed: int, options, deadline: float) -> None:
             stop()
 
     train.train(config, folder, on_epoch=watch)
+    facts = workdir_lib.read_json(folder / "run.json", what="record of the run", mend="delete the folder")
+    workdir_lib.write_json(folder / "run.json", {**facts, "runs_at_once": options.workers})
     # PrivateTest is scored once, for the best checkpoint of a whole run.
     for split in ("validation",) if options.dry_run else ("validation", "test"):
         if not (folder / f"evaluation-{split}.json").exists():
@@ -183,30 +193,78 @@ def take_up(options) -> list[str]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def run_apart(name: str, seed: int, options, deadline: float) -> None:
+    """Does `run_one` in a process of its own. Raises OutOfTime as that does, RuntimeError where the process fails."""
+    run = label(workdir(name, seed, options))
+    log = options.work / "logs" / f"{run.replace('/', '-')}.log"
+    log.parent.mkdir(exist_ok=True)
+    line = [sys.executable, __file__, "--run", name, str(seed), "--until", str(deadline), "--out", options.out]
+    line += ["--work", options.work, "--data", options.data, "--workers", str(options.workers)]
+    line += ["--dry_run"] if options.dry_run else []
+    # JAX takes three quarters of a card at its start, which leaves nothing to the next process.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    with open(log, "w") as file:
+        try:
+            left = deadline - time.monotonic() + GRACE_SECONDS
+            status = subprocess.run(
+                list(map(str, line)), env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=left, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise OutOfTime from None
+    if status == OUT_OF_TIME:
+        raise OutOfTime
+    lines = log.read_text().splitlines()
+    if status:
+        raise RuntimeError(f"{run}: exit status {status}; the end of {log}:\n" + "\n".join(lines[-LOG_LINES:]))
+    print("\n".join(text for text in lines if text.startswith(f"{name} {seed}: ") and "accuracy" in text), flush=True)
+
+
 def train_rows(options, deadline: float) -> list[str]:
     """Runs jobs until the time is over; returns the names of those that failed."""
     elsewhere, failed = take_up(options), []
     marks = options.work / "brought.json"
     brought = json.loads(marks.read_text()) if marks.exists() else []
-    for name, seed in jobs(options):
-        run = label(workdir(name, seed, options))
-        if run in elsewhere or is_finished(name, seed, options):
-            continue
-        if deadline - time.monotonic() < START_SECONDS and not options.dry_run:
-            break
-        print(f"== {run}", flush=True)
-        try:
-            with time_limit(deadline):
-                run_one(name, seed, options, deadline)
-        except OutOfTime:
-            print(f"{run} is not finished; the next call continues it", flush=True)
-            break
-        except Exception:  # whatever it is, the other rows still run
-            traceback.print_exc()
-            failed.append(run)
-        export(options, elsewhere, brought)  # now, in case that this call is cut off
-        jax.clear_caches()
-        gc.collect()
+    skipped = lambda name, seed: label(workdir(name, seed, options)) in elsewhere  # noqa: E731
+    waiting = [job for job in jobs(options) if not skipped(*job) and not is_finished(*job, options)]
+    queue_lock, out_lock = threading.Lock(), threading.Lock()
+
+    def take():
+        with queue_lock:
+            late = deadline - time.monotonic() < START_SECONDS and not options.dry_run
+            return waiting.pop(0) if waiting and not late else None
+
+    def work():
+        while job := take():
+            run, started = label(workdir(*job, options)), time.monotonic()
+            print(f"== {run}", flush=True)
+            try:
+                if options.workers > 1:
+                    run_apart(*job, options, deadline)
+                else:
+                    with time_limit(deadline):
+                        run_one(*job, options, deadline)
+            except OutOfTime:
+                print(f"{run} is not finished; the next call continues it", flush=True)
+                return
+            except Exception:  # whatever it is, the other rows still run
+                traceback.print_exc()
+                failed.append(run)
+            print(f"{run}: {time.monotonic() - started:.0f} s", flush=True)
+            with out_lock:
+                export(options, elsewhere, brought)  # now, in case that this call is cut off
+            jax.clear_caches()
+            gc.collect()
+
+    if options.workers > 1:
+        with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
+            for one in [pool.submit(work) for _ in range(options.workers)]:
+                one.result()
+    else:
+        work()  # signals reach the main thread alone
     whole = export(options, elsewhere, brought)
     workdir_lib.write_json(marks, [*brought, *whole])
     return failed
@@ -221,9 +279,12 @@ def parse(argv=None):
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/fer_gpu"), help="default: %(default)s")
     parser.add_argument("--data", type=pathlib.Path, default=packed / "faces.zip", help="default: %(default)s")
     parser.add_argument("--resume", type=pathlib.Path, default=packed / "resume", help="default: %(default)s")
-    parser.add_argument("--rows", type=lambda text: text.split(","), help="names of rows; default: all")
+    parser.add_argument("--rows", type=lambda text: text.split(","), help="names of rows, in order; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="of each row; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=6, help="runs that share the GPU; default: %(default)s")
     parser.add_argument("--dry_run", action="store_true", help="2 epochs of 64 faces a run, without the test split")
+    parser.add_argument("--run", nargs=2, metavar=("ROW", "SEED"), help="this run alone, as --workers starts it")
+    parser.add_argument("--until", type=float, help="the end of --run, as time.monotonic() has it")
     return parser.parse_args(argv)
 
 
@@ -234,6 +295,14 @@ def main():
     command.start_logging()
     for folder in (options.out, options.work):
         folder.mkdir(parents=True, exist_ok=True)
+    if options.run:
+        try:
+            with time_limit(options.until):
+                run_one(options.run[0], int(options.run[1]), options, options.until)
+        except OutOfTime:
+            sys.exit(OUT_OF_TIME)
+        return
+    datasets.load(make_config(*jobs(options)[0], options).data)  # the workers read what is then prepared
     failed = train_rows(options, deadline)
     print(f"failed: {', '.join(failed)}" if failed else "no run failed")
 

@@ -26,6 +26,7 @@ SPLITS = ("validation", "test")
 FACTS = (
     *("time", "commit", "device", "platform", "cpu_path", "python", "packages"),
     *("data_name", "data_fingerprint", "synthetic"),
+    "runs_at_once",  # on the device, where it was shared: the seconds are then more than those of the run alone
 )
 SCORES = (
     *("n", "accuracy", "accuracy_interval_95", "bootstrap_interval_95", "macro_f1", "weighted_f1", "loss"),
