@@ -93,6 +93,24 @@ def test_the_work_of_a_step_is_what_its_convolutions_and_dense_layers_take():
     )
 
 
+def test_our_side_trains_judges_and_predicts_and_says_what_its_step_needs():
+    import in_fer_jax
+
+    config = rows.get_config(rows.ROWS["r1_model_2"])
+    config.model.layers = "conv 4 relu, global_avg_pool, dropout 0.5"
+    config.train.batch_size = 16
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (32, 48, 48, 1), dtype=np.uint8), rng.integers(0, rows.CLASSES, 32, dtype=np.int32)
+    system = in_fer_jax.System(rows.describe(config), *faces)
+    before = jax.device_get(system.state.params)
+    for work in (system.train, system.evaluate, system.predict):
+        work(3)
+    moved = jax.tree.map(lambda old, new: float(abs(old - new).max()), before, jax.device_get(system.state.params))
+    assert min(jax.tree.leaves(moved)) > 0
+    found = system.describe()
+    assert found["step_flops"] > 16 * 48 * 48 * 2 * 9 * 4 and found["temporary_MiB"] > 0
+
+
 def test_where_a_plugin_does_not_count_a_process_on_the_cpu_does(monkeypatch):
     import in_fer_jax
 

@@ -115,9 +115,11 @@ class System:
             np.asarray(probs)
 
     def describe(self) -> dict:
-        """Returns the temporary memory of the compiled step, its work, and what the features took once."""
-        step = self._jit(self._train_step(), donate_argnums=0)
-        needs = step.lower(self.state, self._resident[0]).compile().memory_analysis()
+        """Returns the temporary memory of the compiled step, its work, and what the features took once.
+
+        To be called after `train`, which compiles it.
+        """
+        needs = self._train_steps.program.memory_analysis()
         return {
             "temporary_MiB": needs.temp_size_in_bytes / 2**20 if needs else None,
             "step_flops": step_flops(self._spec),
