@@ -89,8 +89,10 @@ def _now():
 def commit() -> str:
     """Returns the commit of the code that runs, with '-modified' where files differ from it, or 'unknown'.
 
-    Where the code is a copy without its history, the environment variable FER_JAX_COMMIT says it.
+    The environment variable FER_JAX_COMMIT comes first: a copy of the code has no history, or lies in another's.
     """
+    if given := os.environ.get("FER_JAX_COMMIT"):
+        return given
     here = pathlib.Path(__file__).resolve().parent
     try:
         run = lambda *args: subprocess.run(  # noqa: E731
@@ -99,7 +101,7 @@ def commit() -> str:
         modified = run("status", "--porcelain", "--untracked-files=no")
         return run("rev-parse", "--short=12", "HEAD") + ("-modified" if modified else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("FER_JAX_COMMIT") or "unknown"
+        return "unknown"
 
 
 def _program():

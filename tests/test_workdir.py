@@ -22,6 +22,11 @@ def test_facts_name_the_machine_and_the_code():
     assert facts["commit"] == "unknown" or len(facts["commit"].removesuffix("-modified")) == 12
 
 
+def test_a_copy_that_lies_in_another_repository_says_its_own_commit(monkeypatch):
+    monkeypatch.setenv("FER_JAX_COMMIT", "0123456789ab")
+    assert workdir_lib.commit() == "0123456789ab"
+
+
 def test_a_copy_without_history_takes_its_commit_from_the_environment(monkeypatch):
     def no_git(*args, **kwargs):
         raise FileNotFoundError("git")
