@@ -18,6 +18,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks" / "gpu"))
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "experiments" / "reports"))
 import collect
 import pieces
+import runfiles
 import systems
 import train_rows
 
@@ -101,7 +102,7 @@ def make_options(tmp_path, monkeypatch):
         folders = {name: tmp_path / machine / name for name in ("work", "out")}
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
-        return types.SimpleNamespace(**folders, resume=tmp_path / "resume", dry_run=False, workers=1)
+        return types.SimpleNamespace(**folders, resume=tmp_path / "resume", records=tmp_path, dry_run=False, workers=1)
 
     return make
 
@@ -139,6 +140,29 @@ def test_a_run_that_is_cut_off_ends_on_another_machine(make_options, monkeypatch
         train_rows.train_rows(options, later)
         assert collect.collect(options.out, home, second.resume) == []
         assert json.loads((second.resume / "done.json").read_text()) == ["tiny/seed0"]
+
+
+def test_a_row_that_has_a_run_file_is_not_run(make_options, monkeypatch):
+    name, seed = next(iter(runfiles.done(runfiles.read())))
+    options, ran = make_options("first"), []
+    options.records = runfiles.FOLDER
+    monkeypatch.setattr(train_rows, "jobs", lambda options: [(name, seed), (name, 9)])
+    monkeypatch.setattr(train_rows, "run_one", lambda name, seed, *_: ran.append((name, seed)))
+    train_rows.train_rows(options, time.monotonic() + 3600)
+    assert ran == [(name, 9)]
+
+
+def test_states_that_are_being_written_stay_where_they_are(make_options):
+    options = make_options("first")
+    folder = train_rows.workdir("tiny", 0, options)
+    for kind in ("best", "latest"):
+        (folder / "checkpoints" / kind / "4").mkdir(parents=True)
+        (folder / "checkpoints" / kind / "4" / "array").write_text("a")
+    (folder / "config.json").write_text("{}")
+    for states in (False, True):
+        train_rows.export(options, [], [], states=states)
+        collect.collect(options.out, options.work / "home", options.resume)
+        assert (options.resume / "unfinished").exists() == states
 
 
 def test_a_row_that_fails_does_not_stop_the_others(make_options, monkeypatch):

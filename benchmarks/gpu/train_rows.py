@@ -25,6 +25,7 @@ import traceback
 import jax
 import numpy as np
 import pieces
+import runfiles
 import systems
 
 from fer_jax import command, datasets, files, inference, scoring, train
@@ -132,10 +133,11 @@ def is_finished(name: str, seed: int, options) -> bool:
     return (workdir(name, seed, options) / "variables.npz").exists()
 
 
-def export(options, elsewhere: list, brought: list) -> list:
+def export(options, elsewhere: list, brought: list, states: bool = True) -> list:
     """Writes what is new into options.out; returns the finished runs that are in it whole.
 
-    elsewhere: runs finished on an earlier machine; brought: runs that an earlier call has brought back.
+    elsewhere: runs finished on an earlier machine; brought: runs that an earlier call has brought back; states: with
+    those of unfinished runs, which must not be written meanwhile.
     """
     found = sorted(path.parent for path in (options.work / "runs").glob("*/*/config.json"))
     finished = [path for path in found if (path / "variables.npz").exists()]
@@ -146,13 +148,13 @@ def export(options, elsewhere: list, brought: list) -> list:
         {f"runs/{label(path)}/{file.name}": file for file in sorted(path.iterdir()) if is_record(file)} for path in new
     ]
     variables = [{f"runs/{label(path)}/variables.npz": path / "variables.npz"} for path in new]
-    states = {path: state_files(path) for path in found if path not in finished}
-    unfinished = [
+    unfinished = {path: state_files(path) for path in found if states and path not in finished}
+    carried = [
         {f"unfinished/{label(path)}/{file.relative_to(path)}": file for file in files}
-        for path, files in states.items()
+        for path, files in unfinished.items()
         if files
     ]
-    groups = [{"done.json": options.work / "done.json"}, *small, *variables, *unfinished]
+    groups = [{"done.json": options.work / "done.json"}, *small, *variables, *carried]
     written = pieces.write(options.out, groups)
     for group, fits in zip(groups, written, strict=True):
         if not fits:
@@ -183,14 +185,15 @@ def state_files(path) -> list[pathlib.Path]:
 
 
 def take_up(options) -> list[str]:
-    """Copies what an earlier machine has left unfinished into options.work; returns what it has finished."""
+    """Copies what an earlier machine has left unfinished into options.work; returns what is finished."""
     unfinished = options.resume / "unfinished"
     for config in unfinished.glob("*/*/config.json"):
         target = options.work / "runs" / label(config.parent)
         if not target.exists():
             shutil.copytree(config.parent, target)
     path = options.resume / "done.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    recorded = [f"{name}/seed{seed}" for name, seed in runfiles.done(runfiles.read(options.records))]
+    return recorded + (json.loads(path.read_text()) if path.exists() else [])
 
 
 def run_apart(name: str, seed: int, options, deadline: float) -> None:
@@ -255,7 +258,7 @@ def train_rows(options, deadline: float) -> list[str]:
                 failed.append(run)
             print(f"{run}: {time.monotonic() - started:.0f} s", flush=True)
             with out_lock:
-                export(options, elsewhere, brought)  # now, in case that this call is cut off
+                export(options, elsewhere, brought, states=False)  # now, in case that this call is cut off
             jax.clear_caches()
             gc.collect()
 
@@ -279,6 +282,7 @@ def parse(argv=None):
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/fer_gpu"), help="default: %(default)s")
     parser.add_argument("--data", type=pathlib.Path, default=packed / "faces.zip", help="default: %(default)s")
     parser.add_argument("--resume", type=pathlib.Path, default=packed / "resume", help="default: %(default)s")
+    parser.add_argument("--records", type=pathlib.Path, default=runfiles.FOLDER, help="the run files (%(default)s)")
     parser.add_argument("--rows", type=lambda text: text.split(","), help="names of rows, in order; default: all")
     parser.add_argument("--seeds", type=int, default=3, help="of each row; default: %(default)s")
     parser.add_argument("--workers", type=int, default=6, help="runs that share the GPU; default: %(default)s")

@@ -102,12 +102,18 @@ def training_table(scored: dict) -> str:
                     for which in ("best_epoch", "last")
                     for key in ("train_accuracy", "train_loss", "validation_loss")
                 ),
-                f"{sum(seconds) / len(seconds) / 3600:.1f}" if seconds else "-",
-                _each(run["device"] for run in runs),
+                f"{sum(seconds) / len(seconds) / 3600:.2g}" if seconds else "-",
+                _each(_device(run) for run in runs),
                 _each(run["commit"] for run in runs),
             )
         )
     return table(head, lines)
+
+
+def _device(run):
+    """Names the device of a run, and how many runs it was shared by."""
+    sharing = run.get("runs_at_once") or 1
+    return f"{run['device']}, {sharing} runs at once" if sharing > 1 else run["device"]
 
 
 def at(run: dict, which: str) -> dict:
