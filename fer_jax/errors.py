@@ -1,4 +1,4 @@
-"""The one exception that means: the user's input is wrong, and here is the mend."""
+"""The exceptions that mean: the user's input is wrong, and here is the mend."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The message names the thing and the mend. The commands print it alone, without a traceback, and exit with 2.
     """
+
+
+class Busy(InputError):
+    """Another process is at work on the same thing."""

@@ -39,9 +39,14 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
       the scores of the best epoch, as in `history.csv`.
 
     Raises:
-      InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk.
+      InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk;
+        another process that trains in the workdir.
     """
-    clock = clock or timing.Clock()
+    with workdir_lib.lock(workdir):
+        return _train(config, workdir, clock or timing.Clock(), on_epoch)
+
+
+def _train(config, workdir, clock, on_epoch):
     ckpt = checkpoint.Checkpoints(workdir)
     resume_step = ckpt.step("latest")
     resumed = None if resume_step is None else workdir_lib.read_provenance(workdir)

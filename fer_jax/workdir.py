@@ -5,8 +5,10 @@ run.json       commit, versions, device, command, data fingerprint, class names
 metrics.jsonl  a line every few steps and a line an epoch
 history.csv    a row an epoch
 startup.jsonl  a line a start, first or resumed: the seconds to its first step
+.lock          held by the process that trains
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -17,13 +19,15 @@ import platform
 import subprocess
 import sys
 
+import filelock
 import jax
 
 from fer_jax import config as config_lib
 from fer_jax import extensions, files, ops
-from fer_jax.errors import InputError
+from fer_jax.errors import Busy, InputError
 
 logger = logging.getLogger("fer_jax")
+LOCK = ".lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
@@ -43,6 +47,35 @@ def check_folder(folder, *, option: str) -> None:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{folder} cannot be written: {there} is no folder, or a protected one; give another {option}")
+
+
+@contextlib.contextmanager
+def lock(workdir):
+    """Holds a workdir for this process, the first one of a training; the system lets go of it when the process ends.
+
+    Raises:
+      Busy: another process trains in it.
+      InputError: the folder cannot be written.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    workdir = pathlib.Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(workdir / LOCK)
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise Busy(f"{workdir}: another process trains here; wait for its end, or give another --workdir") from None
+    except OSError as error:
+        raise InputError(f"{workdir} cannot be written ({error}): give another --workdir") from error
+    try:
+        yield
+    finally:
+        held.release()
+        if [path.name for path in workdir.iterdir()] == [LOCK]:  # refused before it began: nothing is left of it
+            (workdir / LOCK).unlink()
+            workdir.rmdir()
 
 
 def read_json(path, *, what: str, mend: str):

@@ -1,9 +1,20 @@
 """The files of a run that are read back."""
 
+import subprocess
+import sys
+
 import pytest
 
 from fer_jax import workdir as workdir_lib
-from fer_jax.errors import InputError
+from fer_jax.errors import Busy, InputError
+
+HOLD = """
+import sys, time
+from fer_jax import workdir
+with workdir.lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_read_json_says_what_is_wrong(tmp_path):
@@ -36,3 +47,24 @@ def test_a_copy_without_history_takes_its_commit_from_the_environment(monkeypatc
     assert workdir_lib.commit() == "unknown"
     monkeypatch.setenv("FER_JAX_COMMIT", "0123456789ab-modified")
     assert workdir_lib.commit() == "0123456789ab-modified"
+
+
+def test_a_workdir_is_held_by_one_process_until_it_ends_in_whatever_way(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        message = r"run: another process trains here; wait for its end, or give another"
+        with pytest.raises(Busy, match=message), workdir_lib.lock(tmp_path / "run"):
+            pass
+        other.kill()
+        other.wait()
+    with workdir_lib.lock(tmp_path / "run"):
+        (tmp_path / "run" / "config.json").write_text("{}")
+    assert (tmp_path / "run").exists()
+
+
+def test_nothing_is_left_of_a_run_that_did_not_begin(tmp_path):
+    with pytest.raises(InputError, match="bad input"), workdir_lib.lock(tmp_path / "run"):
+        raise InputError("bad input")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="cannot be written"), workdir_lib.lock("/proc/nothing"):
+        pass

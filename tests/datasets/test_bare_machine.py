@@ -10,7 +10,7 @@ import commands
 from fer_jax.datasets import mosaics, readings, sources
 
 # Hidden by name: whatever is optional, or comes with the packages above by chance.
-ABSENT = ("tensorflow", "tensorflow_datasets", "array_record", "keras", "torch", "h5py", "filelock", "tqdm", "optuna")
+ABSENT = ("tensorflow", "tensorflow_datasets", "array_record", "keras", "torch", "h5py", "tqdm", "optuna")
 HIDE = f"""
     import sys
     from importlib.machinery import PathFinder
