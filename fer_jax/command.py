@@ -5,7 +5,7 @@ import os
 import sys
 
 from fer_jax.errors import InputError
-from fer_jax.runtime import compile_cache, timing
+from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
 
@@ -68,17 +68,22 @@ def ask_for_huge_pages(environ, argv) -> None:
 
 
 def run(main) -> None:
-    """Runs an entry; bad input ends it with one message and exit code 2, an interrupt with 130."""
+    """Runs an entry: exit code 0 when it is done, 2 after bad input, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Each but the first comes with one message.
+    """
     if main.__module__ == "__main__":  # and not a function of a program that must not be started anew
         ask_for_huge_pages(os.environ, sys.orig_argv)
     try:
-        main()
+        with interrupts.ended_by_signals():
+            main()
     except InputError as error:
         # Threads and coroutines that the error cut off would print tracebacks of their own on the way out.
         sys.unraisablehook = lambda _: None
         sys.exit(_say(f"error: {error}", 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
+    except KeyboardInterrupt as interrupt:
+        sys.unraisablehook = lambda _: None
+        sys.exit(_say(str(interrupt) or "stopped", getattr(interrupt, "exit_code", 130)))
 
 
 def _say(text, code):

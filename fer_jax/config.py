@@ -235,7 +235,7 @@ def from_dict(saved: dict) -> config_dict.ConfigDict:
     """Returns the config that `to_dict` came from.
 
     Raises:
-      InputError: a field that this version does not know.
+      InputError: a field that this version does not know, or one of another type.
     """
     config = get_default()
     known = flat(to_dict(config))
@@ -246,9 +246,12 @@ def from_dict(saved: dict) -> config_dict.ConfigDict:
             f"the saved config has fields that this version of fer_jax does not know: {', '.join(unknown)}"
         )
     with config.unlocked():
-        config.update_from_flattened_dict(
-            {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        )
+        try:
+            config.update_from_flattened_dict(
+                {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+            )
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the saved config has a field of another type: {error}") from error
     return config
 
 

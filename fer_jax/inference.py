@@ -43,9 +43,9 @@ def read_config(workdir):
       InputError: there is no config or none that can be read, or a user's file that is not found as it was.
     """
     workdir = pathlib.Path(workdir)
-    saved = workdir_lib.read_json(workdir / "config.json", what="config of a run", mend=MEND)
+    saved = workdir_lib.read_config(workdir, MEND)
     if extensions.names_in(saved):
-        run = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend=MEND)
+        run = workdir_lib.read_provenance(workdir, MEND)
         saved = extensions.locate(saved, run.get("sources", {}), workdir)
     return config_lib.from_dict(saved)
 
@@ -60,7 +60,7 @@ def load(workdir, kind: str = "best") -> Trained:
         raise InputError(f"there is no checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
     workdir = pathlib.Path(workdir)
     config = read_config(workdir)
-    run = workdir_lib.read_json(workdir / "run.json", what="record of the run", mend=MEND)
+    run = workdir_lib.read_provenance(workdir, MEND)
     checkpoints = checkpoint.Checkpoints(workdir)
     meta = checkpoints.meta(kind)
     classes = tuple(meta["classes"])

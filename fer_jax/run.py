@@ -48,6 +48,10 @@ class Run:
         every, done = self.config.train.checkpoint_every_steps, step % self.steps_per_epoch
         return bool(every and step - saved >= every and done and done % self.config.log.every_steps == 0)
 
+    def may_stop_after(self, chunk) -> bool:
+        """Whether a run may be cut off after a chunk, because what is left of it comes in the same chunks then."""
+        return chunk.steps == 1 or chunk.step % self.steps_per_epoch % self.config.log.every_steps == 0
+
     def state_bytes(self) -> int:
         """Returns the size of the largest training state."""
         sizes = [[leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(p.abstract)] for p in self.phases]

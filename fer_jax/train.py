@@ -15,17 +15,21 @@ from fer_jax import checkpoint, freezing, members, patience, steps, wiring
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
-from fer_jax.runtime import timing
+from fer_jax.runtime import interrupts, timing
 
 logger = logging.getLogger("fer_jax")
 
 
 class Position(NamedTuple):
-    """How far a run is: its whole epochs and its steps, and of an epoch in progress the sums and seconds so far."""
+    """How far a run is: its whole epochs and its steps, and of an epoch in progress the sums and seconds so far.
+
+    window: the sums of the steps since the last line of metrics.jsonl.
+    """
 
     epoch: int = 0
     step: int = 0
     sums: Mapping = MappingProxyType({})
+    window: Mapping = MappingProxyType({})
     seconds: float = 0.0
 
 
@@ -41,12 +45,13 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
     Raises:
       InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk;
         another process that trains in the workdir.
+      interrupts.Stopped: Ctrl-C or SIGTERM, after the step that ran was saved.
     """
-    with workdir_lib.lock(workdir):
-        return _train(config, workdir, clock or timing.Clock(), on_epoch)
+    with workdir_lib.lock(workdir), interrupts.stop(f"stopped; nothing new is saved in {workdir}") as stop:
+        return _train(config, workdir, clock or timing.Clock(), on_epoch, stop)
 
 
-def _train(config, workdir, clock, on_epoch):
+def _train(config, workdir, clock, on_epoch, stop):
     ckpt = checkpoint.Checkpoints(workdir)
     resume_step = ckpt.step("latest")
     resumed = None if resume_step is None else workdir_lib.read_provenance(workdir)
@@ -55,17 +60,19 @@ def _train(config, workdir, clock, on_epoch):
         run = members.with_weights(run)
     run_lib.describe(run)
     checkpoint.check_space(workdir, run.state_bytes() * (checkpoint.KEPT_LATEST + 2))
-    workdir_lib.open_run(run.config, workdir, run.data, run.weights)
+    last = {} if resume_step is None else ckpt.meta("latest")
+    workdir_lib.open_run(run.config, workdir, run.data, run.weights, last)
     state, rules, first, position = restore_or_init(run, ckpt)
     run = dataclasses.replace(run, weights=None)  # the devices have them
     clock.mark("state")
-    with contextlib.closing(ckpt), contextlib.closing(writer_lib.Writer(run, workdir, resume_step or 0)) as writer:
+    writer = writer_lib.Writer(run, workdir, resume_step or 0, rules.best.epoch)
+    with contextlib.closing(ckpt), contextlib.closing(writer):
         for phase in run.phases[first:]:
             if phase is not run.phases[first]:
                 state, position = start_phase(run, phase, state, rules)
             if position.epoch >= phase.last_epoch or rules.stop:
                 continue
-            saver = Saver(run, phase, rules, ckpt)
+            saver = Saver(run, phase, rules, ckpt, stop)
             inputs, forward = wiring.make_inputs(run, phase, state)
             clock.mark("features")
             with contextlib.closing(wiring.make_feeder(run, inputs["train"])) as feeder:
@@ -75,9 +82,10 @@ def _train(config, workdir, clock, on_epoch):
                     state, means, speed = train_epoch(
                         run, state, position, feeder, train_steps, writer=writer, saver=saver, clock=clock
                     )
-                    position = Position(position.epoch + 1, int(state.step))
+                    trained = Position(position.epoch, int(state.step), writer.sums, seconds=writer.seconds)
+                    scores = evaluate(state.variables, functools.partial(saver.stop_if_asked, state, trained))
+                    position = Position(trained.epoch + 1, trained.step)
                     rate = float(phase.lr_fn(position.step - 1 - phase.first_step)) * rules.lr_scale
-                    scores = evaluate(state.variables)
                     improved = rules.update(position.epoch, scores)
                     state = state.replace(lr_scale=wiring.put(run, np.asarray(rules.lr_scale, np.float32)))
                     writer.epoch(position, {**means, "learning_rate": rate, **speed, **scores}, improved)
@@ -97,12 +105,16 @@ def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clo
         state, sums = train_steps(state, feeder.arrays, chunk)  # asynchronous
         if clock.running:
             writer.first_step(position.epoch + 1, clock.end(sums), train_steps.program)
+            if jax.process_count() == 1:  # several would have to agree on the step to save
+                saver.stop.defer()
         if pending:
             writer.step(*pending)  # fetched while the next chunk runs
         pending = chunk.step, sums
-        if run.saves_after(chunk.step, saved):
+        if run.saves_after(chunk.step, saved) or (saver.stop.asked and run.may_stop_after(chunk)):
             writer.step(*pending)
-            saver.save(state, Position(position.epoch, chunk.step, writer.sums, writer.seconds))
+            here = Position(position.epoch, chunk.step, writer.sums, writer.window, writer.seconds)
+            saver.stop_if_asked(state, here)
+            saver.save(state, here)
             saved, pending = chunk.step, None
     if pending:
         writer.step(*pending)
@@ -119,7 +131,9 @@ def restore_or_init(run, ckpt):
     rules.start_phase(run.phases[number].learning_rate)
     rules.restore(meta)
     state, _ = ckpt.restore_state(run.phases[number].abstract)
-    position = Position(meta["epoch"], int(state.step), meta.get("sums", {}), meta.get("seconds", 0.0))
+    position = Position(
+        meta["epoch"], int(state.step), meta.get("sums", {}), meta.get("window", {}), meta.get("seconds", 0.0)
+    )
     logger.info("going on from step %d, epoch %d, in %s", position.step, position.epoch, ckpt.workdir)
     return state, rules, number, position
 
@@ -144,6 +158,17 @@ class Saver(NamedTuple):
     phase: freezing.Phase
     rules: patience.Rules
     ckpt: checkpoint.Checkpoints
+    stop: interrupts.Stop
+
+    def stop_if_asked(self, state, position) -> None:
+        """Where a signal has come, saves the state and raises `interrupts.Stopped`."""
+        if not self.stop.asked:
+            return
+        self.save(state, position)
+        self.stop.end(
+            f"stopped at step {position.step}, in epoch {position.epoch + 1}, and saved in {self.ckpt.workdir}: "
+            "the same command goes on from there"
+        )
 
     def save(self, state, position, **said) -> None:
         """Saves a state as the latest; said: what else is saved with it, as JSON-able values."""
@@ -172,6 +197,7 @@ class Saver(NamedTuple):
             "phase": self.run.phases.index(self.phase),
             "classes": list(self.run.data.classes),
             "sums": dict(position.sums),
+            "window": dict(position.window),
             "seconds": position.seconds,
             **self.rules.state(),
         }

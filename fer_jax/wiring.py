@@ -65,12 +65,20 @@ def make_train_steps(run, phase, feeder, forward) -> dispatch.TrainSteps:
 
 
 def make_evaluate(run, phase, faces, forward):
-    """Returns evaluate(variables) -> the validation scores, by their names in `history.csv`."""
+    """Returns evaluate(variables, check) -> the validation scores, by their names in `history.csv`.
+
+    check() is called before every batch; what it raises ends the evaluation.
+    """
     batch_sharding, replicated = run.shardings
     evaluate = steps.make_evaluate(phase.model, classes=len(run.data.classes), replicated=replicated, forward=forward)
 
-    def scores(variables):
-        sums, _ = evaluate(variables, feeders.padded_batches(faces, run.config.train.batch_size, batch_sharding))
+    def batches(check):
+        for batch in feeders.padded_batches(faces, run.config.train.batch_size, batch_sharding):
+            check()
+            yield batch
+
+    def scores(variables, check):
+        sums, _ = evaluate(variables, batches(check))
         return {f"validation_{name}": value for name, value in metrics.summarize(sums).items()}
 
     return scores

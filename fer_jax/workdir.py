@@ -28,6 +28,7 @@ from fer_jax.errors import Busy, InputError
 
 logger = logging.getLogger("fer_jax")
 LOCK = ".lock"
+MEND = "give another --workdir"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
@@ -78,24 +79,68 @@ def lock(workdir):
             workdir.rmdir()
 
 
-def read_json(path, *, what: str, mend: str):
-    """Reads a JSON file. Raises InputError, which says what it is and how to mend it, if that fails."""
+def read_json(path, *, what: str, mend: str, keys: tuple[str, ...] = ()) -> dict:
+    """Reads a JSON object that has some keys.
+
+    Raises:
+      InputError: that fails; the message says what it is and how to mend it.
+    """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        found = json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no {what} here; {mend}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: the {what} cannot be read ({error}); {mend}") from error
+    lacking = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if lacking or not isinstance(found, dict):
+        reason = f"it has no {', '.join(lacking)}" if lacking else "it is no JSON object"
+        raise InputError(f"{path} is no {what}: {reason}; {mend}")
+    return found
+
+
+def read_config(workdir, mend: str = MEND) -> dict:
+    """Returns the config of a run as it was saved. Raises InputError as `read_json` does."""
+    return read_json(pathlib.Path(workdir) / "config.json", what="config of a run", mend=mend, keys=("train", "model"))
+
+
+def read_provenance(workdir, mend: str = MEND) -> dict:
+    """Returns what run.json says of a run. Raises InputError as `read_json` does."""
+    path = pathlib.Path(workdir) / "run.json"
+    return read_json(path, what="record of a run", mend=mend, keys=("data_fingerprint", "packages"))
 
 
 def read_history(workdir) -> list[dict]:
-    """Returns the epochs of a run, a dict each, from `metrics.jsonl`."""
-    return [record for record in read_jsonl(pathlib.Path(workdir) / "metrics.jsonl") if record["kind"] == "epoch"]
+    """Returns the epochs of a run, a dict each, from `metrics.jsonl`. Raises InputError as `read_metrics` does."""
+    return [record for record in read_metrics(workdir) if record["kind"] == "epoch"]
 
 
-def read_provenance(workdir) -> dict:
-    """Returns what run.json says of a run."""
-    return read_json(pathlib.Path(workdir) / "run.json", what="record of the run", mend="give another --workdir")
+def read_metrics(workdir) -> list[dict]:
+    """Returns the records in `metrics.jsonl`, without a last line that was being written when the program was killed.
+
+    Raises:
+      InputError: a line that is no record of a run.
+    """
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    try:
+        lines = path.read_text(errors="replace").split("\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); {MEND}") from error
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            whole = {"kind", "step", *(("epoch",) if record["kind"] == "epoch" else ())} <= record.keys()
+        except (ValueError, TypeError, KeyError, AttributeError):
+            whole = False
+        if whole:
+            records.append(record)
+        elif number < len(lines):  # a line that was cut off has no end, so nothing comes after it
+            raise InputError(f"{path}, line {number} is no record of a run: restore the file, or {MEND}")
+    return records
 
 
 def facts() -> dict:
@@ -158,27 +203,17 @@ def _cpu_name():
         return platform.processor() or platform.machine()
 
 
-def read_jsonl(path) -> list[dict]:
-    """Returns the records of a file of JSON lines, up to one that was being written when the program was killed."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
-
-
 def write_start(workdir, split: dict) -> None:
     """Appends a start to `startup.jsonl`: what `timing.Clock.end` returns, with the epoch that it began."""
     with (pathlib.Path(workdir) / "startup.jsonl").open("a") as file:
         file.write(json.dumps({"time": _now(), **split}) + "\n")
 
 
-def open_run(config, workdir, data, weights=None) -> None:
+def open_run(config, workdir, data, weights=None, last: dict | None = None) -> None:
     """Writes what the run is into its workdir, or refuses a workdir whose run is another one.
+
+    last: what was saved with the latest checkpoint. A run may be given more epochs than it had, where those that it has
+    do not depend on their number.
 
     Raises:
       InputError: the differences to the run that is there, or a workdir that cannot be written.
@@ -198,29 +233,52 @@ def open_run(config, workdir, data, weights=None) -> None:
         "sources": sources,
     }
     if (workdir / "config.json").exists():
-        saved = read_json(workdir / "config.json", what="config", mend="give another --workdir")
-        # A field that the saved config does not have yet had its default.
-        both = config_lib.to_dict(config_lib.from_dict(saved)), mine
-        different = config_lib.differences(*map(extensions.without_folders, both))
-        before = read_json(workdir / "run.json", what="record of the run", mend="give another --workdir")
-        if before["data_fingerprint"] != data.fingerprint:
-            different.append(f"the data: {before['data_fingerprint']}, now {data.fingerprint}")
-        different += extensions.differences(before.get("sources", {}), sources)
-        if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
-            logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
-        if different:
-            lines = "\n  ".join(different)
-            raise InputError(
-                f"{workdir} holds a run with another config:\n  {lines}\n"
-                "give these fields their old values to go on with it, or another --workdir for a new run"
-                + (f"; {workdir / extensions.FOLDER} has the files as they were" if sources else "")
-            )
-        return
-    if jax.process_index() == 0:
+        _reopen(workdir, mine, facts_now, last or {})
+    elif jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             extensions.keep(sources, workdir)
             write_json(workdir / "run.json", facts_now)
             write_json(workdir / "config.json", mine)
         except OSError as error:
-            raise InputError(f"{workdir} cannot be written ({error}): give another --workdir") from error
+            raise InputError(f"{workdir} cannot be written ({error}): {MEND}") from error
+
+
+def _reopen(workdir, mine, facts_now, last):
+    saved, before = read_config(workdir), read_provenance(workdir)
+    # A field that the saved config does not have yet had its default.
+    there = config_lib.to_dict(config_lib.from_dict(saved))
+    had, has = there["train"]["epochs"], mine["train"]["epochs"]
+    obstacle = _obstacle_to_more_epochs(mine, last) if has > had else ""
+    if has > had and not obstacle:
+        there["train"]["epochs"] = has
+    different = config_lib.differences(*map(extensions.without_folders, (there, mine)))
+    if before["data_fingerprint"] != facts_now["data_fingerprint"]:
+        different.append(f"the data: {before['data_fingerprint']}, now {facts_now['data_fingerprint']}")
+    different += extensions.differences(before.get("sources", {}), facts_now["sources"])
+    if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
+        logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
+    if different:
+        lines = "\n  ".join([*different, *filter(None, [obstacle])])
+        raise InputError(
+            f"{workdir} holds a run with another config:\n  {lines}\n"
+            "give these fields their old values to go on with it, or another --workdir for a new run"
+            + (f"; {workdir / extensions.FOLDER} has the files as they were" if facts_now["sources"] else "")
+        )
+    if has > had and jax.process_index() == 0:
+        logger.info("%s: %d epochs were planned, now %d", workdir, had, has)
+        more = [*before.get("more_epochs", []), {"time": _now(), "from": had, "to": has}]
+        write_json(workdir / "run.json", {**before, "more_epochs": more})
+        write_json(workdir / "config.json", {**saved, "train": {**saved["train"], "epochs": has}})
+
+
+def _obstacle_to_more_epochs(config, last):
+    """Returns why a run cannot be given more epochs, '' where it can."""
+    patience = config["train"]["early_stopping"]["patience_epochs"]
+    if config["optim"]["schedule"] == "cosine":
+        return "a cosine schedule spreads over train.epochs: with more of them every epoch is another one"
+    if patience and last.get("early_stopping", {}).get("wait", 0) >= patience:
+        return "the run has stopped early: more epochs would not be trained"
+    if "variables_epoch" in last:
+        return f"the run has ended with the variables of its best epoch, {last['variables_epoch']}, not of its last one"
+    return ""

@@ -20,19 +20,29 @@ class Writer:
     """The writer of a run's metrics and messages.
 
     run: a `run.Run`. resume_step: what was written after the step of the checkpoint that it resumes from is dropped.
-    All processes but the first keep the history and touch no file.
+    best_epoch: of the run so far, 0 where there is none. All processes but the first keep the history and touch no
+    file.
+
+    Raises:
+      InputError: metrics.jsonl lacks the best epoch, or has lines that are no records of a run.
 
     Attributes:
       history: the records of the epochs so far, a dict each.
-      sums, seconds: of the epoch's steps so far, to be saved with a checkpoint in its middle.
+      sums, window, seconds: of the epoch's steps so far, to be saved with a checkpoint in its middle; window: the sums
+        that are not in a line of metrics.jsonl yet.
     """
 
-    def __init__(self, run, workdir, resume_step: int):
+    def __init__(self, run, workdir, resume_step: int, best_epoch: int = 0):
         self._config, self._steps_per_epoch = run.config, run.steps_per_epoch
         self._folder, self._writes = pathlib.Path(workdir), jax.process_index() == 0
         self._path = self._folder / "metrics.jsonl"
-        kept = [record for record in workdir_lib.read_jsonl(self._path) if record["step"] <= resume_step]
+        kept = [record for record in workdir_lib.read_metrics(self._folder) if record["step"] <= resume_step]
         self.history = [record for record in kept if record["kind"] == "epoch"]
+        if best_epoch and best_epoch not in [record["epoch"] for record in self.history]:
+            raise InputError(
+                f"{self._path} lacks epoch {best_epoch}, the best one of this run: restore the file, or give another "
+                "--workdir"
+            )
         self._board = None
         if not self._writes:
             return
@@ -60,7 +70,8 @@ class Writer:
         """Begins the epoch after a position, whose steps from `start` on are left."""
         epochs, epoch = self._config.train.epochs, position.epoch + 1
         self._first = position.epoch * self._steps_per_epoch
-        self._unlogged, self.sums, self._seconds_before = {}, dict(position.sums), position.seconds
+        self._unlogged, self.sums = dict(position.window), dict(position.sums)
+        self._seconds_before = position.seconds
         self._progress = timing.Progress(
             f"epoch {epoch}/{epochs}",
             steps=self._steps_per_epoch,
@@ -88,6 +99,11 @@ class Writer:
             raise self._diverged(f"the loss is {means['loss']} at step {step}")
         self._write("step", step, means)
         self._progress.update(done, means["loss"])
+
+    @property
+    def window(self) -> dict:
+        """The sums of the steps since the last line of metrics.jsonl."""
+        return dict(self._unlogged)
 
     @property
     def seconds(self) -> float:

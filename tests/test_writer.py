@@ -66,7 +66,7 @@ def test_any_sum_of_a_step_is_logged_as_a_mean_over_its_faces(tmp_path):
     table = {name: np.array([of_step[name] for of_step in sums], float) for name in sums[0]}
     for name in ("loss", "novelty"):
         assert means[f"train_{name}"] == pytest.approx(table[name].sum() / table["count"].sum())
-    lines = workdir_lib.read_jsonl(tmp_path / "metrics.jsonl")
+    lines = workdir_lib.read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [4, 8, 10]
     for line, part in zip(lines, (slice(0, 4), slice(4, 8), slice(8, 10)), strict=True):
         for name in ("loss", "novelty"):
@@ -81,10 +81,12 @@ def test_an_epoch_that_is_resumed_in_its_middle_has_the_means_of_a_whole_one(tmp
     for step in range(1, EVERY + 1):
         first.step(step, sums[step - 1])
     saved = json.loads(json.dumps([first.sums, first.seconds]))
-    resumed, speed = take(open_writer(tmp_path, EVERY), sums[EVERY:], train.Position(0, EVERY, *saved))
+    resumed, speed = take(
+        open_writer(tmp_path, EVERY), sums[EVERY:], train.Position(0, EVERY, sums=saved[0], seconds=saved[1])
+    )
     assert resumed == pytest.approx(whole)
     assert speed["seconds"] > saved[1]
-    assert [line["step"] for line in workdir_lib.read_jsonl(tmp_path / "metrics.jsonl")] == [4, 8, 10]
+    assert [line["step"] for line in workdir_lib.read_metrics(tmp_path)] == [4, 8, 10]
 
 
 def test_resuming_drops_what_came_after_the_checkpoint_and_a_broken_last_line(tmp_path):

@@ -1,0 +1,131 @@
+"""Ctrl-C and SIGTERM: a training saves after its step, whatever else runs ends at once.
+
+Python calls a signal's handler between two of its instructions, so not while a program compiles, and what a handler
+raises can be lost in a library's callback. So a thread, which the system wakes at every signal, sees to the end too.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 5.0  # for what has nothing to save to end by itself
+SAVING = "stopping: the step that runs ends and is saved; once more ends at once"
+_stop = None  # of the training that runs: signals are the process's
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the work. Its text says what is saved.
+
+    Attributes:
+      exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM.
+    """
+
+    def __init__(self, signum: int, text: str = "stopped"):
+        super().__init__(text)
+        self.exit_code = 128 + signum
+
+
+class Stop:
+    """What a training asks between its steps.
+
+    text: what to say where nothing is saved before the end.
+    """
+
+    def __init__(self, text: str):
+        self.text, self.defers, self._signum = text, False, 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come since `defer`."""
+        return bool(self._signum)
+
+    def defer(self) -> None:
+        """Keeps signals from now on until the training asks: it has steps to save."""
+        self.defers = True
+
+    def end(self, text: str) -> None:
+        """Raises Stopped with the text."""
+        raise Stopped(self._signum, text)
+
+    def handle(self, signum, _frame) -> None:
+        """The signals' handler."""
+        if not self.defers:
+            raise Stopped(signum, self.text)
+        self._signum = signum
+
+
+@contextlib.contextmanager
+def stop(text: str):
+    """Yields the `Stop` of a training; in a thread that is not the main one no signal comes to it."""
+    global _stop  # noqa: PLW0603
+    before, mine = _stop, Stop(text)
+    with _handled(mine.handle):
+        _stop = mine
+        try:
+            yield mine
+        finally:
+            _stop = before
+        if mine.asked:
+            mine.end("stopped after the last epoch of a run")
+
+
+@contextlib.contextmanager
+def ended_by_signals():
+    """Has signals end a command, also where Python is kept from it; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal comes here
+        return
+    read, write = socket.socketpair()
+    write.setblocking(False)
+    woken = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(read,), daemon=True).start()
+    try:
+        with _handled(_raise):
+            yield
+    finally:
+        signal.set_wakeup_fd(woken)
+        write.close()  # which ends the thread
+
+
+@contextlib.contextmanager
+def _handled(handler):
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, handler) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler_before in before.items():
+            signal.signal(signum, handler_before or signal.SIG_DFL)  # None: one that was not set from Python
+
+
+def _raise(signum, _frame):
+    raise Stopped(signum)
+
+
+def _watch(wakeups):
+    """Runs in the thread: reads the numbers of the signals that come."""
+    first = True
+    while numbers := wakeups.recv(1):
+        signum = numbers[0]
+        if signum not in SIGNALS:
+            continue
+        if not first:
+            _end(signum)
+        first = False
+        if _stop is not None and _stop.defers:
+            print(SAVING, file=sys.stderr, flush=True)
+        else:
+            timer = threading.Timer(GRACE_SECONDS, _end, (signum,))
+            timer.daemon = True
+            timer.start()
+
+
+def _end(signum):
+    print(_stop.text if _stop is not None else "stopped", file=sys.stderr, flush=True)
+    os._exit(128 + signum)
