@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 
@@ -149,7 +150,7 @@ def facts() -> dict:
     name = device.device_kind if device.platform != "cpu" else f"{_cpu_name()}, {os.cpu_count()} cores"
     return {
         "time": _now(),
-        "command": " ".join(["python", *_program(), *sys.argv[1:]]),
+        "command": shlex.join(["python", *_program(), *sys.argv[1:]]),
         "commit": commit(),
         "device": f"{jax.device_count()} x {name}" if jax.device_count() > 1 else name,
         "platform": device.platform,

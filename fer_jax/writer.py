@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import pathlib
+import shlex
 
 import jax
 
@@ -14,6 +15,7 @@ from fer_jax.errors import InputError
 from fer_jax.runtime import remat, timing
 
 logger = logging.getLogger("fer_jax")
+DIVERGED_NATS = 1000.0  # cross-entropy of a face; a network that says nothing has ln(classes)
 
 
 class Writer:
@@ -43,16 +45,14 @@ class Writer:
                 f"{self._path} lacks epoch {best_epoch}, the best one of this run: restore the file, or give another "
                 "--workdir"
             )
-        self._board = None
+        self._board, self._warned = None, False
         if not self._writes:
             return
         with files.atomic_write(self._path) as file:
             file.writelines(json.dumps(record) + "\n" for record in kept)
         if self._config.log.tensorboard:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError as error:
-                raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'") from error
+            from tensorboardX import SummaryWriter
+
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=resume_step + 1)
 
     def first_step(self, epoch: int, split: dict, program) -> None:
@@ -129,6 +129,7 @@ class Writer:
         """
         if not math.isfinite(scores["validation_loss"]):
             raise self._diverged(f"the validation loss is {scores['validation_loss']} in epoch {position.epoch}")
+        self._warn_of_divergence(position.epoch, scores)
         peak_mib = remat.peak_mib()
         peak = {} if peak_mib is None else {"peak_memory_mib": peak_mib}
         self.history.append(self._write("epoch", position.step, {"epoch": position.epoch, **scores, **peak}))
@@ -146,6 +147,17 @@ class Writer:
             *("unknown" if peak_mib is None else f"{peak_mib:,.0f} MiB", timing.duration(left)),
         )
 
+    def _warn_of_divergence(self, epoch, scores):
+        """Says once that a loss has left all bounds, though it is still a number."""
+        large = [name for name in ("train_loss", "validation_loss") if scores[name] > DIVERGED_NATS]
+        if large and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the training has probably diverged: %s is %.2g in epoch %d, and guessing has about 2; lower "
+                "optim.learning_rate or set optim.clip_norm, with another --workdir",
+                *(large[0].replace("_", " "), scores[large[0]], epoch),
+            )
+
     def end(self, rules, position, *, trained: bool) -> dict:
         """Logs how a run ended; returns the record of its best epoch. trained: whether steps were taken."""
         best = next((epoch for epoch in self.history if epoch["epoch"] == rules.best.epoch), {})
@@ -156,7 +168,8 @@ class Writer:
         if best:
             monitor = self._config.train.monitor
             logger.info("best epoch %d: %s %.4f", best["epoch"], monitor, best[monitor])
-        logger.info("evaluate it: python -m fer_jax.evaluate --workdir %s --split test", self._folder)
+        words = ["python", "-m", "fer_jax.evaluate", "--workdir", str(self._folder), "--split", "validation"]
+        logger.info("evaluate it: %s", shlex.join(words))
         return best
 
     def _write(self, kind, step, values):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+import shlex
 import types
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import train
+from fer_jax import evaluate, train
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
 from fer_jax.errors import InputError
@@ -108,6 +110,30 @@ def test_a_loss_that_is_no_number_is_refused_where_it_would_be_logged(tmp_path, 
     sums = [{"loss": 1.0, "count": 1}] * 5 + [{"loss": loss, "count": 1}] * 5
     with pytest.raises(InputError, match=r"the loss is (nan|inf) at step 8: lower optim\.learning_rate"):
         take(open_writer(tmp_path), sums)
+
+
+def test_a_run_ends_with_the_command_that_scores_validation(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "fer_jax")
+    folder = tmp_path / "my runs" / "it's one"
+    folder.mkdir(parents=True)
+    writer = open_writer(folder)
+    write_epoch(writer, 1)
+    rules = types.SimpleNamespace(best=types.SimpleNamespace(epoch=1), stop=False)
+    writer.end(rules, train.Position(1, STEPS), trained=True)
+    words = shlex.split(caplog.messages[-1].removeprefix("evaluate it: "))
+    assert words[:3] == ["python", "-m", "fer_jax.evaluate"]
+    flags = evaluate._parse(words[3:])
+    assert (flags.workdir, flags.split) == ([str(folder)], "validation")
+
+
+def test_a_loss_without_bounds_is_said_once_and_trains_on(tmp_path, caplog):
+    writer = open_writer(tmp_path)
+    for number in (1, 2, 3):
+        means, speed = take(writer, [{"loss": 6.8e19 * (number > 1), "count": 1}] * STEPS, train.Position(number - 1))
+        scores = {**means, "train_accuracy": 0.1, "learning_rate": 1e6, **speed, **VALIDATED}
+        writer.epoch(train.Position(number, number * STEPS), scores, improved=True)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith("the training has probably diverged: train loss is 6.8e+19 in epoch 2")
 
 
 def test_a_process_that_does_not_write_touches_nothing(tmp_path, monkeypatch):
