@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fer_jax import fields
 from fer_jax.errors import InputError
 
 DRAWS = 17  # uniform numbers that one face uses, whatever the policy: switching one part leaves the others' draws
@@ -35,25 +36,6 @@ class Policy:
     erase: float = 0.0
     erase_max_share: float = 0.33
     fill: str = "edge"
-
-    def __post_init__(self):
-        for name in ("flip_horizontal", "flip_vertical", "erase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment.{name} is {getattr(self, name)}: it is a probability, from 0 to 1")
-        for name in ("shift", "zoom", "contrast", "brightness"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"augment.{name} is {getattr(self, name)}: it is a share, from 0 to under 1")
-        for name in ("rotate_degrees", "shear_degrees"):
-            if getattr(self, name) < 0:
-                raise InputError(f"augment.{name} is {getattr(self, name)}: give the largest angle, 0 or more")
-        if self.shear_degrees >= 90:
-            raise InputError(f"augment.shear_degrees is {self.shear_degrees}: it must stay under 90")
-        if not ERASE_MIN_SHARE <= self.erase_max_share <= 1:
-            raise InputError(f"augment.erase_max_share is {self.erase_max_share}: give a share from 0.02 to 1")
-        if self.crop_px < 0:
-            raise InputError(f"augment.crop_px is {self.crop_px}: give the side of the crop in pixels, or 0 for none")
-        if self.fill not in FILLS:
-            raise InputError(f"augment.fill is '{self.fill}'; known are {', '.join(FILLS)}")
 
     @property
     def moves(self) -> bool:
@@ -81,11 +63,15 @@ class Policy:
 
 
 def make(augment, size_px: int) -> Policy:
-    """Builds the policy of the config section `augment` for faces of a side of `size_px`."""
-    fields = augment.to_dict()
-    if fields.pop("fixed_views") < 0:
-        raise InputError(f"augment.fixed_views is {augment.fixed_views}: give how often each face is changed, or 0")
-    policy = Policy(**fields)
+    """Builds the policy of the config section `augment` for faces of a side of `size_px`.
+
+    Raises:
+      InputError: a number out of its range, an unknown fill, or fields that do not go together.
+    """
+    fields.check(augment, "augment")
+    if augment.fill not in FILLS:
+        raise InputError(f"augment.fill is '{augment.fill}'; known are {', '.join(FILLS)}")
+    policy = Policy(**{name: value for name, value in augment.items() if name != "fixed_views"})
     if augment.fixed_views and not policy.active:
         raise InputError("augment.fixed_views needs a change to make: set another field of augment, as rotate_degrees")
     if policy.crop_px > size_px:

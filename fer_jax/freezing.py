@@ -87,8 +87,6 @@ def make_plans(config, classes: int, *, image_shape) -> tuple[PhasePlan, ...]:
         )
     if not frozen:
         raise InputError("optim.fine_tune has nothing to unfreeze: set optim.freeze, for instance ('backbone',)")
-    if tune.learning_rate <= 0:
-        raise InputError(f"optim.fine_tune.learning_rate is {tune.learning_rate}: give more than 0")
     still = frozen_before(tune.unfreeze_from, config.model.name, params) | params_lib.select(params, tune.freeze)
     second = config.copy_and_resolve_references()
     second.optim.learning_rate = tune.learning_rate

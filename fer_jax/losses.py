@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import extensions
+from fer_jax import extensions, fields
 from fer_jax.errors import InputError
 
 CLASS_WEIGHTS = ("none", "balanced", "class_balanced")
@@ -62,14 +62,13 @@ def make(section):
     """Returns the loss of the config's section `loss`: a function (logits, targets, mask) -> (total, count).
 
     Raises:
-      InputError: an unknown name, a user's function of another kind, or a focal_gamma under 0.
+      InputError: an unknown name, a user's function of another kind, or a number of the section out of its range.
     """
+    fields.check(section, "loss")
     if extensions.names_file(section.name):
         return _from_file(section.name)
     if section.name not in LOSSES:
         raise InputError(f"loss.name is '{section.name}'; known are {', '.join(LOSSES)}, or {extensions.FORM}")
-    if section.focal_gamma < 0:
-        raise InputError(f"loss.focal_gamma is {section.focal_gamma}: give 0 or more")
     return functools.partial(focal, gamma=section.focal_gamma) if section.name == "focal" else LOSSES[section.name]
 
 
@@ -122,12 +121,10 @@ def class_weights(section, counts):
     """Returns the weight of each class [K] by the config's section `loss`, None where all weigh 1.
 
     Raises:
-      InputError: an unknown choice, or a class_balanced_beta outside 0 to under 1.
+      InputError: an unknown choice.
     """
     if section.class_weights not in CLASS_WEIGHTS:
         raise InputError(f"loss.class_weights is '{section.class_weights}'; known are {', '.join(CLASS_WEIGHTS)}")
-    if not 0 <= section.class_balanced_beta < 1:
-        raise InputError(f"loss.class_balanced_beta is {section.class_balanced_beta}: give 0 to under 1")
     if section.class_weights == "balanced":
         return balanced_class_weights(counts)
     return class_balanced_weights(counts, section.class_balanced_beta) if section.class_weights != "none" else None
@@ -148,8 +145,6 @@ def make_objective(section, class_counts):
     """
     loss_fn, weights = make(section), class_weights(section, class_counts)
     classes, label_smoothing, strength = len(class_counts), section.label_smoothing, section.l2
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"loss.label_smoothing is {label_smoothing}: give 0 to under 1")
 
     def objective(logits, batch, params):
         label, mask = batch["label"], batch["mask"]

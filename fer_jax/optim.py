@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fer_jax import extensions
+from fer_jax import extensions, fields
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
@@ -16,26 +16,36 @@ SCHEDULES = ("constant", "exponential", "cosine")
 ADAM_EPSILON = 1e-7  # Keras's, which the reports used
 
 
+def check(optim) -> None:
+    """Checks what the section `optim` says by itself.
+
+    Raises:
+      InputError: an unknown optimizer or schedule, or a number out of its range.
+    """
+    fields.check(optim, "optim")
+    _find_rule(optim.name)
+    if optim.schedule not in SCHEDULES:
+        raise InputError(f"optim.schedule is '{optim.schedule}'; known are {', '.join(SCHEDULES)}")
+
+
 def make_schedule(optim, *, steps_per_epoch: int, epochs: int):
     """Returns lr_fn(step) -> learning rate.
 
     Raises:
-      InputError: an unknown schedule, or a warm-up that is longer than the training.
+      InputError: a warm-up that is longer than the training.
     """
     peak = optim.learning_rate
     if optim.schedule == "constant":
         return optax.constant_schedule(peak)
     if optim.schedule == "exponential":
         return optax.exponential_decay(peak, optim.decay_steps, optim.decay_rate, staircase=True)
-    if optim.schedule == "cosine":
-        warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
-        total_steps = steps_per_epoch * epochs
-        if warmup_steps >= total_steps:
-            raise InputError(
-                f"optim.warmup_epochs is {optim.warmup_epochs}, but train.epochs is {epochs}: give fewer warm-up epochs"
-            )
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else peak, peak, warmup_steps, total_steps)
-    raise InputError(f"optim.schedule is '{optim.schedule}'; known are {', '.join(SCHEDULES)}")
+    warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
+    total_steps = steps_per_epoch * epochs
+    if warmup_steps >= total_steps:
+        raise InputError(
+            f"optim.warmup_epochs is {optim.warmup_epochs}, but train.epochs is {epochs}: give fewer warm-up epochs"
+        )
+    return optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else peak, peak, warmup_steps, total_steps)
 
 
 def make(optim, *, steps_per_epoch: int, epochs: int):
@@ -44,8 +54,9 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
     `tx.update(grads, state, params, lr_scale=1.0)`: lr_scale [] is what the plateau rule has left of the rate.
 
     Raises:
-      InputError: an unknown optimizer or schedule, or a user's function that gives no transformation of gradients.
+      InputError: as `check` and `make_schedule` do, or a user's function that gives no transformation of gradients.
     """
+    check(optim)
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
     rule = _find_rule(optim.name)
     parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []

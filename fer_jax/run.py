@@ -1,13 +1,27 @@
 """From a config to a run: everything checked and built, nothing computed yet."""
 
 import dataclasses
+import importlib.util
 import logging
 import pathlib
 
 import jax
 import numpy as np
 
-from fer_jax import augment, datasets, feeders, freezing, losses, models, patience, pretrained, steps
+from fer_jax import (
+    augment,
+    datasets,
+    extensions,
+    feeders,
+    fields,
+    freezing,
+    losses,
+    models,
+    optim,
+    patience,
+    pretrained,
+    steps,
+)
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -70,6 +84,11 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     shardings = steps.make_shardings()
     mark("devices")
     policy = augment.make(config.augment, config.data.size_px)
+    file, provenance = None, (resumed or {}).get("weights") or {}
+    if resumed is None and config.model.weights:
+        file = _read_weights(config.model, config.data.cache_dir)
+        provenance = {"scaling": file.facts.scaling}
+    mark("weights")
     data = datasets.load(config.data)
     mark("data")
     keys = jax.random.split(jax.random.key(config.seed), 4)
@@ -84,10 +103,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
         min_class_share=config.data.min_class_share,
         max_class_share=config.data.max_class_share,
     )
-    file, provenance = None, (resumed or {}).get("weights") or {}
-    if resumed is None and config.model.weights:
-        file = _read_weights(config.model, config.data.cache_dir)
-        provenance = {"scaling": file.facts.scaling}
+    _check_faces(config, data, sampler)
     config = _with_scaling(config, provenance.get("scaling"))
     phases = freezing.make_phases(
         config, len(data.classes), image_shape=data.image_shape, steps_per_epoch=sampler.steps_per_epoch
@@ -121,27 +137,42 @@ def _with_scaling(config, scaling):
 
 
 def _check(config):
+    fields.check(config)
     train = config.train
-    for name in ("batch_size", "epochs", "checkpoint_every_epochs"):
-        if train[name] < 1:
-            raise InputError(f"train.{name} is {train[name]}: give 1 or more")
-    if config.optim.learning_rate <= 0:
-        raise InputError(f"optim.learning_rate is {config.optim.learning_rate}: give more than 0")
-    if config.log.every_steps < 1:
-        raise InputError(f"log.every_steps is {config.log.every_steps}: give 1 or more")
     if train.batch_size % jax.device_count():
         raise InputError(
             f"train.batch_size is {train.batch_size}, which {jax.device_count()} devices cannot share evenly: "
             "give a multiple"
         )
+    if config.log.tensorboard and not importlib.util.find_spec("tensorboardX"):
+        raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'")
     if config.search.space:
         raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
     models.check_faces(config.model, config.data.channels)
+    if not extensions.names_file(config.model.name):
+        models.make(config.model, len(facts.CLASSES))
     losses.make_objective(config.loss, [1, 1])
+    optim.check(config.optim)
     if config.data.feeder not in feeders.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")
     for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):
         patience.direction(monitor)
+
+
+def _check_faces(config, data, sampler):
+    """Refuses training faces that nothing can be learned from, or that do not fill a batch."""
+    there = np.unique(data.train.labels)
+    if len(there) < 2:
+        raise InputError(
+            f"all {len(data.train):,} training faces are of the class {data.classes[there[0]]}: training needs two "
+            "classes at least"
+        )
+    size, devices = config.train.batch_size, jax.device_count()
+    if size > sampler.epoch_faces >= devices:
+        raise InputError(
+            f"train.batch_size is {size:,}, more than the {sampler.epoch_faces:,} training faces of an epoch: give "
+            f"{sampler.epoch_faces // devices * devices:,} or less"
+        )
 
 
 def describe(run: Run) -> None:

@@ -274,17 +274,17 @@ def test_the_policys_fields_and_defaults_are_those_of_the_config():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"flip_horizontal": 1.5}, "augment.flip_horizontal is 1.5: it is a probability, from 0 to 1"),
-        ({"flip_vertical": -0.1}, "augment.flip_vertical is -0.1: it is a probability"),
-        ({"erase": 2.0}, "augment.erase is 2.0: it is a probability"),
-        ({"shift": 1.0}, "augment.shift is 1.0: it is a share, from 0 to under 1"),
-        ({"zoom": 20.0}, "augment.zoom is 20.0: it is a share"),
-        ({"contrast": -0.5}, "augment.contrast is -0.5: it is a share"),
-        ({"brightness": 32.0}, "augment.brightness is 32.0: it is a share"),
-        ({"rotate_degrees": -10.0}, "augment.rotate_degrees is -10.0: give the largest angle"),
-        ({"shear_degrees": 90.0}, "augment.shear_degrees is 90.0: it must stay under 90"),
-        ({"erase_max_share": 0.01}, "augment.erase_max_share is 0.01: give a share from 0.02 to 1"),
-        ({"crop_px": -1}, "augment.crop_px is -1: give the side of the crop in pixels"),
+        ({"flip_horizontal": 1.5}, "augment.flip_horizontal is 1.5: give 0 to 1 (probability"),
+        ({"flip_vertical": -0.1}, "augment.flip_vertical is -0.1: give 0 to 1"),
+        ({"erase": 2.0}, "augment.erase is 2.0: give 0 to 1"),
+        ({"shift": 1.0}, "augment.shift is 1.0: give 0 to under 1"),
+        ({"zoom": 20.0}, "augment.zoom is 20.0: give 0 to under 1"),
+        ({"contrast": -0.5}, "augment.contrast is -0.5: give 0 to under 1"),
+        ({"brightness": 32.0}, "augment.brightness is 32.0: give 0 to under 1"),
+        ({"rotate_degrees": -10.0}, "augment.rotate_degrees is -10.0: give 0 or more"),
+        ({"shear_degrees": 90.0}, "augment.shear_degrees is 90.0: give 0 to under 90"),
+        ({"erase_max_share": 0.01}, "augment.erase_max_share is 0.01: give 0.02 to 1"),
+        ({"crop_px": -1}, "augment.crop_px is -1: give 0 or more (a random crop of this side"),
         ({"crop_px": 49}, "augment.crop_px is 49, more than the face's 48 pixels"),
         ({"fill": "reflect"}, "augment.fill is 'reflect'; known are edge, zero"),
     ],
@@ -312,7 +312,9 @@ def test_fixed_views_change_each_face_by_its_own_draw_and_always_the_same(monkey
         np.testing.assert_array_equal(views[5 * view :][:5], expected)
 
 
-@pytest.mark.parametrize(("views", "message"), [(-1, "give how often"), (3, "needs a change to make")])
+@pytest.mark.parametrize(
+    ("views", "message"), [(-1, "augment.fixed_views is -1: give 0 or more"), (3, "needs a change to make")]
+)
 def test_fixed_views_that_make_no_sense_are_refused(views, message):
     section = config_lib.get_default().augment
     section.fixed_views = views

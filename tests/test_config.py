@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import models, optim, space
+from fer_jax import fields, models, optim, space
 from fer_jax.errors import InputError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -69,6 +69,7 @@ def test_a_config_is_a_difference_that_builds(path, name):
     assert config.is_locked
     assert config_lib.differences(config_lib.to_dict(default), config_lib.to_dict(config))
     config_lib.from_dict(config_lib.to_dict(config))  # no field and no type of its own
+    fields.check(config)
     optim.make(config.optim, steps_per_epoch=200, epochs=config.train.epochs)
     model = models.make(config.model, 7)
     faces = jnp.zeros((2, 48, 48, 1), jnp.uint8)
@@ -106,6 +107,7 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(path):
         ("import no_such_module", "mine.py", r"mine\.py cannot be read: ModuleNotFoundError: .*no_such_module"),
         ("def get_config(): return 1 / 0", "mine.py", r"mine\.py cannot be read: ZeroDivisionError"),
         ("def get_config(): return None", "mine.py", r"mine\.py cannot be read: AttributeError"),
+        ("import sys; sys.exit(0)", "mine.py", r"mine\.py cannot be read: SystemExit"),
         ("def get_config(): return None", "mine.py:wide", r"mine\.py has no variants: leave ':wide' out"),
         ("def get_config(variant): return None", "mine.py", r"mine\.py has only variants: name one"),
     ],

@@ -39,6 +39,7 @@ FLOORS = {
         "errors",
         "extensions",
         "faulty_releases",
+        "fields",
         "files",
         "ops",
         "params",

@@ -172,6 +172,7 @@ def test_clipping_is_keras_global_clipnorm(keras, scale):
     [
         ({"name": "adamax"}, "optim.name is 'adamax'; known are adam, sgd"),
         ({"schedule": "linear"}, "optim.schedule is 'linear'; known are constant, exponential, cosine"),
+        ({"plateau": {"factor": 2.0}}, "optim.plateau.factor is 2.0: give 0 to under 1"),
         ({"schedule": "cosine", "warmup_epochs": 10.0}, "optim.warmup_epochs is 10.0, but train.epochs is 10"),
     ],
 )

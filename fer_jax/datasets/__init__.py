@@ -8,6 +8,7 @@ import functools
 import logging
 import pathlib
 
+from fer_jax import fields
 from fer_jax.datasets import facts
 from fer_jax.datasets.faces import FaceData, Faces
 from fer_jax.errors import InputError
@@ -68,6 +69,7 @@ def resolve_name(data) -> str:
 
 def _resolve(data):
     """Checks the options against each other; returns (name, source), the source None for drawn faces."""
+    fields.check(data, "data")
     for field, values in (
         ("name", ("auto", *NAMES)),
         ("split", ("official", "random")),
@@ -76,8 +78,6 @@ def _resolve(data):
     ):
         if data[field] not in values:
             raise InputError(f"data.{field} is {data[field]!r}; it should be one of {', '.join(values)}.")
-    if data.size_px < 1:
-        raise InputError(f"data.size_px is {data.size_px}: give the side of the faces in pixels, 1 or more.")
     if data.channels not in (1, 3):
         raise InputError(f"data.channels is {data.channels}: give 1 (grey) or 3 (RGB).")
     if data.name == "drawn_faces" and data.path:
