@@ -1,34 +1,59 @@
 """What every command does alike: how it begins, its messages, and how it ends."""
 
+import difflib
 import logging
 import os
+import re
 import sys
 
+from fer_jax import config as config_lib
+from fer_jax import fields
 from fer_jax.errors import InputError
 from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
+EXAMPLE = "configs/cnn.py:model_2"
+FIELDS_HINT = "--fields prints every field, with its default, unit and range"
 
 
 def parse_flags(argv, config_flag) -> list[str]:
-    """Parses absl's flags and locks the config; returns what is no flag.
+    """Parses absl's flags and loads the config, locked; returns what is no flag.
+
+    `--help` and `--fields` print what they are for and end the command.
 
     Raises:
       InputError: whatever is wrong with the flags or the config.
     """
     from absl import flags
 
+    _check_fields(argv, config_flag.name)
+    # ml_collections' own parser hides why a file cannot be loaded.
+    flags.FLAGS[config_flag.name].parser.parse = config_lib.load
     try:
         rest = flags.FLAGS(argv)
-        if config_flag.value is not None:
-            config_flag.value.lock()  # a config file that could not be read raises here
-        return rest
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error.args[0] if error.args else error)
-        # ml_collections puts a whole traceback into the message of a config file that raises; its last line says why.
-        lines = [line.strip() for line in text.replace("Attempted [", "not found [").split("\n") if line.strip()]
-        reason = " ".join(lines if "Traceback" not in text else lines[-1:]).removeprefix("fer_jax.errors.InputError: ")
-        raise InputError(f"{reason}\nevery field, with its unit and default, stands in fer_jax/config.py") from error
+    except SystemExit:  # absl's --help, which ends with 1
+        sys.exit(0)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error.__context__, InputError):
+            raise error.__context__ from None
+        text = " ".join(str(error.args[0] if error.args else error).split())
+        raise InputError(f"{text}\n{FIELDS_HINT}") from error
+    if flags.FLAGS.fields:
+        print(fields.listing())
+        sys.exit(0)
+    return rest
+
+
+def _check_fields(argv, flag):
+    """Refuses fields on the command line that do not exist, or come without a config."""
+    given = [match[1] for word in argv if (match := re.match(rf"--?(?:no)?{flag}\.([^=]*)", word))]
+    for name in given:
+        if name not in fields.FIELDS:
+            near = difflib.get_close_matches(name, fields.FIELDS, 1)
+            hint = f"did you mean {near[0]}?" if near else FIELDS_HINT
+            raise InputError(f"the config has no field '{name}': {hint}")
+    if given and not any(re.match(rf"--?{flag}(=|$)", word) for word in argv):
+        raise InputError(f"--{flag}.{given[0]} changes a config: give one first, for instance --{flag} {EXAMPLE}")
 
 
 def begin() -> None:

@@ -1,4 +1,7 @@
-"""Trains a run: python -m fer_jax.main --config configs/cnn.py:model_2 [--config.section.field=value ...]."""
+"""Trains a run: python -m fer_jax.main --config configs/cnn.py:model_2 [--config.section.field=value ...].
+
+`python -m fer_jax.main --fields` prints every field of the config, with its default, unit and range.
+"""
 
 import os
 import pathlib
@@ -15,6 +18,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE o
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder of the run; by default runs/<config>-<digest of its fields>."
 )
+flags.DEFINE_bool("fields", False, "Print every field of the config, with its default, unit and range.")
 _MULTI_PROCESS = flags.DEFINE_bool(
     "multi_process", False, "Join the other processes; the cluster's environment tells how, or the next three flags."
 )
@@ -35,7 +39,7 @@ def _main(argv):
         raise InputError(f"cannot read {' '.join(argv[1:])!r}: flags look like --config.train.epochs=12")
     command.begin()
     if _CONFIG.value is None:
-        raise InputError("give a config, for instance --config configs/cnn.py:model_2")
+        raise InputError(f"give a config, for instance --config {command.EXAMPLE}")
     clock = timing.Clock(timing.command_started())
     import jax
 

@@ -5,6 +5,7 @@ validation split; trials that lag behind are cut off. The study is a journal fil
 may share, and the same command goes on with it: finished trials stay, one that was cut off resumes from its checkpoint.
 """
 
+import importlib.util
 import logging
 import os
 import pathlib
@@ -21,6 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config, as FILE or FILE:VARIANT; its section `search` has the space.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the study; each trial's workdir lies in it.")
+flags.DEFINE_bool("fields", False, "Print every field of the config, with its default, unit and range.")
 _TRIALS = flags.DEFINE_integer("trials", 20, "The search ends when so many trials are finished, by all processes.")
 JOURNAL = "journal.log"
 FAILURES_IN_A_ROW = 10
@@ -252,6 +254,8 @@ def _main(argv):
     command.begin()
     if _CONFIG.value is None or _WORKDIR.value is None:
         raise InputError("give a config and a folder: --config configs/r3_search.py --workdir runs/search/r3")
+    if not importlib.util.find_spec("optuna"):
+        raise InputError("a search needs Optuna: pip install 'fer-jax[search]'")
     config = _CONFIG.value
     command.keep_compiled(config)
     study = search(config, _WORKDIR.value, trials=_TRIALS.value)

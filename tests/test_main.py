@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
 
 import commands
 import pytest
+
+from fer_jax import config as config_lib
+from fer_jax import fields
 
 
 def refusal(module, *flags):
@@ -16,19 +20,40 @@ def refusal(module, *flags):
     return result.stderr
 
 
-def test_help_lists_the_flags():
-    result = commands.run("main", "--help")
-    assert "--config" in result.stdout
-    assert "--workdir" in result.stdout
+@pytest.mark.parametrize("module", ["main", "search"])
+def test_help_lists_the_flags_and_says_where_the_fields_are(module):
+    result = commands.run(module, "--help")
+    assert result.returncode == 0
+    for flag in ("--config", "--workdir", "--[no]fields"):
+        assert flag in result.stdout
+
+
+def test_fields_are_listed_with_default_unit_and_range():
+    result = commands.run("main", "--fields")
+    assert result.returncode == 0, result.stderr
+    assert "\n--config.optim.learning_rate=0.001\n    peak, per step; more than 0\n" in result.stdout
+    listed = re.findall(r"^--config\.(\S+?)=", result.stdout, flags=re.MULTILINE)
+    assert listed == list(config_lib.flat(fields.defaults()))
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ((), "give a config"),
-        (("--config=configs/none.py",), "configs/none.py"),
-        (("--config=configs/cnn.py:model_9",), "known are model_1"),
-        ((*commands.SMALL, "--config.optim.learning_rat=1"), "learning_rate"),
+        (("--config.train.epochs=2",), "error: --config.train.epochs changes a config: give one first, for instance"),
+        (
+            ("--config=configs/none.py",),
+            "error: configs/none.py not found: give a config as FILE.py or FILE.py:VARIANT",
+        ),
+        (("--config=configs/none.py", "--config.train.epochs=2"), "error: configs/none.py not found"),
+        (("--config=configs/cnn.py:model_9",), "error: unknown variant 'model_9' of this config; known are model_1"),
+        (
+            (*commands.SMALL, "--config.optim.learning_rat=1"),
+            "error: the config has no field 'optim.learning_rat': did you mean optim.learning_rate?",
+        ),
+        ((*commands.SMALL, "--config.optm.learning_rate=1"), "did you mean optim.learning_rate?"),
+        ((*commands.SMALL, "--config.lookahead=1"), "no field 'lookahead': --fields prints every field"),
+        ((*commands.SMALL, "--config.optim.learning_rate=nan"), "error: optim.learning_rate is nan: give more than 0"),
         ((*commands.SMALL, "--config.train.epochs=many"), "train.epochs"),
         ((*commands.SMALL, "--config.data.path=/no/such/folder"), "/no/such/folder"),
         ((*commands.SMALL, "--config.data.feeder=carrier_pigeon"), "known are tfdata, resident"),
@@ -40,6 +65,13 @@ def test_bad_flags_are_refused_before_work_starts(flags, message, tmp_path):
     workdir = tmp_path / "run"
     assert message in refusal("main", *flags, f"--workdir={workdir}")
     assert not workdir.exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_named_before_the_data(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n9,9,9\n")  # which could not be read either
+    flags = (*commands.SMALL, f"--config.data.path={tmp_path}", f"--workdir={tmp_path}/file/run")
+    assert "file/run cannot be written" in refusal("main", *flags)
 
 
 @pytest.fixture(scope="module")
