@@ -56,7 +56,7 @@ def test_csv_adds_names_and_probabilities(run, tmp_path):
         ("emotion,Usage\n0,Training\n", "has no column 'pixels'"),
         ("pixels\n", "no rows"),
         ("pixels\n1 2 3\n" + " ".join(["7"] * 2304) + "\n", "1 broken rows.*row 2: 3 pixels; it should have 2304"),
-        (None, "cannot be read"),
+        (None, "there is no such file"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(run, tmp_path, text, message):

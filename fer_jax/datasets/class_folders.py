@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import posixpath
 import re
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,6 +21,7 @@ SPLIT_FOLDERS = {
     "validation": "validation",
     "test": "test",
 }
+BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 _USAGE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_(\d+)\.\w+")
 
 
@@ -103,6 +105,12 @@ def find(store: stores.Store):
     return [tree for tree in trees if tree is not None]
 
 
+def lone_class(store: stores.Store) -> str:
+    """Returns the folder at the top of `store` that holds pictures, '' where there are none or several."""
+    filled = [name for name, files in _classes(store, "").items() if files]
+    return filled[0] if len(filled) == 1 else ""
+
+
 def _tree(store, folder):
     folders = store.list(folder)[0]
     splits = {}
@@ -147,14 +155,18 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
     good = np.zeros(len(entries), bool)
     bad, sizes = {}, collections.Counter()
     files = store.in_storage_order(list(place))
-    for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
-        try:
-            images[place[file]], size = _face(store, file, image_shape)
-        except Exception as error:  # Pillow's decoders raise nearly everything
-            bad[place[file]] = f"{store.label}: {file}: not a readable picture ({type(error).__name__})"
-        else:
-            good[place[file]] = True
-            sizes[size] += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
+            try:
+                images[place[file]], size = _face(store, file, image_shape)
+            except BOMBS:
+                bad[place[file]] = f"{store.label}: {file}: {too_many_pixels()}"
+            except Exception as error:  # Pillow's decoders raise nearly everything
+                bad[place[file]] = f"{store.label}: {file}: not a readable picture ({type(error).__name__})"
+            else:
+                good[place[file]] = True
+                sizes[size] += 1
     labels = np.array([label for _, label, _ in entries])
     splits = np.array([split for split, _, _ in entries])
     usages = {split: usage for usage, split in facts.USAGES.items()}
@@ -167,6 +179,12 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
         [bad[position] for position in sorted(bad)],
     )
     return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], _size_notes(sizes, image_shape)
+
+
+def too_many_pixels() -> str:
+    """Returns what to say of a picture that Pillow takes for one that is made to fill the memory."""
+    side = int(Image.MAX_IMAGE_PIXELS**0.5)
+    return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels ({side:,}x{side:,}), too large a picture: make it smaller"
 
 
 def _plain_entries(tree):

@@ -159,6 +159,8 @@ def _sort_files(store, name, misses):
 
 def _trees(store, name, misses):
     trees = class_folders.find(store)
+    if not trees and (folder := class_folders.lone_class(store)):
+        misses.append(f"{store.label}: {folder}: pictures in one folder; there must be a folder for each class.")
     if name == "fer2013":
         for tree in trees:
             if not tree.is_fer2013():

@@ -1,11 +1,13 @@
-"""Folders, zip and tar files seen as one thing: a tree of names whose files can be opened.
+"""Folders, zip, tar and compressed files seen as one thing: a tree of names whose files can be opened.
 
 Names are relative and use `/`. What operating systems leave behind (`__MACOSX`, hidden files) is not listed.
 """
 
 import abc
+import bz2
 import contextlib
 import csv
+import gzip
 import lzma
 import pathlib
 import posixpath
@@ -15,14 +17,22 @@ import zlib
 
 from fer_jax.errors import InputError
 
+# The first bytes of a compressed file, and what unpacks it.
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, csv.Error)
 
 
 @contextlib.contextmanager
 def reading(label):
-    """Turns what a damaged, locked or vanished file raises into one InputError that names it."""
+    """Turns what a damaged, locked or missing file raises into one InputError that names it."""
     try:
         yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{label}: there is no such file.") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{label} is a folder: give a file.") from error
+    except PermissionError as error:
+        raise InputError(f"{label} may not be read: you lack the permission.") from error
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
         raise InputError(
@@ -33,12 +43,17 @@ def reading(label):
 
 
 def sniff(head: bytes) -> str:
-    """Returns 'zip', 'tar' or '' for a file that begins with `head`, its first 512 bytes."""
+    """Returns 'zip', 'tar', 'compressed' or '' for a file that begins with `head`, its first 512 bytes."""
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return "zip"
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")) or head[257:262] == b"ustar":
-        return "tar"
-    return ""
+    if head.startswith(tuple(_COMPRESSED)):
+        return "compressed"
+    return "tar" if head[257:262] == b"ustar" else ""
+
+
+def _clean(name):
+    """Returns the name of an archive's member as one inside it: without a root, and no higher than the top."""
+    return posixpath.normpath(f"/{name}").lstrip("/")
 
 
 def _is_junk(name):
@@ -112,8 +127,8 @@ class _Archive(Store):
         if self._members is not None:
             return
         with reading(self.label):
-            members = {posixpath.normpath(name): member for name, member in self._index().items()}
-        self._members = {n: m for n, m in members.items() if not any(map(_is_junk, n.split("/")))}
+            members = {_clean(name): member for name, member in self._index().items()}
+        self._members = {n: m for n, m in members.items() if n and not any(map(_is_junk, n.split("/")))}
         for name in self._members:
             parent, base = posixpath.split(name)
             self._tree.setdefault(parent, (set(), set()))[1].add(base)
@@ -160,7 +175,7 @@ class TarStore(_Archive):
         """Yields as Store does, but in the archive's order: a compressed tar has no index but itself."""
         with reading(self.label):
             for member in self._tar:
-                parts = posixpath.normpath(member.name).split("/")
+                parts = _clean(member.name).split("/")
                 if member.isfile() and len(parts) <= 2 and not any(map(_is_junk, parts)):
                     yield "/".join(parts)
 
@@ -176,7 +191,24 @@ class TarStore(_Archive):
 
     def _find(self, name):
         # Not getmember: it would first read the archive to its end.
-        return next(member for member in self._tar if posixpath.normpath(member.name) == name)
+        return next(member for member in self._tar if _clean(member.name) == name)
+
+
+class CompressedStore(Store):
+    """One file, compressed by gzip, bzip2 or xz; its name is that of the compressed one, without its ending."""
+
+    def __init__(self, stream, label, name, unpack):
+        self.label = label
+        self._stream, self._name, self._unpack = stream, posixpath.splitext(name)[0], unpack
+
+    def list(self, folder=""):
+        """See Store.list."""
+        return [], [] if folder else [self._name]
+
+    def open(self, name):
+        """See Store.open."""
+        self._stream.seek(0)
+        return self._unpack(self._stream)
 
 
 @contextlib.contextmanager
@@ -189,19 +221,35 @@ def open_store(path, inside=()):
     with contextlib.ExitStack() as stack:
         with reading(str(path)):
             stream = stack.enter_context(open(path, "rb"))
-        store = _open_archive(stream, str(path))
+        store = _open_archive(stream, str(path), path.name)
         for name in inside:
             label = f"{store.label} > {name}"
             with reading(label):
                 stream = stack.enter_context(store.open(name))
-            store = _open_archive(stream, label)
+            store = _open_archive(stream, label, posixpath.basename(name))
         yield store
 
 
-def _open_archive(stream, label):
+def _open_archive(stream, label, name):
     with reading(label):
-        kind = sniff(stream.read(512))
+        head = stream.read(512)
+        kind = sniff(head)
         stream.seek(0)
     if not kind:
         raise InputError(f"{label} is neither a zip nor a tar file.")
+    if kind == "compressed":
+        unpack = next(unpack for start, unpack in _COMPRESSED.items() if head.startswith(start))
+        if not _holds_tar(unpack, stream, label):
+            return CompressedStore(stream, label, name, unpack)
     return (ZipStore if kind == "zip" else TarStore)(stream, label)
+
+
+def _holds_tar(unpack, stream, label):
+    with reading(label), unpack(stream) as unpacked:
+        head = unpacked.read(512)
+    stream.seek(0)
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True

@@ -18,6 +18,8 @@ ACCEPTED_HEADERS = "'emotion,pixels,Usage' (fer2013.csv) or 'emotion, Usage, pix
 _COLUMNS = ("emotion", "pixels", "usage")
 PACKED_COLUMNS = ("emotion", "usage", "tile")
 _PIXELS = facts.IMAGE_SIZE_PX**2
+# Seven times that of a row of FER-2013: a line without an end, as a small archive can hold, would fill the memory.
+MAX_LINE_CHARS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,19 @@ def wrong_header(head: bytes) -> str:
     return f"the header {found!r} is not FER-2013's; accepted are {ACCEPTED_HEADERS}.{hint}"
 
 
+def _lines(text, label):
+    """Yields the lines of a table, its header first. Raises InputError on one that is too long for any table."""
+    number = 0
+    while line := text.readline(MAX_LINE_CHARS + 1):
+        number += 1
+        if len(line) > MAX_LINE_CHARS:
+            raise InputError(
+                f"{label}: line {number} is longer than {MAX_LINE_CHARS:,} characters, and a row of 48x48 pixels needs "
+                "10,000 at most: this is another file, or it is damaged."
+            )
+        yield line
+
+
 def _clean(cell):
     return cell.strip().strip('"').strip()
 
@@ -76,12 +91,13 @@ def read(stream, *, label, size=None, tiles=None) -> Rows:
     with stores.reading(label), warnings.catch_warnings(), _progress(size) as bar:
         warnings.simplefilter("error", DeprecationWarning)  # older NumPy warns where newer raises
         text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="")
-        header = text.readline()
+        lines = _lines(text, label)
+        header = next(lines, "")
         where = columns(header.encode(), _COLUMNS if tiles is None else PACKED_COLUMNS)
         if where is None:
             raise InputError(f"{label}: {wrong_header(header.encode())}")
-        lines = csv.reader(text, quoting=csv.QUOTE_NONE)
-        for cells in lines:
+        rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
+        for cells in rows:
             if not cells:
                 continue
             bar.update(sum(map(len, cells)) + len(cells))
@@ -91,7 +107,7 @@ def read(stream, *, label, size=None, tiles=None) -> Rows:
                 label_ = _label(cells, where["emotion"])
                 image = _image(cells, where["pixels"]) if tiles is None else _tile(cells, where["tile"], tiles)
             except _BadRowError as error:
-                bad.append(f"{label}, row {lines.line_num + 1}: {error}")
+                bad.append(f"{label}, row {rows.line_num + 1}: {error}")
                 continue
             images.append(image)
             labels.append(label_)
@@ -160,17 +176,18 @@ def read_pixels(path) -> np.ndarray:
     with stores.reading(str(path)), warnings.catch_warnings(), _progress(size) as bar:
         warnings.simplefilter("error", DeprecationWarning)
         with open(path, encoding="utf-8", errors="replace", newline="") as text:
-            header = text.readline()
+            lines = _lines(text, path)
+            header = next(lines, "")
             where = columns(header.encode(), ("pixels",))
             if where is None:
                 raise InputError(f"{path}: the header {header.strip()[:80]!r} has no column 'pixels'.")
-            lines = csv.reader(text, quoting=csv.QUOTE_NONE)
-            for cells in filter(None, lines):
+            rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
+            for cells in filter(None, rows):
                 bar.update(sum(map(len, cells)) + len(cells))
                 try:
                     images.append(_image(cells, where["pixels"]))
                 except _BadRowError as error:
-                    bad.append(f"row {lines.line_num + 1}: {error}")
+                    bad.append(f"row {rows.line_num + 1}: {error}")
     if bad:
         listed = "\n  ".join(bad[:10])
         raise InputError(f"{path} has {len(bad)} broken rows, mend them first:\n  {listed}")
@@ -187,15 +204,16 @@ def read_votes(path):
     wanted = ("usage", *(name.casefold() for name in facts.VOTES))
     usages, votes = [], []
     with stores.reading(str(path)), open(path, encoding="utf-8", errors="replace", newline="") as text:
-        header = text.readline()
+        lines = _lines(text, path)
+        header = next(lines, "")
         where = columns(header.encode(), wanted)
         if where is None:
             raise InputError(
                 f"{path}: the header {header.strip()[:80]!r} is not that of FER+'s fer2013new.csv: "
                 f"'Usage,Image name,{','.join(facts.VOTES)}'."
             )
-        lines = csv.reader(text, quoting=csv.QUOTE_NONE)
-        for cells in lines:
+        rows = csv.reader(lines, quoting=csv.QUOTE_NONE)
+        for cells in rows:
             if not cells:
                 continue
             try:
@@ -203,7 +221,7 @@ def read_votes(path):
                 votes.append(np.array(row, dtype=np.uint8))
             except (ValueError, IndexError, OverflowError) as error:
                 raise InputError(
-                    f"{path}, row {lines.line_num + 1}: it should hold 10 counts of votes, each 0 to 255."
+                    f"{path}, row {rows.line_num + 1}: it should hold 10 counts of votes, each 0 to 255."
                 ) from error
             usages.append(_clean(cells[where["usage"]]))
     if not votes:

@@ -46,11 +46,15 @@ def to_icml(cells):
     return "emotion, Usage, pixels\n" + "".join(lines)
 
 
-def write(path, text):
+def write_bytes(path, content):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode())
+    path.write_bytes(content)
     return path
+
+
+def write(path, text):
+    return write_bytes(path, text.encode())
 
 
 def write_tar(path, files):
@@ -97,7 +101,7 @@ def rows():
 @pytest.fixture(scope="session")
 def files():
     """The functions that write a set's files, as one namespace."""
-    functions = (to_csv, to_icml, write, write_tar, write_zip, write_pictures, write_votes, Rows)
+    functions = (to_csv, to_icml, write, write_bytes, write_tar, write_zip, write_pictures, write_votes, Rows)
     return types.SimpleNamespace(**{function.__name__: function for function in functions})
 
 

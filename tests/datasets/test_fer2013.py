@@ -1,5 +1,8 @@
 """FER-2013 and class folders through their builders: what is read, what is refused, what is prepared once."""
 
+import bz2
+import gzip
+import lzma
 import os
 import pathlib
 import subprocess
@@ -44,6 +47,9 @@ def test_every_form_gives_the_same_faces_and_fingerprint(files, rows, table, mak
         tar,
         files.write_zip(tmp_path / "b.zip", {"fer2013.tar.gz": tar.read_bytes()}),
         files.write_pictures(tmp_path / "folders", rows),
+        files.write_bytes(tmp_path / "fer2013.csv.gz", gzip.compress(table.read_bytes())),
+        files.write_bytes(tmp_path / "fer2013.csv.xz", lzma.compress(table.read_bytes())),
+        files.write_zip(tmp_path / "c.zip", {"fer2013.csv.bz2": bz2.compress(table.read_bytes())}),
     ]
     loaded = [datasets.load(make_data(form)) for form in forms]
     for data in loaded:

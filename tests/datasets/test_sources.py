@@ -1,10 +1,16 @@
 """Finding what users have: by content, in a fixed order, with one clear message where nothing fits."""
 
+import gzip
 import os
+import struct
+import tracemalloc
+import zipfile
+import zlib
 
 import pytest
 
-from fer_jax.datasets import sources
+from fer_jax import datasets
+from fer_jax.datasets import facts, sources, tables
 from fer_jax.errors import InputError
 
 
@@ -139,3 +145,108 @@ def test_class_folders_must_be_filled_equal_and_with_train(files, rows, tmp_path
     (root / "test").rename(root / "valid")
     with pytest.raises(InputError, match="two folders are for the split validation"):
         sources.find(root)
+
+
+@pytest.mark.parametrize("name", ["/abs/fer2013.csv", "//abs/fer2013.csv", "../abs/fer2013.csv", "./abs//fer2013.csv"])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_outside_the_archive_is_read_as_one_inside(files, rows, tmp_path, kind, name):
+    path = getattr(files, f"write_{kind}")(tmp_path / "faces.bin", {name: files.to_csv(rows.cells())})
+    source = sources.find(path)
+    assert source.label == f"{path} > abs/fer2013.csv"
+    with source.open_table() as stream:
+        assert len(tables.read(stream, label=source.label).labels) == 112
+
+
+def test_class_folders_under_an_absolute_path_are_found(files, rows, tmp_path):
+    root = files.write_pictures(tmp_path / "folders", rows)
+    members = {f"/{p.relative_to(root)}": p.read_bytes() for p in root.rglob("*.png")}
+    assert sources.find(files.write_zip(tmp_path / "a.zip", members)).tree.is_fer2013()
+
+
+def test_a_line_without_an_end_is_refused_and_does_not_fill_the_memory(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("fer2013.csv", "w") as member:
+        member.write(b"emotion,pixels,Usage\n0,")
+        for _ in range(200):
+            member.write(b"1 " * (1 << 18))  # 100 MiB in all
+    source = sources.find(path)
+    tracemalloc.start()
+    message = r"bomb\.zip > fer2013\.csv: line 2 is longer than 65,536 characters"
+    with pytest.raises(InputError, match=message), source.open_table() as stream:
+        tables.read(stream, label=source.label)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**24
+
+
+@pytest.mark.parametrize("header", ["", "pixels\n", f"Usage,{','.join(facts.VOTES)}\n"])
+def test_other_tables_with_a_line_without_an_end_are_refused(tmp_path, files, header):
+    path = files.write(tmp_path / "table.csv", header + "1 " * 50_000)
+    read = tables.read_votes if header.startswith("Usage") else tables.read_pixels
+    with pytest.raises(InputError, match=rf"table\.csv: line {2 if header else 1} is longer than 65,536 characters"):
+        read(path)
+
+
+def test_files_that_are_missing_or_folders_are_not_called_damaged(tmp_path):
+    for read in (tables.read_pixels, tables.read_votes):
+        with pytest.raises(InputError, match=r"none\.csv: there is no such file\.$"):
+            read(tmp_path / "none.csv")
+        with pytest.raises(InputError, match=r" is a folder: give a file\.$"):
+            read(tmp_path)
+
+
+def test_a_compressed_file_that_is_no_table_is_passed_over(files, rows, tmp_path):
+    (tmp_path / "notes.txt.gz").write_bytes(gzip.compress(b"notes"))
+    with pytest.raises(InputError, match="holds no FER-2013"):
+        sources.find(tmp_path)
+    (tmp_path / "other.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    with pytest.raises(InputError, match=r"other\.csv\.gz: other\.csv: the header 'a,b' is not FER-2013's"):
+        sources.find(tmp_path)
+    whole = gzip.compress(files.to_csv(rows.cells()).encode())
+    (tmp_path / "fer2013.csv.gz").write_bytes(whole[: len(whole) // 2])
+    source = sources.find(tmp_path)
+    assert source.label == f"{tmp_path / 'fer2013.csv.gz'} > fer2013.csv"
+    with (
+        pytest.raises(InputError, match=r"fer2013\.csv cannot be read .*damaged or incomplete"),
+        source.open_table() as s,
+    ):
+        tables.read(s, label=source.label)
+
+
+def test_pictures_of_one_class_are_said(files, rows, tmp_path):
+    root = files.write_pictures(tmp_path / "faces", rows, named=False)
+    happy = root / "train" / "happy"
+    happy.rename(tmp_path / "happy")
+    for place in (root / "train", root / "test"):
+        for folder in place.iterdir():
+            for picture in folder.iterdir():
+                picture.unlink()
+            folder.rmdir()
+        place.rmdir()
+    (tmp_path / "happy").rename(root / "happy")
+    with pytest.raises(InputError, match="happy: pictures in one folder; there must be a folder for each class"):
+        sources.find(root)
+    (root / "train").mkdir()
+    (root / "happy").rename(root / "train" / "happy")
+    with pytest.raises(InputError, match="holds one class, 'happy'; training needs two at least"):
+        sources.find(root)
+
+
+def png_of(width, height):
+    """Returns the start of a PNG that says so much of its size and holds no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return start + struct.pack(">I", 100) + b"IDAT"
+
+
+@pytest.mark.parametrize("side", [12_000, 60_000])
+def test_a_picture_of_too_many_pixels_is_named(files, rows, make_data, tmp_path, side):
+    root = files.write_pictures(tmp_path / "faces", rows, named=False)
+    (root / "train" / "sad" / "large.png").write_bytes(png_of(side, side))
+    with pytest.raises(
+        InputError, match=r"1 of 113 pictures .*\n.*sad/large\.png: more than 89,478,485 pixels \(9,459x"
+    ):
+        datasets.load(make_data(root))
+    members = {"faces.csv": "emotion,Usage,tile\n0,Training,0\n", "faces.png": png_of(side, side)}
+    with pytest.raises(InputError, match=r"faces\.png: more than 89,478,485 pixels"):
+        datasets.load(make_data(files.write_zip(tmp_path / "packed.zip", members)))
