@@ -9,6 +9,7 @@ import pathlib
 
 from fer_jax import command
 from fer_jax.datasets import facts
+from fer_jax.errors import InputError
 
 
 def _parse(argv=None):
@@ -49,7 +50,11 @@ def _main():
 
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path}
+    if flags.data_path and not pathlib.Path(flags.data_path).expanduser().exists():
+        raise InputError(f"--data_path: {flags.data_path} does not exist")
     config, *_ = [inference.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
+    for workdir in workdirs:
+        workdir_lib.check_folder(workdir, option="--workdir")
     if len(workdirs) > 1:
         workdir_lib.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
     command.keep_compiled(config)

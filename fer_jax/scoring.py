@@ -32,22 +32,34 @@ class Judged:
         }
 
 
-def load_faces(model: inference.Trained, data_path=None) -> Judged:
+def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged:
     """Loads the faces of a run, or others in its size and channels, whose classes are then matched by name.
+
+    Of other faces none are left out: all of them are `split` where they have no splits. Where those at the path turn
+    out to be the run's own, the run's splits stand, since it knows its training faces.
 
     Raises:
       InputError: no such data, classes that the model does not know, or a table for a run on other than 48x48 grey.
     """
     section = model.config.data.copy_and_resolve_references()
     if data_path:
-        section.update({"name": "auto", "path": data_path, "votes_path": "", "classes": ()})
+        section.update({"name": "auto", "path": data_path, "votes_path": ""})
         _check_shape(section, model.image_shape)
-    data = datasets.load(section)
+        data = _load_others(section, model, split)
+    else:
+        data = datasets.load(section)
     notes = list(data.notes)
     if not data_path and data.fingerprint != model.run["data_fingerprint"]:
         notes.append(f"These are not the faces of the run, whose fingerprint is {model.run['data_fingerprint']}.")
     splits = {name: by_name(data.split(name), data.classes, model.classes) for name in facts.SPLITS}
     return Judged(data, splits, model.classes, tuple(notes))
+
+
+def _load_others(section, model, split):
+    others = section.copy_and_resolve_references()
+    others.update({"classes": (), "train_faces": 0})
+    data = datasets.load(others, whole=split)
+    return datasets.load(section) if data.fingerprint == model.run["data_fingerprint"] else data
 
 
 def _check_shape(section, image_shape):
@@ -88,7 +100,7 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
       InputError: no such run, checkpoint or data, or classes that the model does not know.
     """
     model = inference.load(workdir, checkpoint)
-    judged = load_faces(model, data_path)
+    judged = load_faces(model, data_path, split)
     started = time.perf_counter()
     _, probs = inference.predict(model, judged.splits[split])
     trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))

@@ -7,6 +7,7 @@ import commands
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
@@ -143,6 +144,64 @@ def test_a_run_from_before_faces_had_a_shape_is_of_48_px_and_grey(run, tmp_path)
     assert inference.load(older).image_shape == (48, 48, 1)
     assert scoring.evaluate(older, split="test")["confusion"] == scores["test"]["confusion"]
     train.train(small_config(), older)  # goes on with it: no difference to the defaults of today
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """90 pictures in folders by class, without splits."""
+    rng = np.random.default_rng(0)
+    for number in range(90):
+        folder = tmp_path / "my own" / datasets.facts.CLASSES[number % 7]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8)).save(folder / f"{number:02d}.png")
+    return tmp_path / "my own"
+
+
+def with_changes(workdir, copy, name, section="", **changes):
+    """Returns a copy of a run, with some fields of one of its files changed."""
+    shutil.copytree(workdir, copy)
+    content = json.loads((copy / name).read_text())
+    (content[section] if section else content).update(changes)
+    (copy / name).write_text(json.dumps(content))
+    return copy
+
+
+def test_own_pictures_without_splits_are_scored_whole(run, pictures, tmp_path):
+    copy = with_changes(run[0], tmp_path / "run", "config.json", "data", train_faces=70, split="random")
+    result = commands.run("evaluate", "--workdir", copy, "--split", "test", "--data_path", pictures)
+    assert result.returncode == 0, result.stderr
+    assert "loss" in result.stdout and ", 90 faces" in result.stdout
+    scores = json.loads((copy / "evaluation-test-my own.json").read_text())
+    assert np.sum(scores["confusion"]) == scores["n"] == 90
+    assert any("all 90 faces are taken as the split test" in note for note in scores["notes"])
+
+
+def test_other_faces_are_not_thinned_as_the_runs_training_faces_are(run, pictures, tmp_path):
+    copy = with_changes(run[0], tmp_path / "run", "config.json", "data", train_faces=70)
+    for split in ("train", "val", "test"):
+        shutil.copytree(pictures, tmp_path / "others" / split)
+    assert scoring.evaluate(copy, split="train")["n"] == 70
+    assert scoring.evaluate(copy, split="train", data_path=str(tmp_path / "others"))["n"] == 90
+
+
+def test_the_runs_own_faces_at_another_path_keep_its_splits(run, pictures, tmp_path):
+    fingerprint = datasets.load(with_path(pictures)).fingerprint
+    copy = with_changes(run[0], tmp_path / "run", "run.json", data_fingerprint=fingerprint)
+    scores = scoring.evaluate(copy, split="test", data_path=str(pictures))
+    assert scores["n"] == len(datasets.load(with_path(pictures)).test) == 9
+
+
+def with_path(path):
+    section = config_lib.get_default().data
+    section.path = str(path)
+    return section
+
+
+def test_faces_that_are_not_there_are_named_before_the_model_is_loaded(run, tmp_path):
+    result = commands.run("evaluate", "--workdir", run[0], "--data_path", tmp_path / "none")
+    assert result.returncode == 2
+    assert result.stderr.endswith(f"error: --data_path: {tmp_path}/none does not exist\n")
+    assert "model:" not in result.stderr
 
 
 def test_classes_are_matched_by_name():

@@ -20,11 +20,12 @@ NAMES = ("drawn_faces", "fer2013", "class_folders")
 _LOG = logging.getLogger("fer_jax")
 
 
-def load(data) -> FaceData:
+def load(data, *, whole: str = "") -> FaceData:
     """Loads the set that `data` describes, the config's section of that name; prepares it where it is new.
 
     `data.split` 'random' draws the splits from all faces before `data.classes` selects, so that every
-    selection is tested on the same faces. Raises InputError on any input that cannot be used.
+    selection is tested on the same faces. whole: the split that class folders without splits become as a whole, while
+    the others stay empty; '': all three are drawn from them. Raises InputError on any input that cannot be used.
     """
     from fer_jax.datasets import readings, splits
 
@@ -33,16 +34,21 @@ def load(data) -> FaceData:
     notes = [*(readings.source_notes(source) if source else ()), *notes]
     if name == "fer2013":
         notes += splits.unofficial_counts(faces)
-    if data.split == "random":
+    unsplit = name == "class_folders" and set(source.tree.splits) == {"train"}
+    if whole and unsplit:
+        faces, more = splits.take_whole(faces, whole)
+        notes += more
+    elif data.split == "random":
         faces = splits.draw(faces, classes, seed=data.split_seed)
         notes.append(f"The splits are drawn at random, stratified 80/10/10, by data.split_seed {data.split_seed}.")
     elif name == "class_folders":
         faces, more = splits.complete(faces, classes, seed=data.split_seed)
         notes += more
-    _check_not_empty(faces, "; --config.data.split=random draws all three from what there is")
+    wanted = (whole,) if whole and unsplit else facts.SPLITS
+    _check_not_empty(faces, wanted, "; --config.data.split=random draws all three from what there is")
     if data.classes:
         faces, classes = splits.select(faces, classes, data.classes)
-        _check_not_empty(faces, " of data.classes")
+        _check_not_empty(faces, wanted, " of data.classes")
     if data.train_faces:
         faces, more = splits.thin(faces, data.train_faces, seed=data.split_seed)
         notes += more
@@ -146,7 +152,7 @@ def _has_tfds():
     return True
 
 
-def _check_not_empty(faces, mend):
-    for split in facts.SPLITS:
+def _check_not_empty(faces, wanted, mend):
+    for split in wanted:
         if split not in faces or not len(faces[split]):
             raise InputError(f"The split {split} holds no faces{mend}.")

@@ -143,6 +143,19 @@ def test_too_few_faces_to_split_are_refused(files, make_data, tmp_path):
         datasets.load(make_data(path, split="random"))
 
 
+def test_class_folders_without_splits_can_be_taken_whole(files, rows, table, make_data, tmp_path):
+    root = files.write_pictures(tmp_path / "folders", rows, named=False)
+    for split in ("validation", "test"):
+        for fields in ({}, {"split": "random"}):
+            data = datasets.load(make_data(root / "train", **fields), whole=split)
+            counts = {name: len(data.split(name)) for name in facts.SPLITS}
+            assert counts == {**dict.fromkeys(facts.SPLITS, 0), split: 70}
+            assert f"all 70 faces are taken as the split {split}" in " ".join(data.notes)
+    for place in (table, root):  # which have splits
+        data, other = (datasets.load(make_data(place), whole=whole) for whole in ("test", ""))
+        assert [len(data.split(name)) for name in facts.SPLITS] == [len(other.split(name)) for name in facts.SPLITS]
+
+
 def test_unofficial_counts_are_noted_with_the_differences(table, make_data):
     (found,) = [text for text in datasets.load(make_data(table)).notes if "not the official FER-2013" in text]
     assert "train angry 10 instead of 3,995" in found and "test neutral 3 instead of 626" in found
