@@ -5,12 +5,21 @@ ensemble.json (members and weights) and evaluation-<split>.json, .md, .html and 
 """
 
 import argparse
+import dataclasses
+import logging
 import pathlib
 
 from fer_jax import command
 from fer_jax.datasets import facts
+from fer_jax.errors import InputError
 
 WEIGHTS = ("equal", "fitted")
+FIT_TOLERANCE_NATS = 1e-3
+FITTED_ON_THESE = (
+    "The weights were fitted on these very faces, so this score is too good; "
+    "--split test scores the ensemble on others."
+)
+logger = logging.getLogger("fer_jax")
 
 
 def _parse(argv=None):
@@ -34,7 +43,10 @@ def fit_weights(labels, probs):
     """Returns the weights [M] on the simplex that give the validation labels the largest likelihood.
 
     labels [N]; probs [M, N, K], a distribution for each member and face. The mean log-likelihood of a mixture is
-    concave in its weights, so there is one maximum.
+    concave in its weights, so there is one maximum; no weights are better by more than the largest slope minus 1.
+
+    Raises:
+      InputError: the optimizer ends more than FIT_TOLERANCE_NATS below the maximum, or a member predicts no numbers.
     """
     import numpy as np
     from scipy import optimize
@@ -56,15 +68,22 @@ def fit_weights(labels, probs):
         options={"ftol": 1e-10, "maxiter": 200},
     )
     weights = found.x.clip(0)
-    return weights / weights.sum()
+    weights = weights / weights.sum()
+    short = (-loss(weights)[1]).max() - 1
+    if not short <= FIT_TOLERANCE_NATS:  # a NaN is neither
+        raise InputError(
+            f"the weights cannot be fitted ({found.message}; they may be {short:.2g} nats a face from the best): check "
+            "that every member predicts well by itself, or give --weights equal"
+        )
+    return weights
 
 
 def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best") -> dict:
     """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
 
     Raises:
-      InputError: fewer than two members, a member without a checkpoint, members with other classes or splits, or a
-        folder `out` that cannot be written.
+      InputError: fewer than two members, a member without a checkpoint, members with other classes or splits, weights
+        that cannot be fitted, or a folder `out` that cannot be written or is a run's.
     """
     import numpy as np
 
@@ -75,6 +94,10 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     workdirs = list(dict.fromkeys(str(pathlib.Path(workdir)) for workdir in workdirs))
     out = pathlib.Path(out)
     workdir_lib.check_folder(out, option="--out")
+    if (out / "config.json").exists():
+        raise InputError(
+            f"{out} is the workdir of a run, whose reports an ensemble must not replace: give another --out"
+        )
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
     models = members_lib.load(workdirs, checkpoint)  # all, before one of them is scored
     judged = scoring.load_faces(models[0])
@@ -88,6 +111,9 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
         shares = fit_weights(judged.splits["validation"].labels, probs["validation"])
     for member, share in zip(members, shares, strict=True):
         member["weight"] = float(share)
+    if weights == "fitted" and split == "validation":
+        judged = dataclasses.replace(judged, notes=(*judged.notes, FITTED_ON_THESE))
+        logger.warning("%s", FITTED_ON_THESE)
     mixed = np.tensordot(shares, probs[split], axes=1)
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(params.count(model.variables) for model in models)

@@ -6,6 +6,7 @@ import shutil
 import commands
 import numpy as np
 import pytest
+from scipy import optimize
 from sklearn import metrics
 
 from fer_jax import config as config_lib
@@ -145,6 +146,40 @@ def test_a_member_that_knows_nothing_gets_no_weight():
     good = np.full((200, 4), 0.1) + 0.6 * np.eye(4)[labels]
     weights = ensemble.fit_weights(labels, np.stack([np.full((200, 4), 0.25), good]))
     np.testing.assert_allclose(weights, [0, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("failure", ["a member without numbers", "an optimizer that stops"])
+def test_weights_that_were_not_fitted_are_refused(failure, monkeypatch):
+    labels = np.arange(200) % 4
+    good = np.full((200, 4), 0.1) + 0.6 * np.eye(4)[labels]
+    other = np.full((200, 4), np.nan if failure == "a member without numbers" else 0.25)
+    if failure == "an optimizer that stops":
+        stopped = optimize.OptimizeResult(x=np.array([0.9, 0.1]), success=False, message="Iteration limit reached")
+        monkeypatch.setattr(optimize, "minimize", lambda *_, **__: stopped)
+    with pytest.raises(InputError, match=r"the weights cannot be fitted .* or give --weights equal"):
+        ensemble.fit_weights(labels, np.stack([other, good]))
+
+
+def test_a_score_on_the_faces_of_the_fit_says_so(runs, tmp_path, caplog):
+    _, workdirs = runs
+    said = {}
+    for weights, split in (("fitted", "validation"), ("fitted", "test"), ("equal", "validation")):
+        caplog.clear()
+        scores = ensemble.ensemble(workdirs, tmp_path / "out", weights=weights, split=split)
+        said[weights, split] = (ensemble.FITTED_ON_THESE in scores["notes"], ensemble.FITTED_ON_THESE in caplog.text)
+    assert said == {
+        ("fitted", "validation"): (True, True),
+        ("fitted", "test"): (False, False),
+        ("equal", "validation"): (False, False),
+    }
+
+
+def test_the_workdir_of_a_run_is_no_place_for_an_ensemble(runs):
+    _, workdirs = runs
+    before = (workdirs[0] / "evaluation-test.json").read_text()
+    with pytest.raises(InputError, match=r"conv is the workdir of a run, .* give another --out"):
+        ensemble.ensemble(workdirs, workdirs[0])
+    assert (workdirs[0] / "evaluation-test.json").read_text() == before
 
 
 def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_path, monkeypatch):
