@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 
 from fer_jax import config as config_lib
 from fer_jax import fields
@@ -99,6 +100,7 @@ def run(main) -> None:
     """
     if main.__module__ == "__main__":  # and not a function of a program that must not be started anew
         ask_for_huge_pages(os.environ, sys.orig_argv)
+    _say_nothing_of_closed_loops()
     try:
         with interrupts.ended_by_signals():
             main()
@@ -114,3 +116,14 @@ def run(main) -> None:
 def _say(text, code):
     print(text, file=sys.stderr)
     return code
+
+
+def _say_nothing_of_closed_loops():
+    """Keeps what Orbax goes on reading after one array could not be read from printing tracebacks of its own."""
+    usual = {sys: sys.unraisablehook, threading: threading.excepthook}
+
+    def is_closed_loop(args):
+        return args.exc_type is RuntimeError and "Event loop is closed" in str(args.exc_value)
+
+    sys.unraisablehook = lambda args: None if is_closed_loop(args) else usual[sys](args)
+    threading.excepthook = lambda args: None if is_closed_loop(args) else usual[threading](args)

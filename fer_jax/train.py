@@ -47,12 +47,17 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
         another process that trains in the workdir.
       interrupts.Stopped: Ctrl-C or SIGTERM, after the step that ran was saved.
     """
-    with workdir_lib.lock(workdir), interrupts.stop(f"stopped; nothing new is saved in {workdir}") as stop:
-        return _train(config, workdir, clock or timing.Clock(), on_epoch, stop)
+    text = f"stopped; nothing new is saved in {workdir}"
+    with (
+        workdir_lib.lock(workdir),
+        interrupts.stop(text) as stop,
+        contextlib.closing(checkpoint.Checkpoints(workdir)) as ckpt,
+    ):
+        return _train(config, ckpt, clock or timing.Clock(), on_epoch, stop)
 
 
-def _train(config, workdir, clock, on_epoch, stop):
-    ckpt = checkpoint.Checkpoints(workdir)
+def _train(config, ckpt, clock, on_epoch, stop):
+    workdir = ckpt.workdir
     resume_step = ckpt.step("latest")
     resumed = None if resume_step is None else workdir_lib.read_provenance(workdir)
     run = run_lib.build(members.resolve(config, workdir), resumed=resumed, mark=clock.mark)
@@ -65,9 +70,11 @@ def _train(config, workdir, clock, on_epoch, stop):
     state, rules, first, position = restore_or_init(run, ckpt)
     run = dataclasses.replace(run, weights=None)  # the devices have them
     clock.mark("state")
-    writer = writer_lib.Writer(run, workdir, resume_step or 0, rules.best.epoch)
-    with contextlib.closing(ckpt), contextlib.closing(writer):
+    began = position
+    with contextlib.closing(writer_lib.Writer(run, workdir, position, rules.best.epoch)) as writer:
         for phase in run.phases[first:]:
+            if stop.asked:
+                stop.end(f"stopped before epoch {phase.first_epoch}; the same command goes on from there ({workdir})")
             if phase is not run.phases[first]:
                 state, position = start_phase(run, phase, state, rules)
             if position.epoch >= phase.last_epoch or rules.stop:
@@ -82,6 +89,7 @@ def _train(config, workdir, clock, on_epoch, stop):
                     state, means, speed = train_epoch(
                         run, state, position, feeder, train_steps, writer=writer, saver=saver, clock=clock
                     )
+                    _defer(stop)
                     trained = Position(position.epoch, int(state.step), writer.sums, seconds=writer.seconds)
                     scores = evaluate(state.variables, functools.partial(saver.stop_if_asked, state, trained))
                     position = Position(trained.epoch + 1, trained.step)
@@ -92,7 +100,12 @@ def _train(config, workdir, clock, on_epoch, stop):
                     state = saver.save_epoch(state, position, scores, improved)
                     if on_epoch:
                         on_epoch(position.epoch, writer.history[-1])
-    return writer.end(rules, position, trained=position.step != resume_step)
+    return writer.end(rules, position, trained=position != began)
+
+
+def _defer(stop):
+    if jax.process_count() == 1:  # several would have to agree on the step to save
+        stop.defer()
 
 
 def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clock):
@@ -103,10 +116,9 @@ def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clo
     for chunk in feeder.chunks(start, stop):
         clock.mark("input")
         state, sums = train_steps(state, feeder.arrays, chunk)  # asynchronous
+        _defer(saver.stop)
         if clock.running:
             writer.first_step(position.epoch + 1, clock.end(sums), train_steps.program)
-            if jax.process_count() == 1:  # several would have to agree on the step to save
-                saver.stop.defer()
         if pending:
             writer.step(*pending)  # fetched while the next chunk runs
         pending = chunk.step, sums
@@ -173,6 +185,7 @@ class Saver(NamedTuple):
     def save(self, state, position, **said) -> None:
         """Saves a state as the latest; said: what else is saved with it, as JSON-able values."""
         self.ckpt.save_state(state, {**self._meta(position), **said})
+        self.stop.text = f"stopped at once; the same command goes on from the last checkpoint in {self.ckpt.workdir}"
 
     def save_epoch(self, state, position, scores, improved):
         """Saves an epoch where that is due; returns the state, at the end of a phase with the best variables."""

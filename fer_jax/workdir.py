@@ -63,21 +63,24 @@ def lock(workdir):
         yield
         return
     workdir = pathlib.Path(workdir)
+    made, held = not workdir.exists(), filelock.FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(workdir / LOCK)
         held.acquire(timeout=0)
     except filelock.Timeout:
-        raise Busy(f"{workdir}: another process trains here; wait for its end, or give another --workdir") from None
+        raise Busy(f"{workdir}: another process trains here; wait for its end, or {MEND}") from None
+    except NotImplementedError:
+        logger.warning("%s: its file system has no locks; start no second training there", workdir)
     except OSError as error:
-        raise InputError(f"{workdir} cannot be written ({error}): give another --workdir") from error
+        raise InputError(f"{workdir} cannot be written ({error}): {MEND}") from error
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):
+            if made and [path.name for path in workdir.iterdir()] == [LOCK]:  # refused before it began
+                (workdir / LOCK).unlink()
+                workdir.rmdir()
         held.release()
-        if [path.name for path in workdir.iterdir()] == [LOCK]:  # refused before it began: nothing is left of it
-            (workdir / LOCK).unlink()
-            workdir.rmdir()
 
 
 def read_json(path, *, what: str, mend: str, keys: tuple[str, ...] = ()) -> dict:
@@ -275,9 +278,12 @@ def _reopen(workdir, mine, facts_now, last):
 
 def _obstacle_to_more_epochs(config, last):
     """Returns why a run cannot be given more epochs, '' where it can."""
-    patience = config["train"]["early_stopping"]["patience_epochs"]
     if config["optim"]["schedule"] == "cosine":
         return "a cosine schedule spreads over train.epochs: with more of them every epoch is another one"
+    phases = 2 if config["optim"]["fine_tune"]["after_epochs"] else 1
+    if last.get("phase", phases - 1) < phases - 1:
+        return ""  # what follows is said of its last phase
+    patience = config["train"]["early_stopping"]["patience_epochs"]
     if patience and last.get("early_stopping", {}).get("wait", 0) >= patience:
         return "the run has stopped early: more epochs would not be trained"
     if "variables_epoch" in last:

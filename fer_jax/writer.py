@@ -21,9 +21,8 @@ DIVERGED_NATS = 1000.0  # cross-entropy of a face; a network that says nothing h
 class Writer:
     """The writer of a run's metrics and messages.
 
-    run: a `run.Run`. resume_step: what was written after the step of the checkpoint that it resumes from is dropped.
-    best_epoch: of the run so far, 0 where there is none. All processes but the first keep the history and touch no
-    file.
+    run: a `run.Run`. position: a `train.Position`; what was written of later steps and epochs is dropped. best_epoch:
+    of the run so far, 0 where there is none. All processes but the first keep the history and touch no file.
 
     Raises:
       InputError: metrics.jsonl lacks the best epoch, or has lines that are no records of a run.
@@ -34,11 +33,15 @@ class Writer:
         that are not in a line of metrics.jsonl yet.
     """
 
-    def __init__(self, run, workdir, resume_step: int, best_epoch: int = 0):
+    def __init__(self, run, workdir, position, best_epoch: int = 0):
         self._config, self._steps_per_epoch = run.config, run.steps_per_epoch
         self._folder, self._writes = pathlib.Path(workdir), jax.process_index() == 0
         self._path = self._folder / "metrics.jsonl"
-        kept = [record for record in workdir_lib.read_metrics(self._folder) if record["step"] <= resume_step]
+        kept = [
+            record
+            for record in workdir_lib.read_metrics(self._folder)
+            if record["step"] <= position.step and record.get("epoch", 0) <= position.epoch
+        ]
         self.history = [record for record in kept if record["kind"] == "epoch"]
         if best_epoch and best_epoch not in [record["epoch"] for record in self.history]:
             raise InputError(
@@ -53,7 +56,7 @@ class Writer:
         if self._config.log.tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=resume_step + 1)
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=position.step + 1)
 
     def first_step(self, epoch: int, split: dict, program) -> None:
         """Says how long the start took, as `timing.Clock.end` returned it, and what memory the step's program needs."""
@@ -102,7 +105,9 @@ class Writer:
 
     @property
     def window(self) -> dict:
-        """The sums of the steps since the last line of metrics.jsonl."""
+        """The sums of the steps since the last line of metrics.jsonl. Raises InputError: a loss that is no number."""
+        if self._unlogged and not math.isfinite(self._unlogged["loss"]):
+            raise self._diverged(f"the loss is {self._unlogged['loss']}")
         return dict(self._unlogged)
 
     @property

@@ -104,6 +104,25 @@ def test_at_any_moment_the_run_goes_on_with_the_same_bits(tmp_path, monkeypatch,
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handlers are put back"
 
 
+def test_an_error_after_a_signal_does_not_lead_to_the_next_run(tmp_path):
+    def prune(epoch, scores):
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError("pruned")
+
+    with pytest.raises(interrupts.Stopped, match="stopped; the run ended with an error: pruned") as stopped:
+        train.train(tiny.make_config(tmp_path / "cache", **NETWORK), tmp_path / "run", on_epoch=prune)
+    assert stopped.value.exit_code == 143
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts.stop("stopped"):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextlib.contextmanager
 def program(text):
     """Starts a program that a command runs, and waits until it says that it works."""

@@ -24,7 +24,7 @@ def open_writer(folder, resume_step=0, tensorboard=False):
     config = config_lib.get_default()
     config.log.update({"every_steps": EVERY, "tensorboard": tensorboard})
     run = types.SimpleNamespace(config=config, steps_per_epoch=STEPS)
-    return writer_lib.Writer(run, folder, resume_step)
+    return writer_lib.Writer(run, folder, train.Position(resume_step // STEPS, resume_step))
 
 
 def take(writer, sums, position=train.Position()):  # noqa: B008
@@ -89,6 +89,23 @@ def test_an_epoch_that_is_resumed_in_its_middle_has_the_means_of_a_whole_one(tmp
     assert resumed == pytest.approx(whole)
     assert speed["seconds"] > saved[1]
     assert [line["step"] for line in workdir_lib.read_metrics(tmp_path)] == [4, 8, 10]
+
+
+def test_an_epoch_whose_checkpoint_was_not_saved_is_written_once(tmp_path):
+    writer = open_writer(tmp_path)
+    means, speed = take(writer, [{"loss": 8.0, "accuracy": 2, "count": 8}] * STEPS)
+    writer.epoch(train.Position(1, STEPS), {**means, **speed, "learning_rate": 0.1, **VALIDATED}, improved=True)
+    run = types.SimpleNamespace(config=config_lib.get_default(), steps_per_epoch=STEPS)
+    resumed = writer_lib.Writer(run, tmp_path, train.Position(0, STEPS))  # after its steps, before its scores
+    assert resumed.history == [] and workdir_lib.read_history(tmp_path) == []
+
+
+def test_a_loss_that_is_no_number_is_found_before_the_line_is_due(tmp_path):
+    writer = open_writer(tmp_path)
+    writer.start_epoch(train.Position(), 0)
+    writer.step(1, {"loss": np.nan, "count": 8})
+    with pytest.raises(InputError, match="the loss is nan"):
+        _ = writer.window
 
 
 def test_resuming_drops_what_came_after_the_checkpoint_and_a_broken_last_line(tmp_path):

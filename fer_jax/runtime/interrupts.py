@@ -32,71 +32,80 @@ class Stopped(KeyboardInterrupt):
 class Stop:
     """What a training asks between its steps.
 
-    text: what to say where nothing is saved before the end.
+    text: what to say where it ends at once. signum: of the signal that has come since `defer`, 0 without.
     """
 
     def __init__(self, text: str):
-        self.text, self.defers, self._signum = text, False, 0
+        self.text, self.defers, self.signum = text, False, 0
 
     @property
     def asked(self) -> bool:
         """Whether a signal has come since `defer`."""
-        return bool(self._signum)
+        return bool(self.signum)
 
     def defer(self) -> None:
-        """Keeps signals from now on until the training asks: it has steps to save."""
+        """Keeps signals from now on until the training asks: it has something to save."""
         self.defers = True
 
     def end(self, text: str) -> None:
         """Raises Stopped with the text."""
-        raise Stopped(self._signum, text)
+        raise Stopped(self.signum, text)
 
     def handle(self, signum, _frame) -> None:
         """The signals' handler."""
-        if not self.defers:
+        if not self.defers or self.signum:  # the second one, where no command watches, ends at once
             raise Stopped(signum, self.text)
-        self._signum = signum
+        self.signum = signum
 
 
 @contextlib.contextmanager
 def stop(text: str):
     """Yields the `Stop` of a training; in a thread that is not the main one no signal comes to it."""
     global _stop  # noqa: PLW0603
-    before, mine = _stop, Stop(text)
+    mine = Stop(text)
+    if not _in_main_thread():
+        yield mine
+        return
+    before = _stop
     with _handled(mine.handle):
         _stop = mine
         try:
             yield mine
+        except Exception as error:
+            if mine.asked:  # an error of one run must not lead to the next one
+                raise Stopped(mine.signum, f"stopped; the run ended with an error: {error}") from error
+            raise
         finally:
             _stop = before
-        if mine.asked:
-            mine.end("stopped after the last epoch of a run")
+    if mine.asked:
+        mine.end("stopped after the last epoch of a run")
 
 
 @contextlib.contextmanager
 def ended_by_signals():
     """Has signals end a command, also where Python is kept from it; the second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _in_main_thread():
         yield  # no signal comes here
         return
     read, write = socket.socketpair()
     write.setblocking(False)
-    woken = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(read,), daemon=True).start()
+    woken, timers = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False), []
+    threading.Thread(target=_watch, args=(read, timers), daemon=True).start()
     try:
         with _handled(_raise):
             yield
     finally:
         signal.set_wakeup_fd(woken)
         write.close()  # which ends the thread
+        for timer in timers:
+            timer.cancel()
 
 
 @contextlib.contextmanager
 def _handled(handler):
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signum: signal.signal(signum, handler) for signum in SIGNALS}
+    # One that is ignored, as Ctrl-C is by what a script starts in the background, stays so.
+    signals = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, handler) for signum in signals}
     try:
         yield
     finally:
@@ -104,26 +113,40 @@ def _handled(handler):
             signal.signal(signum, handler_before or signal.SIG_DFL)  # None: one that was not set from Python
 
 
+def _in_main_thread():
+    return threading.current_thread() is threading.main_thread()
+
+
 def _raise(signum, _frame):
     raise Stopped(signum)
 
 
-def _watch(wakeups):
+def _watch(wakeups, timers):
     """Runs in the thread: reads the numbers of the signals that come."""
     first = True
-    while numbers := wakeups.recv(1):
-        signum = numbers[0]
-        if signum not in SIGNALS:
-            continue
-        if not first:
-            _end(signum)
-        first = False
-        if _stop is not None and _stop.defers:
-            print(SAVING, file=sys.stderr, flush=True)
-        else:
-            timer = threading.Timer(GRACE_SECONDS, _end, (signum,))
-            timer.daemon = True
-            timer.start()
+    with wakeups:
+        while numbers := wakeups.recv(1):
+            signum = numbers[0]
+            if signum not in SIGNALS:
+                continue
+            if not first:
+                _end(signum)
+            first = False
+            if _saves():
+                print(SAVING, file=sys.stderr, flush=True)
+            else:
+                timers.append(threading.Timer(GRACE_SECONDS, _end_unless_it_saves, (signum,)))
+                timers[-1].daemon = True
+                timers[-1].start()
+
+
+def _saves():
+    return _stop is not None and _stop.defers
+
+
+def _end_unless_it_saves(signum):
+    if not _saves():
+        _end(signum)
 
 
 def _end(signum):
