@@ -78,12 +78,28 @@ def fit_weights(labels, probs):
     return weights
 
 
+def _check_scored(workdir, split, digest):
+    """Refuses a member whose own evaluation of the split is of other faces: it may know faces of the test."""
+    from fer_jax import scoring, significance
+    from fer_jax import workdir as workdir_lib
+
+    path = pathlib.Path(f"{scoring.target(workdir, split)}.json")
+    if not path.exists():
+        return
+    scores = workdir_lib.read_json(path, what="evaluation", mend="evaluate the member again")
+    if significance.compare_faces(scores, {"faces_digest": digest}) == significance.OTHER:
+        raise InputError(
+            f"{path} is of other faces than the {split} split of this ensemble, so {workdir} may know faces of the "
+            "test: evaluate it again, and leave it out if its faces stay others"
+        )
+
+
 def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best") -> dict:
     """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
 
     Raises:
-      InputError: fewer than two members, a member without a checkpoint, members with other classes or splits, weights
-        that cannot be fitted, or a folder `out` that cannot be written or is a run's.
+      InputError: fewer than two members, a member without a checkpoint, members with other classes or splits or scored
+        on other faces, weights that cannot be fitted, or a folder `out` that cannot be written or is a run's.
     """
     import numpy as np
 
@@ -101,6 +117,9 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
     models = members_lib.load(workdirs, checkpoint)  # all, before one of them is scored
     judged = scoring.load_faces(models[0])
+    digests = {name: judged.digest(name) for name in needed}
+    for workdir in workdirs:
+        _check_scored(workdir, split, digests[split])
     probs = {name: members_lib.predict(models, judged.splits[name]) for name in needed}
     members = [
         {"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed}
@@ -118,6 +137,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(params.count(model.variables) for model in models)
     record = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
+    record["faces_digests"] = digests
     workdir_lib.write_json(out / members_lib.RECORD, {**record, **workdir_lib.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
     return scoring.write(

@@ -31,6 +31,11 @@ class Judged:
             "notes": list(self.notes),
         }
 
+    def digest(self, split) -> str:
+        """Returns the digest of a split's faces, which says whether two evaluations scored the same ones."""
+        faces = self.splits[split]
+        return significance.digest_faces(faces.images, faces.labels, self.classes)
+
 
 def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged:
     """Loads the faces of a run, or others in its size and channels, whose classes are then matched by name.
@@ -123,19 +128,25 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
 def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> dict:
     """Scores predictions [N, K] of a split and writes <path>.json, .md, .html and .npz; returns the scores.
 
-    The .npz holds `labels` [N], `probs` [N, K] float32 and `classes`, from which models are compared face by face.
+    The .npz holds `labels` [N], `probs` [N, K] float32, `classes` and `faces_digest`, from which models are compared
+    face by face.
     """
     faces = judged.splits[split]
     scores = {"split": split, **metrics.score(faces.labels, probs, judged.classes)}
     scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
     scores |= {**facts_of_run, **workdir_lib.facts(), **judged.facts()}
+    scores["faces_digest"] = judged.digest(split)
     counts = {
         name: np.bincount(part.labels, minlength=len(judged.classes)).tolist() for name, part in judged.splits.items()
     }
     evaluation = report.Evaluation(scores, faces.images, faces.labels, probs)
     with files.atomic_write(f"{path}.npz", "wb") as file:
         np.savez_compressed(
-            file, labels=faces.labels, probs=np.asarray(probs, np.float32), classes=np.array(judged.classes)
+            file,
+            labels=faces.labels,
+            probs=np.asarray(probs, np.float32),
+            classes=np.array(judged.classes),
+            faces_digest=scores["faces_digest"],
         )
     workdir_lib.write_json(f"{path}.json", scores)
     report.write(report.markdown(scores), f"{path}.md")
@@ -152,18 +163,30 @@ def target(workdir, split, data_path=None) -> pathlib.Path:
 def compare(paths) -> list[dict]:
     """Returns McNemar's test for each pair of evaluations, by their paths as `target` gives them.
 
-    A dict a pair: 'first' and 'second' (positions in `paths`), and what `significance.mcnemar` returns. Evaluations of
-    other faces than the first one's, or without predictions beside them, are left out.
+    A dict a pair: 'first' and 'second' (positions in `paths`), 'faces' (`significance.SAME` or UNKNOWN), and what
+    `significance.mcnemar` returns. Pairs of other faces, and evaluations without predictions, are left out.
     """
-    held = []
-    for position, path in enumerate(paths):
-        file = pathlib.Path(f"{path}.npz")
-        if file.exists():
-            with np.load(file) as found:
-                held.append((position, found["labels"], found["probs"].argmax(axis=1)))
-    held = [one for one in held if np.array_equal(one[1], held[0][1])]
-    return [
-        {"first": first[0], "second": second[0], **significance.mcnemar(first[1], first[2], second[2])}
-        for number, first in enumerate(held)
-        for second in held[number + 1 :]
-    ]
+    found = [(position, one) for position, one in enumerate(map(_read_predictions, paths)) if one is not None]
+    pairs = []
+    for number, (first, mine) in enumerate(found):
+        for second, other in found[number + 1 :]:
+            faces = significance.compare_faces(mine, other)
+            if faces != significance.OTHER:
+                test = significance.mcnemar(mine["labels"], mine["predicted"], other["predicted"])
+                pairs.append({"first": first, "second": second, "faces": faces, **test})
+    return pairs
+
+
+def _read_predictions(path):
+    """Returns the scores of an evaluation with the names of the true and the predicted classes, lists [N], or None."""
+    path, scores = pathlib.Path(f"{path}.npz"), pathlib.Path(f"{path}.json")
+    if not path.exists():
+        return None
+    with np.load(path) as found:
+        names = found["classes"]
+        labels, predicted = names[found["labels"]], names[found["probs"].argmax(axis=1)]
+        digest = {"faces_digest": str(found["faces_digest"])} if "faces_digest" in found else {}
+    facts_of_faces = {}
+    if scores.exists():
+        facts_of_faces = workdir_lib.read_json(scores, what="evaluation", mend="evaluate again")
+    return {**facts_of_faces, "faces_digest": None, **digest, "labels": labels.tolist(), "predicted": predicted}

@@ -1,9 +1,42 @@
 """How sure is a score, and do two models differ? Statistics of a finite test set, on the host."""
 
+import hashlib
+import json
+
 import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+SAME, OTHER, UNKNOWN = "same", "other", "unknown"  # what `compare_faces` says of the faces of two evaluations
+FACTS_OF_FACES = ("data_fingerprint", "split", "n", "labels", "faces")  # of evaluations without a digest
+UNKNOWN_FACES = (
+    "The pictures could not be compared, for one evaluation has no digest of them: data, split and labels are the "
+    "same as far as they are recorded. Evaluate again to be sure."
+)
+
+
+def digest_faces(images, labels, classes) -> str:
+    """Returns 'blake2b:<16 hex digits>' of scored faces in their order: their pixels and the names of their classes.
+
+    images uint8 [N, H, W, C]; labels [N], positions in the class names.
+    """
+    names = [str(classes[label]) for label in labels]
+    digest = hashlib.blake2b(json.dumps([np.shape(images), names]).encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(images, np.uint8))
+    return f"blake2b:{digest.hexdigest()}"
+
+
+def compare_faces(first: dict, second: dict) -> str:
+    """Says whether two evaluations scored the same faces in the same order: SAME, OTHER or UNKNOWN.
+
+    Each is a dict of scores. Where both have a `faces_digest`, that decides. Else OTHER is said where one of
+    FACTS_OF_FACES differs that both have, and UNKNOWN where none does: other faces can have equal counts and labels.
+    """
+    digests = [scores.get("faces_digest") for scores in (first, second)]
+    if all(digests):
+        return SAME if digests[0] == digests[1] else OTHER
+    pairs = [(first.get(fact), second.get(fact)) for fact in FACTS_OF_FACES]
+    return OTHER if any(a != b for a, b in pairs if None not in (a, b)) else UNKNOWN
 
 
 def bootstrap_intervals(confusion, *, seed: int = 0) -> dict[str, list[float]]:

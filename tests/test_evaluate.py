@@ -1,5 +1,6 @@
 """One whole run in this process: train, evaluate, compare; the figures hold against scikit-learn and each other."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,7 @@ from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, inference, scoring, train
+from fer_jax import datasets, ensemble, inference, report, scoring, train
 from fer_jax.errors import InputError
 
 
@@ -123,6 +124,56 @@ def test_two_workdirs_give_a_comparison(run, tmp_path):
     text = page.read_text()
     assert str(workdir) in text
     assert str(other) in text
+
+
+@pytest.fixture(scope="module")
+def of_other_faces(run, tmp_path_factory):
+    """The workdir of a copy of the run whose test split has other pictures, with equal labels."""
+    other = shutil.copytree(run[0], tmp_path_factory.mktemp("runs") / "other")
+    model = inference.load(other)
+    judged = scoring.load_faces(model)
+    test = judged.splits["test"]
+    turned = datasets.Faces(test.images[:, ::-1], test.labels)
+    judged = dataclasses.replace(judged, splits={**judged.splits, "test": turned})
+    _, probs = inference.predict(model, turned)
+    facts = {"workdir": str(other), "checkpoint": "best", "config": config_lib.to_dict(model.config)}
+    scoring.write(scoring.target(other, "test"), judged, "test", probs, facts)
+    return other
+
+
+def test_equal_labels_are_not_the_same_faces(run, of_other_faces):
+    """The labels, their counts, the data's fingerprint and the split are equal: only the pictures tell."""
+    paths = [scoring.target(workdir, "test") for workdir in (run[0], of_other_faces, run[0])]
+    assert [(pair["first"], pair["second"]) for pair in scoring.compare(paths)] == [(0, 2)]
+    assert [pair["first"] for pair in scoring.compare(paths[1:])] == []
+    runs = [
+        {"name": str(number), "scores": json.loads(path.with_suffix(".json").read_text()), "history": [], "config": {}}
+        for number, path in enumerate(paths)
+    ]
+    assert "their scores do not compare" in report.comparison_html(runs)
+    assert "their scores do not compare" not in report.comparison_html([runs[0], runs[2]])
+
+
+def test_an_evaluation_without_a_digest_is_compared_and_said_to_be(run, tmp_path):
+    workdir, _, scores = run
+    path = scoring.target(tmp_path, "test")
+    older = {name: value for name, value in scores["test"].items() if name != "faces_digest"}
+    path.with_suffix(".json").write_text(json.dumps(older))
+    with np.load(f"{scoring.target(workdir, 'test')}.npz") as found:
+        np.savez(f"{path}.npz", **{name: found[name] for name in found if name != "faces_digest"})
+    (pair,) = scoring.compare([scoring.target(workdir, "test"), path])
+    assert (pair["faces"], pair["only_first"], pair["only_second"]) == ("unknown", 0, 0)
+    runs = [
+        {"name": name, "scores": one, "history": [], "config": {}}
+        for name, one in (("a", scores["test"]), ("b", older))
+    ]
+    assert "The pictures could not be compared" in report.comparison_html(runs, [pair])
+
+
+def test_an_ensemble_refuses_a_member_that_was_scored_on_other_faces(run, of_other_faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "predict", None)  # refused before the work
+    with pytest.raises(InputError, match=r"evaluation-test\.json is of other faces than the test split"):
+        ensemble.ensemble([run[0], of_other_faces], tmp_path / "out")
 
 
 def test_a_run_that_is_missing_is_named_before_another_is_scored(run, tmp_path):

@@ -26,7 +26,7 @@ def modules():
         yield modules
 
 
-def write_scores(workdir, split, *, row_config, seed=0, right=0.6, count=200, epoch=3):
+def write_scores(workdir, split, *, row_config, seed=0, right=0.6, count=200, epoch=3, digest=None):
     """Writes evaluation-<split>.json and .npz of predictions that are right so often; returns (labels, predicted)."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 7, count)
@@ -35,6 +35,7 @@ def write_scores(workdir, split, *, row_config, seed=0, right=0.6, count=200, ep
     scores = {"split": split, **metrics.score(labels, probs, CLASSES)}
     scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
     scores |= {"epoch": epoch, "step": 30, "parameters": 99, "trainable": 98, "seed": 0, "config": row_config}
+    scores |= {"faces_digest": digest} if digest else {}
     scores |= {"workdir": SECRET, "data_fingerprint": facts.FINGERPRINT, "data_name": "fer2013"}
     workdir_lib.write_json(workdir / f"evaluation-{split}.json", scores)
     np.savez(workdir / f"evaluation-{split}.npz", labels=labels, probs=probs, classes=CLASSES)
@@ -99,6 +100,12 @@ def test_a_run_file_holds_what_scikit_learn_computes_of_its_predictions(modules,
     assert modules.score_tables.at(read, "best_epoch")["train_accuracy"] == 0.003
     assert modules.score_tables.at(read, "last")["validation_loss"] == 0.95
     assert read["weights"]["file"] == "w.h5"
+
+
+def test_a_run_file_keeps_the_digest_of_the_pictures(modules, make_record):
+    for seed, digest in enumerate((None, "blake2b:1")):
+        record = make_record("r1_model_1", seed, digest=digest)
+        assert [record["scores"][split].get("faces_digest") for split in ("validation", "test")] == [digest] * 2
 
 
 def test_an_ensembles_file_names_its_members_and_not_their_folders(modules, make_record, tmp_path):
@@ -371,12 +378,21 @@ def test_the_best_row_is_tested_against_those_of_the_same_faces(modules, make_re
     }
     found["r1_model_3"][0]["scores"]["test"]["faces"] = "sha256:other"
     found["r1_model_4"][0]["scores"]["test"]["predicted"] = None  # as in files of an earlier layout
-    (table,) = modules.score_tables.pairs_table(found)
+    table, remark = modules.score_tables.pairs_table(found)
+    assert remark == modules.score_tables.UNKNOWN_FACES
     scores = [found[name][0]["scores"]["test"] for name in ("r1_model_1", "r1_model_2")]
     labels = modules.runfiles.unpack(scores[0]["labels"])
     first, second = (modules.runfiles.unpack(one["predicted"]) == labels for one in scores)
     systems = [modules.systems.ROWS[name].system for name in ("r1_model_1", "r1_model_2")]
     assert f"| {', against '.join(systems)} | {(first & ~second).sum()} | {(second & ~first).sum()} |" in table
+    assert len(table.split("\n")) == 3
+
+
+def test_the_digest_of_the_pictures_decides_which_rows_are_tested(modules, make_record):
+    found = {name: [make_record(name)] for name in ("r1_model_1", "r1_model_2", "r1_model_3")}
+    for name, digest in zip(found, ("blake2b:1", "blake2b:1", "blake2b:2"), strict=True):
+        found[name][0]["scores"]["test"]["faces_digest"] = digest
+    (table,) = modules.score_tables.pairs_table(found)  # without a remark
     assert len(table.split("\n")) == 3
 
 

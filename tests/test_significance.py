@@ -86,3 +86,30 @@ def test_spread_is_that_of_a_sample():
     assert (found["n"], found["mean"]) == (3, pytest.approx(np.mean(values)))
     assert found["std"] == pytest.approx(stats.tstd(values))
     assert significance.spread([0.5])["std"] is None
+
+
+def test_the_digest_is_of_pixels_class_names_and_order():
+    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
+    labels, classes = np.array([0, 1, 1]), ("happy", "sad")
+    changed = images.copy()
+    changed[2, 1, 1, 0] += 1
+    digests = [
+        significance.digest_faces(images, labels, classes),
+        significance.digest_faces(changed, labels, classes),
+        significance.digest_faces(images, labels[::-1], classes),
+        significance.digest_faces(images[[0, 2, 1]], labels, classes),
+        significance.digest_faces(images.reshape(3, 1, 4, 1), labels, classes),
+        significance.digest_faces(images, labels, ("happy", "fear")),
+    ]
+    assert len(set(digests)) == len(digests)
+    renumbered = significance.digest_faces(images, 1 - labels, ("sad", "happy"))
+    assert renumbered == digests[0]  # the same faces of the same classes
+
+
+def test_a_digest_decides_and_without_one_equal_facts_leave_it_open():
+    first = {"faces_digest": "blake2b:1", "data_fingerprint": "a", "n": 9}
+    assert significance.compare_faces(first, first | {"data_fingerprint": "b"}) == "same"
+    assert significance.compare_faces(first, first | {"faces_digest": "blake2b:2"}) == "other"
+    older = {"data_fingerprint": "a", "n": 9, "split": "test"}
+    assert significance.compare_faces(first, older) == "unknown"
+    assert significance.compare_faces(first, older | {"n": 8}) == "other"

@@ -31,6 +31,7 @@ FACTS = (
 SCORES = (
     *("n", "accuracy", "accuracy_interval_95", "bootstrap_interval_95", "macro_f1", "weighted_f1", "loss"),
     *("mean_squared_error", "mean_squared_error_hard", "calibration_error", "per_class", "confusion", "classes"),
+    "faces_digest",  # of the scored pictures; evaluations of earlier versions have none
 )
 CURVES = ("epoch", "train_loss", "train_accuracy", *patience.MONITORS)
 # Fields that say how a run is computed and not what, and that the config does not list itself; `seed` has its own.

@@ -25,6 +25,11 @@ FAULT = (
     "(https://github.com/jax-ml/jax/issues/39103); to be run again."
 )
 
+UNKNOWN_FACES = (
+    "Of some of these runs no digest of the test pictures was kept: their faces are known to be the same by the data's "
+    "fingerprint, the split and the labels alone."
+)
+
 
 def marked(name: str, runs: list[dict]) -> str:
     """Returns the system of a row, with the mark of the faulty jaxlib where one of its runs was computed with it."""
@@ -146,10 +151,13 @@ def pairs_table(scored: dict) -> list[str]:
     if not tests:
         return []
     best_name = max(tests, key=lambda name: tests[name]["accuracy"])
-    first, lines = tests.pop(best_name), []
+    first, lines, unknown = tests.pop(best_name), [], False
     for name, second in tests.items():
-        if second["faces"] != first["faces"]:
+        # Packed labels are part of `faces`, and need not be equal bytes.
+        faces = significance.compare_faces(*({**scores, "labels": None} for scores in (first, second)))
+        if faces == significance.OTHER:
             continue
+        unknown |= faces == significance.UNKNOWN
         labels, *predicted = (
             runfiles.unpack(text) for text in (first["labels"], first["predicted"], second["predicted"])
         )
@@ -169,7 +177,8 @@ def pairs_table(scored: dict) -> list[str]:
         "points",
         "p",
     )
-    return [table(head, lines)] if lines else []
+    remarks = [UNKNOWN_FACES] if unknown else []
+    return [table(head, lines), *remarks] if lines else []
 
 
 def searches(mine: dict) -> list[str]:

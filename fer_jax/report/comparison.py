@@ -1,5 +1,8 @@
 """The page of several runs side by side."""
 
+import itertools
+
+from fer_jax import significance
 from fer_jax.report import elements, figures, records, text
 from fer_jax.report.elements import element
 
@@ -11,7 +14,7 @@ def comparison_html(runs, pairs=()) -> str:
 
     runs: a list of dicts: name; scores (as in `Evaluation`, or None where the run was not evaluated); history
     (as in `html`); config (nested dict). pairs: McNemar's test of two runs each, a dict with their positions `first`
-    and `second`, and what `significance.mcnemar` returns.
+    and `second`, `faces` as `significance.compare_faces` says it, and what `significance.mcnemar` returns.
 
     Raises:
       ValueError: there are no runs, or two share a name.
@@ -20,14 +23,17 @@ def comparison_html(runs, pairs=()) -> str:
     if not names or len(set(names)) != len(names):
         raise ValueError(f"a comparison needs one or more runs with different names; it got {names}")
     scored = [run["scores"] for run in runs if run["scores"]]
-    comparable = len({tuple(scores.get(key) for key in ("data_fingerprint", "split", "n")) for scores in scored}) < 2
+    faces = {significance.compare_faces(*pair) for pair in itertools.combinations(scored, 2)}
+    comparable = significance.OTHER not in faces
     title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else f"Run {names[0]}"
     head = [element("h1", title)]
     if any(scores.get("synthetic") for scores in scored):
         head.append(element("p", records.SYNTHETIC, class_="synthetic"))
     if not comparable:
-        told = "These runs were scored on different faces (data or split): their scores do not compare."
+        told = "These runs were scored on different faces (data, split or pictures): their scores do not compare."
         head.append(element("p", told, class_="warning"))
+    elif significance.UNKNOWN in faces:
+        head.append(element("p", significance.UNKNOWN_FACES, class_="warning"))
     content = [
         *head,
         elements.section("Scores", _runs_table(runs, mark_best=comparable and len(scored) > 1)),

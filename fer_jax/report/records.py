@@ -9,6 +9,7 @@ import numpy as np
 FACTS = {
     "data_name": "data",
     "data_fingerprint": "data fingerprint",
+    "faces_digest": "digest of the scored faces",
     "seed": "seed",
     "commit": "commit",
     "device": "device",
@@ -25,7 +26,7 @@ class Evaluation:
 
     scores: the result of `metrics.score` and the facts of the run: split, checkpoint ('best' or 'latest'),
     step, epoch, config (nested dict), seed, commit, device, time (ISO 8601), command, data_name,
-    data_fingerprint, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir. A
+    data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir. A
     fact that is missing is left out of the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs
     [N, K], rows sum to 1.
 
