@@ -26,6 +26,14 @@ NETWORK = {
 }
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Has this process hear Ctrl-C as at a terminal; it may have been started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def states_of(folder):
     ckpt = checkpoint.Checkpoints(folder)
     states, _ = ckpt.restore("latest", None)
@@ -58,6 +66,7 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tm
         env=commands.environment(),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=commands.hear_ctrl_c,
     ) as process:
         next(line for line in process.stderr if line.startswith("epoch 2/"))
         process.send_signal(signum)
@@ -128,7 +137,11 @@ def program(text):
     """Starts a program that a command runs, and waits until it says that it works."""
     text = "import sys\nfrom fer_jax import command\nfrom fer_jax.runtime import interrupts\n" + text
     with subprocess.Popen(
-        [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=commands.hear_ctrl_c,
     ) as process:
         assert process.stdout.readline() == "works\n"
         yield process
