@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
@@ -36,8 +35,3 @@ def run(module, *flags, cwd=ROOT):
 def start(module, *flags):
     """Starts a command and returns its process."""
     return subprocess.Popen(command(module, *flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
-
-
-def hear_ctrl_c():
-    """Undoes, in a new process, what a shell does for programs in the background: they start with Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -28,7 +28,7 @@ NETWORK = {
 
 @pytest.fixture(autouse=True)
 def heard():
-    """Has this process hear Ctrl-C as at a terminal; it may have been started in the background."""
+    """Has this process, and those that it starts, hear Ctrl-C, which a shell has programs in the background ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -66,7 +66,6 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tm
         env=commands.environment(),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=commands.hear_ctrl_c,
     ) as process:
         next(line for line in process.stderr if line.startswith("epoch 2/"))
         process.send_signal(signum)
@@ -141,7 +140,6 @@ def program(text):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=commands.hear_ctrl_c,
     ) as process:
         assert process.stdout.readline() == "works\n"
         yield process

@@ -46,12 +46,7 @@ def start(workdir, log) -> subprocess.Popen:
     """Starts the training, with its messages in a file."""
     line = [sys.executable, "-m", "fer_jax.main", "--config", HERE / "config.py", "--workdir", workdir]
     with open(log, "w") as file:
-        return subprocess.Popen(list(map(str, line)), stdout=file, stderr=subprocess.STDOUT, preexec_fn=_hear_ctrl_c)
-
-
-def _hear_ctrl_c():
-    """Undoes what a shell does for programs in the background, which are started with Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(list(map(str, line)), stdout=file, stderr=subprocess.STDOUT)
 
 
 def finish(workdir, log) -> None:
@@ -208,6 +203,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
     options = parser.parse_args()
     command.start_logging()
+    # What a shell starts in the background ignores Ctrl-C, and so would the trainings.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["JAX_PLATFORMS"] = "cpu"
     draw = random.Random(options.seed)
     results = {**workdir_lib.facts(), "seed": options.seed, "signals": [], "pairs": [], "flips": []}
