@@ -457,7 +457,9 @@ def test_a_searchs_first_and_best_trials_are_trained_again_with_other_seeds(modu
             (workdir / "search.json").write_text(json.dumps(found_by_search))
             for trial in trials[1:]:
                 (workdir / trial["workdir"]).mkdir()
-                (workdir / trial["workdir"] / "metrics.jsonl").write_text('{"kind": "epoch", "seconds": 30.0}\n')
+                (workdir / trial["workdir"] / "metrics.jsonl").write_text(
+                    '{"kind": "epoch", "epoch": 1, "step": 9, "seconds": 30.0}\n'
+                )
         elif module == "main":
             trained[str(workdir.relative_to(folder))] = dict(flag.split("=", 1) for flag in flags if "=" in str(flag))
         else:
