@@ -12,6 +12,7 @@ A name that is a field of the config sets it; any other one stands in braces in 
 """
 
 import dataclasses
+import math
 import re
 
 from fer_jax import config as config_lib
@@ -69,17 +70,27 @@ def _parse_line(line):
         raise InputError(f"{where} is not '<name> <kind> <values>'; known kinds are {', '.join(KINDS)}")
     values = tuple(map(_value, words))
     if kind == "choice":
+        if len(set(values)) < len(values):
+            raise InputError(f"{where} names a choice twice")
         return Parameter(name, kind, values)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    if not numbers or len(values) not in ((2, 3) if kind == "int" else (2,)) or values[0] >= values[1]:
+    if kind == "int":
+        values = (*values, 1)[:3] if len(values) < 4 else values
+    if not all(map(_is_number, values)) or len(values) != (3 if kind == "int" else 2) or values[0] >= values[1]:
         raise InputError(
             f"{where} needs a low and a higher number" + (", and may have a step" if kind == "int" else "")
         )
     if kind == "int":
-        values = tuple(map(int, (*values, 1)[:3]))
+        if not all(isinstance(value, int) for value in values) or values[2] < 1:
+            raise InputError(f"{where} needs whole numbers, and a step of 1 or more")
+        low, high, step = values
+        values = (low, high - (high - low) % step, step)
     if kind == "log" and values[0] <= 0:
         raise InputError(f"{where}: the logarithm needs numbers over 0")
     return Parameter(name, kind, values)
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read(parameter, text, where):
@@ -87,7 +98,9 @@ def _read(parameter, text, where):
     if parameter.kind == "choice":
         inside = value in parameter.values
     else:
-        inside = isinstance(value, int | float) and parameter.values[0] <= value <= parameter.values[1]
+        inside = _is_number(value) and parameter.values[0] <= value <= parameter.values[1]
+    if inside and parameter.kind == "int":
+        inside = isinstance(value, int) and (value - parameter.values[0]) % parameter.values[2] == 0
     if not inside:
         raise InputError(f"{where} lies outside '{parameter.name} {parameter.kind} {parameter.values}'")
     return value
@@ -113,7 +126,7 @@ def names_in(config) -> set[str]:
 
 
 def check(config, space) -> None:
-    """Raises InputError where a parameter is used nowhere, or a name in the layers is no parameter."""
+    """Raises InputError where a parameter is used nowhere or does not fit its field, or the layers name another."""
     fields, used = config_lib.flat(config_lib.to_dict(config)), names_in(config)
     idle = [name for name in space if name not in fields and name not in used]
     if idle:
@@ -121,6 +134,13 @@ def check(config, space) -> None:
     missing = sorted(used - set(space))
     if missing:
         raise InputError(f"the layers name {', '.join(missing)} in braces, which search.space does not have")
+    trial = config_lib.from_dict(config_lib.to_dict(config))
+    for name, parameter in space.items():
+        for value in parameter.values[: None if parameter.kind == "choice" else 2] if name in fields else ():
+            try:
+                trial.update_from_flattened_dict({name: value})
+            except (TypeError, ValueError) as error:
+                raise InputError(f"search.space: '{name}' cannot be {value!r}: {error}") from error
 
 
 def fill(config, values: dict):

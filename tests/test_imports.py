@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 # From the top; a unit may import those of its own floor and of lower ones, without a circle.
 FLOORS = {
     "commands": ("main", "evaluate", "ensemble", "predict", "search"),
-    "wiring": ("train", "wiring", "run", "writer", "scoring", "inference", "members"),
+    "wiring": ("train", "wiring", "run", "writer", "scoring", "inference", "members", "study"),
     "parts": (
         "augment",
         "checkpoint",
@@ -56,7 +56,7 @@ HOMES = {
     "flax": {"models/", "steps.py"},
     "optax": {"optim.py", "steps.py"},
     "orbax": {"checkpoint.py"},
-    "optuna": {"search.py", "report/"},
+    "optuna": {"search.py", "study.py", "report/"},
     "tensorboardX": {"writer.py"},
     "matplotlib": {"report/"},
     "h5py": {"pretrained/"},

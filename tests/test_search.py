@@ -1,9 +1,12 @@
 """The search: its space in text, trials that are whole runs, and a study that outlives its processes."""
 
+import dataclasses
 import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import commands
@@ -11,7 +14,8 @@ import optuna
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import search, space, train
+from fer_jax import datasets, search, space, train
+from fer_jax import study as study_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
@@ -69,12 +73,17 @@ def test_suggestions_stay_in_the_space():
         ({"start": ("width 5",)}, "lies outside 'width choice"),
         ({"start": ("depth 5",)}, "is not of the space"),
         ({"lines": ()}, "search.space is empty"),
+        ({"lines": (*SPACE, "seed choice 1 1")}, "names a choice twice"),
+        ({"lines": (*SPACE, "optim.momentum float 0.1 inf")}, "needs a low and a higher number"),
+        ({"lines": (*SPACE, "seed int 1 5 0")}, "a step of 1 or more"),
+        ({"lines": (*SPACE, "optim.momentum choice adam")}, "cannot be .adam."),
+        ({"start": ("units 17",)}, "lies outside .units int"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(change, message, tmp_path):
     with pytest.raises(InputError, match=message):
         search.search(make_config(**change), tmp_path / "study", trials=1)
-    assert not (tmp_path / "study" / search.JOURNAL).exists()
+    assert not (tmp_path / "study" / study_lib.JOURNAL).exists()
 
 
 def test_a_grid_is_walked_once_and_wholly(tmp_path):
@@ -105,11 +114,11 @@ def test_data_that_cannot_be_loaded_are_said_before_there_is_a_study(tmp_path):
 
 def test_a_search_ends_where_no_trial_can_be_trained(tmp_path, caplog):
     config = make_config(layers="conv {width} relu, " + "max_pool, " * 7 + "dense {units}, dropout {rate}")
-    with pytest.raises(InputError, match=r"10 trials in a row cannot be trained; the last: (.|\n)*another --workdir"):
+    with pytest.raises(InputError, match=r"10 trials in a row failed; the last: (.|\n)*another --workdir"):
         search.search(config, tmp_path / "study", trials=2)
     states = [trial["state"] for trial in json.loads((tmp_path / "study" / "search.json").read_text())["trials"]]
     assert states == ["fail"] * search.FAILURES_IN_A_ROW
-    assert caplog.text.count("cannot be trained") == search.FAILURES_IN_A_ROW
+    assert caplog.text.count(" failed: ") == search.FAILURES_IN_A_ROW
     assert "Traceback" not in caplog.text
 
 
@@ -130,6 +139,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch)
     cut_off, resumed = search.search(config, tmp_path / "study", trials=1).trials
     assert (cut_off.state.name, resumed.state.name) == ("FAIL", "COMPLETE")
     assert cut_off.params == resumed.params
+    assert sorted(resumed.intermediate_values) == [1, 2]  # the epoch before the interrupt counts for the pruner too
     history = workdir_lib.read_history(tmp_path / "study" / resumed.user_attrs["workdir"])
     assert [scores["epoch"] for scores in history] == [1, 2]
 
@@ -191,3 +201,118 @@ def test_a_killed_search_loses_no_finished_trial(tmp_path):
     refused = commands.run("search", *FLAGS, "--config.optim.momentum=0.5", f"--workdir={study}", "--trials=4")
     assert refused.returncode == 2
     assert "optim.momentum: 0.9, now 0.5" in refused.stderr
+
+
+def make_grid(**fields):
+    """Returns the config of a grid of 12 points, one epoch each."""
+    config = make_config(
+        ("width choice 4 6 8", "optim.name choice adam sgd", "optim.learning_rate choice 1e-3 1e-2"),
+        layers="conv {width} relu, flatten, dense 8",
+    )
+    config.search.update({"sampler": "grid", "pruner": "none"})
+    config.update_from_flattened_dict({"train.epochs": 1, **fields})
+    return config
+
+
+def score(values):
+    return {"epoch": 1, "validation_accuracy": values.model.layers.count("8") / 10}
+
+
+def fake_training(monkeypatch, *, before=lambda: None):
+    """Has trials scored without training; `before` is called first."""
+
+    def trained(filled, workdir, on_epoch):
+        with workdir_lib.lock(workdir):
+            before()
+            (workdir / "config.json").write_text("{}")
+        return score(filled)
+
+    monkeypatch.setattr(train, "train", trained)
+
+
+def finished_points(study):
+    return sorted(tuple(t.params.items()) for t in study.trials if t.state.name in ("COMPLETE", "PRUNED"))
+
+
+def test_a_grid_that_is_resumed_has_every_point_once(tmp_path, monkeypatch):
+    calls = itertools.count()
+
+    def interrupted():
+        if next(calls) in (3, 8):
+            raise KeyboardInterrupt
+
+    fake_training(monkeypatch, before=interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search.search(make_grid(), tmp_path / "study", trials=99)
+    found = finished_points(search.search(make_grid(), tmp_path / "study", trials=99))
+    assert len(found) == len(set(found)) == 12
+
+
+TWO = """
+import sys, time
+sys.path.insert(0, "tests")
+import test_search
+from fer_jax import search, train, workdir
+kind, folder = sys.argv[1:]
+def trained(filled, path, on_epoch):
+    with workdir.lock(path):
+        time.sleep(0.2)
+        (path / "config.json").write_text("{}")
+    return test_search.score(filled)
+train.train = trained
+config = test_search.make_grid() if kind == "grid" else test_search.make_config(start=("width 8", "rate 0.25"))
+search.search(config, folder, trials=12)
+"""
+
+
+@pytest.mark.parametrize("kind", ["grid", "tpe"])
+def test_processes_that_start_together_share_a_study(kind, tmp_path):
+    command = [sys.executable, "-c", TWO, kind, str(tmp_path / "study")]
+    processes = [
+        subprocess.Popen(command, cwd=commands.ROOT, env=commands.environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    trials = json.loads((tmp_path / "study" / "search.json").read_text())["trials"]
+    assert [trial["state"] for trial in trials] == ["complete"] * 12
+    assert len({trial["workdir"] for trial in trials}) == 12
+    if kind == "tpe":
+        starts = [trial for trial in trials if (trial["params"]["width"], trial["params"]["rate"]) == (8, 0.25)]
+        assert [trial["number"] for trial in starts] == [0]
+
+
+def test_a_study_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+    fake_training(monkeypatch)
+    search.search(make_config(), tmp_path / "study", trials=1)
+    load = datasets.load
+    monkeypatch.setattr(datasets, "load", lambda data: dataclasses.replace(load(data), fingerprint="sha256:other"))
+    with pytest.raises(
+        InputError, match=r"study holds a search on other data: fingerprint sha256:.*, now sha256:other"
+    ):
+        search.search(make_config(), tmp_path / "study", trials=2)
+
+
+def test_a_trial_that_breaks_does_not_end_the_search(tmp_path, monkeypatch, caplog):
+    calls = itertools.count()
+
+    def breaks():
+        if next(calls) == 0:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
+
+    fake_training(monkeypatch, before=breaks)
+    study = search.search(make_config(), tmp_path / "study", trials=2)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert "trial 0 failed: RuntimeError: RESOURCE_EXHAUSTED: out of memory (traceback in" in caplog.text
+    assert "Traceback" not in caplog.text and "and more" not in caplog.text
+    assert "and more" in (tmp_path / "study" / search.TRACEBACKS).read_text()
+
+
+def test_a_journal_that_was_cut_off_in_a_line_goes_on(tmp_path, monkeypatch):
+    fake_training(monkeypatch)
+    search.search(make_config(), tmp_path / "study", trials=1)
+    with (tmp_path / "study" / study_lib.JOURNAL).open("a") as file:
+        file.write('{"op_code": 4, "wor')
+    for trials in (2, 3):
+        assert len(search.search(make_config(), tmp_path / "study", trials=trials).trials) == trials

@@ -5,6 +5,8 @@ import warnings
 
 import matplotlib
 
+from fer_jax import files
+
 
 def draw_search(study, folder) -> dict[str, str]:
     """Writes search-history.png, -epochs.png, -slices.png and -importances.png of an optuna.Study into a folder.
@@ -28,8 +30,9 @@ def draw_search(study, folder) -> dict[str, str]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the plots are experimental, and say so
                 draw(study)
-                pyplot.savefig(pathlib.Path(folder) / name, dpi=120, bbox_inches="tight")
-        except (RuntimeError, ValueError) as error:
+                with files.replacing(pathlib.Path(folder) / name) as path:  # another process may draw it too
+                    pyplot.savefig(path, format="png", dpi=120, bbox_inches="tight")
+        except (ImportError, RuntimeError, ValueError) as error:
             left_out[name] = str(error)
         finally:
             pyplot.close("all")
