@@ -14,12 +14,14 @@ import shutil
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from fer_jax import feeders, files, ops
 from fer_jax.runtime import compile_cache
 from fer_jax.runtime.timing import Progress
 
 SOURCE, LIBRARIES = ("models", "ops"), ("jax", "jaxlib", "flax")  # what computes the features
+LOAD, COMPUTE, NO_ROOM = range(3)  # what a process must do about the features
 FORWARD = "classify"  # the method of the network that takes features
 logger = logging.getLogger("fer_jax")
 
@@ -70,16 +72,10 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
     path = pathlib.Path(cache_dir).expanduser() / "features" / f"{key}-{made_by}.npy"
     shape = jax.eval_shape(extract, variables, faces.images[:batch_size]).shape
     shape = (len(faces), *shape[1:])
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = 4 * int(np.prod(shape)), shutil.disk_usage(path.parent).free
-        if free < needed + 2**28:
-            logger.warning(
-                "the features need %s MiB and %s has %s MiB free: they are computed anew at each step (make room, or "
-                "set data.cache_dir to a folder on another disk)",
-                *(f"{needed / 2**20:,.0f}", path.parent, f"{free / 2**20:,.0f}"),
-            )
-            return None
+    step = _agreed(path, 4 * int(np.prod(shape)))
+    if step == NO_ROOM:
+        return None
+    if step == COMPUTE:
         _compute(
             functools.partial(extract, variables),
             feeders.padded_batches(faces, batch_size, shardings[0]),
@@ -89,6 +85,22 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
         )
     logger.info("features: %s float32 in %s", "x".join(map(str, shape)), path)
     return dataclasses.replace(faces, images=np.load(path, mmap_mode="r"))
+
+
+def _agreed(path, needed_bytes):
+    """Returns what all processes do: the most that one of them must. Their disks may differ, the work is in common."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    mine = LOAD if path.exists() else COMPUTE if free >= needed_bytes + 2**28 else NO_ROOM
+    agreed = int(np.max(multihost_utils.process_allgather(np.asarray(mine)))) if jax.process_count() > 1 else mine
+    if agreed == NO_ROOM:
+        logger.warning(
+            "the features need %s MiB and %s has %s MiB free%s: they are computed anew at each step (make room, or "
+            "set data.cache_dir to a folder on another disk)",
+            *(f"{needed_bytes / 2**20:,.0f}", path.parent, f"{free / 2**20:,.0f}"),
+            "" if mine == NO_ROOM else ", another process's folder too little",
+        )
+    return agreed
 
 
 def _compute(extract, batches, path, *, shape, batch_size):

@@ -62,16 +62,17 @@ def load(workdir, kind: str = "best") -> Trained:
     config = read_config(workdir)
     run = workdir_lib.read_provenance(workdir, MEND)
     checkpoints = checkpoint.Checkpoints(workdir)
-    meta = checkpoints.meta(kind)
-    classes = tuple(meta["classes"])
+    classes = tuple(checkpoints.meta(kind)["classes"])
     image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # earlier versions had no other
     plans = freezing.make_plans(config, len(classes), image_shape=image_shape)
+    like = lambda meta: steps.abstract_variables(  # noqa: E731
+        plans[freezing.phase_of(plans, meta)].model, image_shape, steps.make_shardings()[1]
+    )
+    variables, meta = checkpoints.restore_variables(kind, like)
     plan = plans[freezing.phase_of(plans, meta)]
-    like = steps.abstract_variables(plan.model, image_shape, steps.make_shardings()[1])
-    variables, _ = checkpoints.restore_variables(kind, like)
     # The latest state holds the variables of an earlier epoch where early stopping put them back.
     epoch = meta.get("variables_epoch", meta["epoch"])
-    meta = {**meta, "epoch": epoch, "step": checkpoints.step(kind), "checkpoint": kind}
+    meta = {**meta, "epoch": epoch, "checkpoint": kind}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
     return Trained(config, plan.model, variables, classes, image_shape, meta, run, plan.frozen)

@@ -58,14 +58,13 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
 
 def _train(config, ckpt, clock, on_epoch, stop):
     workdir = ckpt.workdir
-    resume_step = ckpt.step("latest")
-    resumed = None if resume_step is None else workdir_lib.read_provenance(workdir)
+    resumed = None if ckpt.step("latest") is None else workdir_lib.read_provenance(workdir)
     run = run_lib.build(members.resolve(config, workdir), resumed=resumed, mark=clock.mark)
     if run.config.model.members and resumed is None:
         run = members.with_weights(run)
     run_lib.describe(run)
-    checkpoint.check_space(workdir, run.state_bytes() * (checkpoint.KEPT_LATEST + 2))
-    last = {} if resume_step is None else ckpt.meta("latest")
+    checkpoint.check_space(workdir, run.state_bytes())
+    last = {} if resumed is None else ckpt.meta("latest")
     workdir_lib.open_run(run.config, workdir, run.data, run.weights, last)
     state, rules, first, position = restore_or_init(run, ckpt)
     run = dataclasses.replace(run, weights=None)  # the devices have them
@@ -138,11 +137,11 @@ def restore_or_init(run, ckpt):
     rules = patience.Rules(run.config.train, run.config.optim.plateau, run.phases[0].learning_rate)
     if ckpt.step("latest") is None:
         return wiring.init_state(run, run.phases[0]), rules, 0, Position()
-    meta = ckpt.meta("latest")
+    state, meta = ckpt.restore_state(lambda meta: run.phases[freezing.phase_of(run.phases, meta)].abstract)
+    ckpt.discard_after(int(state.step))
     number = freezing.phase_of(run.phases, meta)
     rules.start_phase(run.phases[number].learning_rate)
     rules.restore(meta)
-    state, _ = ckpt.restore_state(run.phases[number].abstract)
     position = Position(
         meta["epoch"], int(state.step), meta.get("sums", {}), meta.get("window", {}), meta.get("seconds", 0.0)
     )

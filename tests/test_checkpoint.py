@@ -1,7 +1,10 @@
 """Checkpoints survive what happens to disks."""
 
 import gc
+import pathlib
+import re
 import resource
+import shutil
 import signal
 
 import jax
@@ -63,7 +66,7 @@ def test_best_and_latest_are_apart(tmp_path):
     checkpoints.save("best", 6, make_tree(6), {"epoch": 6})
     checkpoints.close()
     assert checkpoint.Checkpoints(tmp_path).step("latest") == 5
-    assert checkpoint.Checkpoints(tmp_path).meta("best") == {"epoch": 6}
+    assert checkpoint.Checkpoints(tmp_path).meta("best") == {"epoch": 6, "step": 6}
 
 
 def test_without_a_checkpoint(tmp_path):
@@ -73,18 +76,102 @@ def test_without_a_checkpoint(tmp_path):
         checkpoints.restore("best", abstract())
 
 
-def test_a_truncated_checkpoint_is_named_and_the_one_before_it_still_works(tmp_path):
+def test_a_truncated_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, caplog):
     save_steps(tmp_path, (1, 2))
     folder = tmp_path / "checkpoints" / "latest" / "2"
     broken = largest_file(folder)
     with broken.open("r+b") as file:
         file.truncate(broken.stat().st_size // 2)
-    with pytest.raises(InputError, match=rf"{folder} is damaged.*delete that folder.*from step 1"):
-        checkpoint.Checkpoints(tmp_path).restore("latest", abstract())
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
     assert restored_step(tmp_path) == 1
+    assert re.search(rf"{folder} is damaged.*going back to the one before it, of step 1", caplog.text)
+    shutil.rmtree(tmp_path / "checkpoints" / "latest" / "1")
+    with pytest.raises(InputError, match=rf"{folder} is damaged.*delete that folder, then train again"):
+        checkpoint.Checkpoints(tmp_path).restore("latest", abstract())
+
+
+def flip(path, bit):
+    """Flips a bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def noise(step):
+    key = jax.random.key(step)
+    return {
+        "kernel": jax.random.normal(key, (40, 40)),
+        "half": jax.random.normal(key, (30,), jnp.bfloat16),
+        "step": jnp.int32(step),
+    }
+
+
+@pytest.mark.parametrize("kind", ["best", "latest"])
+def test_a_flipped_bit_is_refused_or_harmless(tmp_path, kind, caplog):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "whole")
+    for step in (1, 2):
+        checkpoints.save(kind, step, noise(step), {"epoch": step, "scores": {"accuracy": 0.5 + step}})
+    checkpoints.close()
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), noise(0))
+    newest = pathlib.Path("checkpoints", kind, "2")
+    names = [path.relative_to(tmp_path / "whole") for path in sorted((tmp_path / "whole" / newest).rglob("*"))]
+    names = [name for name in names if (tmp_path / "whole" / name).is_file() and "commit" not in name.name]
+    rng = np.random.default_rng(0)
+    refused = went_back = 0
+    for number, name in enumerate(names):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(number))
+        size = (folder / name).stat().st_size
+        if not size:
+            continue
+        flip(folder / name, int(rng.integers(8 * size)))
+        caplog.clear()
+        try:
+            tree, meta = checkpoint.Checkpoints(folder).restore(kind, like)
+        except InputError as error:
+            assert str(folder / newest) in str(error)
+            refused += 1
+            continue
+        jax.tree.map(np.testing.assert_array_equal, tree, noise(meta["step"]))
+        assert meta == {"epoch": meta["step"], "scores": {"accuracy": 0.5 + meta["step"]}, "step": meta["step"]}
+        if meta["step"] == 1:
+            assert kind == "latest"
+            assert "going back to the one before it, of step 1" in caplog.text
+            went_back += 1
+    assert (refused if kind == "best" else went_back) >= 2  # the meta data and at least an array
+
+
+@pytest.mark.parametrize("kind", ["best", "latest"])
+def test_changed_numbers_that_orbax_reads_without_complaint_are_found(tmp_path, kind, caplog, monkeypatch):
+    with monkeypatch.context() as patch:  # a step whose arrays are whole files with other numbers
+        checksums = checkpoint._checksums
+        patch.setattr(checkpoint, "_checksums", lambda tree: checksums({**tree, "kernel": tree["kernel"] + 1}))
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        checkpoints.save(kind, 2, make_tree(2), {"epoch": 2})
+        checkpoints.close()
+    with pytest.raises(InputError, match=r"is damaged .not as they were saved: kernel"):
+        checkpoint.Checkpoints(tmp_path).restore(kind, abstract())
+
+
+def test_a_damaged_best_is_refused_though_an_older_one_is_there(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save("best", step, make_tree(step), {"epoch": step})
+    checkpoints.close()
+    folder = tmp_path / "checkpoints" / "best" / "2"
+    flip(folder / "meta" / "metadata", 8 * 3)
+    with pytest.raises(InputError, match=rf"{folder} is damaged.*best one before it, of step 1"):
+        checkpoint.Checkpoints(tmp_path).restore("best", abstract())
+    shutil.rmtree(folder)
+    assert int(checkpoint.Checkpoints(tmp_path).restore("best", abstract())[0]["step"]) == 1
+
+
+def test_a_step_that_is_saved_again_is_replaced_and_so_are_those_after_it(tmp_path):
+    save_steps(tmp_path, (2, 3))
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save("latest", 2, make_tree(7), {"epoch": 7})
+    checkpoints.close()
+    assert checkpoint.Checkpoints(tmp_path).step("latest") == 2
+    assert restored_step(tmp_path) == 7
 
 
 @pytest.mark.parametrize("change", ["another shape", "another tree"])
