@@ -119,8 +119,9 @@ def test_a_truncated_checkpoint_is_named(finished, tmp_path):
         with largest.open("r+b") as file:
             file.truncate(largest.stat().st_size // 3)
     assert "is damaged" in refusal("evaluate", "--workdir", copy)
-    message = refusal("main", *finished[1], f"--workdir={copy}")
-    assert f"latest/{step} is damaged" in message
+    resumed = commands.run("main", *finished[1], f"--workdir={copy}")
+    assert resumed.returncode == 0 and "Traceback" not in resumed.stderr, resumed.stderr
+    assert f"latest/{step} is damaged" in resumed.stderr and "going back to the one before it" in resumed.stderr
 
 
 def test_a_workdir_without_a_run_is_named(tmp_path):
