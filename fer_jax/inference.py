@@ -11,6 +11,7 @@ from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
+from fer_jax.runtime import timing
 
 CHECKPOINTS = ("best", "latest")
 MEND = "give the workdir of a run, as fer_jax.main names it at its end"
@@ -87,4 +88,7 @@ def predict(trained: Trained, faces, batch_size: int = 256):
         classes=len(trained.classes),
         replicated=replicated,
     )
-    return evaluate(trained.variables, feeders.padded_batches(faces, batch_size, sharded))
+    batches = feeders.padded_batches(faces, batch_size, sharded)
+    what = f"epoch {trained.meta['epoch']} of {trained.config.model.name}"
+    batches = timing.watched(batches, f"predicting, {what}", faces=len(faces), batch_size=batch_size)
+    return evaluate(trained.variables, batches)

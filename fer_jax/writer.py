@@ -65,8 +65,8 @@ class Writer:
         logger.info("%s", timing.describe(split))
         needs = remat.needs(program)
         logger.info(
-            "memory of a step: %s MiB of arguments, %s MiB of which are reused for its results, and %s MiB besides",
-            *(f"{needs[name]:,.0f}" for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
+            "memory of a step: %s of arguments, %s of which are reused for its results, and %s besides",
+            *(_mib(needs[name]) for name in ("arguments_mib", "donated_mib", "temporaries_mib")),
         )
 
     def start_epoch(self, position, start: int) -> None:
@@ -94,6 +94,7 @@ class Writer:
         _add(self._unlogged, {name: float(value) for name, value in sums.items()})
         every, done = self._config.log.every_steps, step - self._first
         if done % every and done < self._steps_per_epoch:
+            self._progress.update(done)
             return
         means = _means(self._unlogged)
         _add(self.sums, self._unlogged)
@@ -140,16 +141,22 @@ class Writer:
         self.history.append(self._write("epoch", position.step, {"epoch": position.epoch, **scores, **peak}))
         if self._writes:
             self._write_csv()
+        for line in self._lines(position.epoch, scores, improved, peak_mib):
+            logger.info("%s", line)
+
+    def _lines(self, epoch, scores, improved, peak_mib):
+        """Returns what the console shows of an epoch: its scores, and its speed."""
         epochs = self._config.train.epochs
-        left = (epochs - position.epoch) * scores["seconds"]
-        logger.info(
-            "epoch %d/%d: train loss %.4f accuracy %.4f | validation loss %.4f accuracy %.4f macro F1 %.4f%s | "
-            "rate %.2e | %.2f steps/s, %s images/s, waiting for data %.2f%%, peak memory %s | %s left",
-            *(position.epoch, epochs, scores["train_loss"], scores["train_accuracy"]),
-            *(scores[f"validation_{name}"] for name in ("loss", "accuracy", "macro_f1")),
-            *(" (best)" if improved else "", scores["learning_rate"], scores["steps_per_second"]),
-            *(f"{scores['images_per_second']:,.0f}", 100 * scores["data_wait_share"]),
-            *("unknown" if peak_mib is None else f"{peak_mib:,.0f} MiB", timing.duration(left)),
+        shown = {name: timing.number(scores[name]) for name in scores if name.startswith(("train_", "validation_"))}
+        peak = "unknown" if peak_mib is None else _mib(peak_mib)
+        left = timing.duration(self._progress.left_seconds if epoch < epochs else 0)
+        return (
+            f"epoch {epoch}/{epochs}: train loss {shown['train_loss']} accuracy {shown['train_accuracy']} | validation "
+            f"loss {shown['validation_loss']} accuracy {shown['validation_accuracy']} macro F1 "
+            f"{shown['validation_macro_f1']}{' (best)' if improved else ''}",
+            f"  rate {scores['learning_rate']:.2e} | {scores['steps_per_second']:.2f} steps/s, "
+            f"{scores['images_per_second']:,.0f} images/s, waiting for data {scores['data_wait_share']:.2%}, "
+            f"peak memory {peak} | {left} left",
         )
 
     def _warn_of_divergence(self, epoch, scores):
@@ -158,7 +165,7 @@ class Writer:
         if large and not self._warned:
             self._warned = True
             logger.warning(
-                "the training has probably diverged: %s is %.2g in epoch %d, and guessing has about 2; lower "
+                "the training has probably diverged: %s is %.2g in epoch %d, and guessing has about 2;\n  lower "
                 "optim.learning_rate or set optim.clip_norm, with another --workdir",
                 *(large[0].replace("_", " "), scores[large[0]], epoch),
             )
@@ -203,6 +210,11 @@ class Writer:
         """Closes TensorBoard's file."""
         if self._board:
             self._board.close()
+
+
+def _mib(size):
+    """Returns MiB with two digits or more."""
+    return f"{size:,.0f} MiB" if size >= 10 else f"{size:.2g} MiB"
 
 
 def _add(total, sums):

@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from fer_jax import config as config_lib
 from fer_jax import datasets, ensemble, inference, report, scoring, train
 from fer_jax.errors import InputError
+from fer_jax.runtime import timing
 
 
 def small_config(**train_fields):
@@ -174,6 +175,16 @@ def test_an_ensemble_refuses_a_member_that_was_scored_on_other_faces(run, of_oth
     monkeypatch.setattr(inference, "predict", None)  # refused before the work
     with pytest.raises(InputError, match=r"evaluation-test\.json is of other faces than the test split"):
         ensemble.ensemble([run[0], of_other_faces], tmp_path / "out")
+
+
+def test_a_long_evaluation_shows_its_progress(run, monkeypatch, caplog):
+    model = inference.load(run[0])
+    monkeypatch.setattr(timing, "PREDICTION_LINE_SECONDS", 0.0)
+    with caplog.at_level("INFO", "fer_jax"):
+        inference.predict(model, scoring.load_faces(model).splits["test"], batch_size=20)
+    lines = [line for line in caplog.messages if line.startswith("predicting")]
+    assert len(lines) == 5  # of 7 batches: neither at the first, from which the rate counts, nor after the last
+    assert "step 6/7" in lines[-1] and "images/s" in lines[-1] and "left" in lines[-1]
 
 
 def test_a_run_that_is_missing_is_named_before_another_is_scored(run, tmp_path):

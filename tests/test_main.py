@@ -90,6 +90,15 @@ def test_training_says_what_it_does(finished):
         assert words in told
 
 
+def test_training_names_its_folder_first_and_keeps_its_lines_short(finished):
+    workdir, _, told = finished
+    lines = told.splitlines()
+    assert lines[0] == f"run: {workdir}"
+    assert max(map(len, lines)) <= 200
+    assert all(len(line) <= 120 for line in lines if line.startswith(("epoch ", "  rate ", "memory ", "first step ")))
+    assert " 0 MiB of arguments" not in told
+
+
 def test_a_finished_run_says_so_and_changes_nothing(finished):
     workdir, flags, _ = finished
     before = (workdir / "metrics.jsonl").read_text()

@@ -174,3 +174,15 @@ def test_tensorboard_gets_the_scalars(tmp_path):
         tags += [(value.tag, value.simple_value, event.step) for value in event.summary.value]
         data = data[16 + length :]
     assert ("epoch/train_loss", 1.0, 10) in tags
+
+
+def test_the_lines_of_an_epoch_fit_a_terminal(tmp_path, caplog):
+    writer = open_writer(tmp_path)
+    take(writer, make_sums())
+    scores = {f"{split}_{name}": 6.8e19 for split in ("train", "validation") for name in ("loss", "accuracy")}
+    speed = {"seconds": 1e5, "images_per_second": 123456.0, "steps_per_second": 1234.5, "data_wait_share": 1.0}
+    with caplog.at_level("INFO", "fer_jax"):
+        scores |= {"validation_macro_f1": 0.1234, "learning_rate": 1e-3, **speed}
+        writer.epoch(train.Position(12, 120), scores, improved=True)
+    assert "macro F1 0.1234 (best)" in caplog.text and " left" in caplog.text
+    assert max(len(line) for message in caplog.messages for line in message.splitlines()) <= 120

@@ -5,13 +5,17 @@ import gc
 import logging
 import os
 import pathlib
+import shutil
 import sys
+import textwrap
 import threading
 import time
 
 COLLECT_EVERY = 100_000  # objects; at Python's own 700, collecting garbage takes a sixth of the time to the first step
 USUAL_THRESHOLD = gc.get_threshold()
 LINE_EVERY_SECONDS = 60.0
+PREDICTION_LINE_SECONDS = 5.0
+LINE_WIDTH = 118
 logger = logging.getLogger("fer_jax")
 
 
@@ -106,10 +110,11 @@ def command_started() -> float:
 
 
 def describe(split: dict) -> str:
-    """Returns what `Clock.end` returned as one line."""
+    """Returns what `Clock.end` returned, in lines that fit a terminal."""
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in split["parts"].items() if seconds >= 0.05)
     kept = f"{split['programs_kept']} of {split['programs']} programs came out of the cache"
-    return f"first step {split['seconds']:.1f} s after the command: {parts}; {kept}"
+    lines = [f"first step {split['seconds']:.1f} s after the command; {kept}:"]
+    return "\n  ".join(lines + textwrap.wrap(parts, LINE_WIDTH - 2))
 
 
 def duration(seconds: float) -> str:
@@ -122,38 +127,89 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def number(value: float) -> str:
+    """Returns a score with four decimals, a huge one in few digits."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.2e}"
+
+
 class Progress:
-    """The progress of a stretch of steps: steps/s, images/s and the time that is left.
+    """The progress of a stretch of steps: images/s and the time that is left, in all.
+
+    The first update ends what comes before the steady pace, as compiling, so rates are counted from there, and the bar
+    is drawn from there on.
 
     what: its name, as 'epoch 3/50'; steps_after: steps of the same kind that follow it; steps_before: of its steps,
-    those that were done earlier.
+    those that were done earlier; line_every_seconds: how often a line is logged where there is no terminal.
     """
 
-    def __init__(self, what: str, *, steps: int, batch_size: int, steps_after: int = 0, steps_before: int = 0):
+    def __init__(
+        self,
+        what: str,
+        *,
+        steps: int,
+        batch_size: int,
+        steps_after: int = 0,
+        steps_before: int = 0,
+        line_every_seconds: float = LINE_EVERY_SECONDS,
+    ):
         self._what, self._steps, self._after, self._batch_size = what, steps, steps_after, batch_size
         self._started = self._shown = time.perf_counter()
+        self._line_every_seconds = line_every_seconds
         self._before = self._done = steps_before
-        self._bar = self._ended = None
-        if sys.stderr.isatty():
-            with contextlib.suppress(ImportError):
-                from tqdm import tqdm
-
-                self._bar = tqdm(total=steps, initial=steps_before, desc=what, unit="step", leave=False)
+        self._first = self._bar = self._ended = self._loss = None
 
     def update(self, done: int, loss: float | None = None) -> None:
         """Says that `done` steps are over and, in training, what the mean loss of the last ones was."""
         now = time.perf_counter()
-        rate = (done - self._before) / max(now - self._started, 1e-9)
-        left = duration((self._steps + self._after - done) / rate)
-        text = "" if loss is None else f"loss {loss:.4f}, "
-        text += f"{rate * self._batch_size:,.0f} images/s, {left} left"
+        if self._first is None:
+            self._first = now, done
+            self._open_bar()
+        self._loss = self._loss if loss is None else loss
+        said = [] if self._loss is None else [f"loss {number(self._loss)}"]
+        rate = self._rate(now, done)
+        if rate:
+            said += [f"{rate * self._batch_size:,.0f} images/s", f"{duration(self._left(rate, done))} left"]
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(", ".join(said), refresh=False)
             self._bar.update(done - self._done)
-        elif now - self._shown > LINE_EVERY_SECONDS:
+        elif rate and now - self._shown > self._line_every_seconds:
             self._shown = now
-            logger.info("%s step %d/%d: %.2f steps/s, %s", self._what, done, self._steps, rate, text)
+            logger.info("%s step %d/%d: %s", self._what, done, self._steps, ", ".join([f"{rate:.2f} steps/s", *said]))
         self._done = done
+
+    def _open_bar(self):
+        if not sys.stderr.isatty():
+            return
+        with contextlib.suppress(ImportError):
+            from tqdm import tqdm
+
+            columns = shutil.get_terminal_size().columns
+            self._bar = tqdm(
+                total=self._steps,
+                initial=self._done,
+                desc=self._what,
+                leave=False,
+                ncols=min(columns, LINE_WIDTH),
+                # tqdm's own estimate is of the bar alone and counts otherwise.
+                bar_format="{desc} {percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
+            )
+
+    def _rate(self, now, done):
+        """Returns the steps a second since the first update; 0 at the first one."""
+        since, before = self._first
+        return (done - before) / max(now - since, 1e-9) if done > before else 0.0
+
+    def _left(self, rate, done):
+        return (self._steps + self._after - done) / rate
+
+    @property
+    def left_seconds(self) -> float:
+        """The seconds that the steps after the last update take at the rate so far."""
+        if self._first is None:
+            return 0.0
+        end = self._ended or time.perf_counter()
+        rate = self._rate(end, self._done) or (self._done - self._before) / max(end - self._started, 1e-9)
+        return self._left(rate, self._done) if rate else 0.0
 
     @property
     def seconds(self) -> float:
@@ -166,3 +222,15 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         return self.seconds
+
+
+def watched(batches, what: str, *, faces: int, batch_size: int):
+    """Yields batches and shows the progress of the one who takes them, as soon as the first is done with."""
+    progress = Progress(
+        what, steps=-(-faces // batch_size), batch_size=batch_size, line_every_seconds=PREDICTION_LINE_SECONDS
+    )
+    with contextlib.closing(progress):
+        for done, batch in enumerate(batches):
+            if done:
+                progress.update(done)
+            yield batch
