@@ -3,6 +3,7 @@
 `python -m fer_jax.main --fields` prints every field of the config, with its default, unit and range.
 """
 
+import logging
 import os
 import pathlib
 
@@ -50,8 +51,10 @@ def _main(argv):
     clock.mark("imports")
     config = _CONFIG.value
     config.data.name = datasets.resolve_name(config.data)
+    workdir = _WORKDIR.value or _workdir(config)
+    logging.getLogger("fer_jax").info("run: %s", workdir)
     command.keep_compiled(config)
-    train.train(config, _WORKDIR.value or _workdir(config), clock=clock)
+    train.train(config, workdir, clock=clock)
 
 
 if __name__ == "__main__":

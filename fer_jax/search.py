@@ -110,7 +110,8 @@ def _train(study, trial):
 
     config, monitor = space_lib.fill(study.config, trial.params), study.config.train.monitor
     workdir, reported = study.folder / trial.user_attrs["workdir"], set()
-    logger.info("trial %d: %s", trial.number, ", ".join(f"{name} {_short(v)}" for name, v in trial.params.items()))
+    drawn = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+    logger.info("trial %d: %s; in %s", trial.number, drawn, workdir)
 
     def report():
         """Reports every epoch: a run that goes on has some that another trial reported."""

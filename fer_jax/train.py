@@ -47,7 +47,6 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
         another process that trains in the workdir.
       interrupts.Stopped: Ctrl-C or SIGTERM, after the step that ran was saved.
     """
-    logger.info("run: %s", workdir)
     text = f"stopped; nothing new is saved in {workdir}"
     with (
         workdir_lib.lock(workdir),

@@ -117,7 +117,7 @@ def test_an_error_after_a_signal_does_not_lead_to_the_next_run(tmp_path):
         signal.raise_signal(signal.SIGTERM)
         raise ValueError("pruned")
 
-    with pytest.raises(interrupts.Stopped, match="stopped; the run ended with an error: pruned") as stopped:
+    with pytest.raises(interrupts.Stopped, match="stopped; the run ended with ValueError: pruned") as stopped:
         train.train(tiny.make_config(tmp_path / "cache", **NETWORK), tmp_path / "run", on_epoch=prune)
     assert stopped.value.exit_code == 143
 

@@ -84,10 +84,12 @@ def differences(one, two) -> list[str]:
     """Returns what of two runs differs: their records, or arrays of a checkpoint."""
     found = [] if records_of(one) == records_of(two) else ["records"]
     for kind in ("best", "latest"):
-        left, right = arrays_of(one, kind), arrays_of(two, kind)
-        same = left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
-        found += [] if same else [kind]
+        found += [] if _equal(arrays_of(one, kind), arrays_of(two, kind)) else [kind]
     return found
+
+
+def _equal(left, right):
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
 
 
 def moment_of(text: str) -> str:
@@ -143,13 +145,13 @@ def flip(kind: str, whole, folder, draw) -> dict:
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
     try:
-        before, after = arrays_of(whole, kind), arrays_of(workdir, kind)
-        same = before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)
-        outcome, said = ("harmless" if same else "loaded otherwise"), ""
+        found, said = arrays_of(workdir, kind), ""
+        outcome = "harmless" if _equal(found, arrays_of(whole, kind)) else "loaded otherwise"
+        if outcome != "harmless" and kind == "latest":
+            shutil.rmtree(newest)
+            outcome = "the one before is taken" if _equal(found, arrays_of(workdir, kind)) else outcome
     except InputError as error:
         outcome, said = "refused", str(error)
-    if outcome == "loaded otherwise" and kind == "latest" and not newest.exists():
-        outcome = "the one before is taken"
     shutil.rmtree(workdir)
     return {"checkpoint": kind, "file": str(path.relative_to(newest)), "bit": bit, "outcome": outcome, "said": said}
 

@@ -15,6 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 5.0  # for what has nothing to save to end by itself
 SAVING = "stopping: the step that runs ends and is saved; once more ends at once"
 _stop = None  # of the training that runs: signals are the process's
+_watched = False  # whether a command's thread sees to the end
 
 
 class Stopped(KeyboardInterrupt):
@@ -53,9 +54,9 @@ class Stop:
 
     def handle(self, signum, _frame) -> None:
         """The signals' handler."""
-        if not self.defers or self.signum:  # the second one, where no command watches, ends at once
+        if not self.defers or (self.signum and not _watched):
             raise Stopped(signum, self.text)
-        self.signum = signum
+        self.signum = self.signum or signum
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def stop(text: str):
             yield mine
         except Exception as error:
             if mine.asked:  # an error of one run must not lead to the next one
-                raise Stopped(mine.signum, f"stopped; the run ended with an error: {error}") from error
+                raise Stopped(mine.signum, f"stopped; the run ended with {type(error).__name__}: {error}") from error
             raise
         finally:
             _stop = before
@@ -87,14 +88,17 @@ def ended_by_signals():
     if not _in_main_thread():
         yield  # no signal comes here
         return
+    global _watched  # noqa: PLW0603
     read, write = socket.socketpair()
     write.setblocking(False)
     woken, timers = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False), []
     threading.Thread(target=_watch, args=(read, timers), daemon=True).start()
+    _watched = True
     try:
         with _handled(_raise):
             yield
     finally:
+        _watched = False
         signal.set_wakeup_fd(woken)
         write.close()  # which ends the thread
         for timer in timers:
