@@ -1,6 +1,5 @@
 """Checkpoints: the latest states, to go on from, and the best variables, to use. Orbax writes both."""
 
-import errno
 import functools
 import json
 import logging
@@ -12,7 +11,7 @@ import zlib
 import jax
 import numpy as np
 
-from fer_jax.errors import InputError
+from fer_jax.errors import InputError, tells_full_disk
 
 # Two of each kind: a run goes on from the one before a damaged one, and finds the best there was at that time.
 KEPT = 2
@@ -296,12 +295,9 @@ class _SaveErrors:
         return self
 
     def __exit__(self, kind, error, trace):
-        if error is None or not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, InputError):
             return
-        text = str(error)
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or re.search(
-            r"No space left|File too large|RESOURCE_EXHAUSTED|Disk quota", text
-        )
+        text, full = str(error), tells_full_disk(error, wrapped=True)
         mend = "make room" if full else "mend that"
         reason = "no space left on the disk" if full else text.strip().split("\n")[0][:200]
         raise InputError(

@@ -9,7 +9,7 @@ import threading
 
 from fer_jax import config as config_lib
 from fer_jax import fields
-from fer_jax.errors import InputError
+from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
@@ -108,6 +108,11 @@ def run(main) -> None:
         # Threads and coroutines that the error cut off would print tracebacks of their own on the way out.
         sys.unraisablehook = lambda _: None
         sys.exit(_say(f"error: {error}", 2))
+    except OSError as error:
+        if not tells_full_disk(error):
+            raise
+        place = f" for {error.filename}" if error.filename else ""
+        sys.exit(_say(f"error: no space left on the disk{place}: make room and run the same command again", 2))
     except KeyboardInterrupt as interrupt:
         sys.unraisablehook = lambda _: None
         sys.exit(_say(str(interrupt) or "stopped", getattr(interrupt, "exit_code", 130)))

@@ -15,6 +15,7 @@ from fer_jax import checkpoint, freezing, members, patience, steps, wiring
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
+from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import interrupts, timing
 
 logger = logging.getLogger("fer_jax")
@@ -53,7 +54,15 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
         interrupts.stop(text) as stop,
         contextlib.closing(checkpoint.Checkpoints(workdir)) as ckpt,
     ):
-        return _train(config, ckpt, clock or timing.Clock(), on_epoch, stop)
+        try:
+            return _train(config, ckpt, clock or timing.Clock(), on_epoch, stop)
+        except OSError as error:
+            if not tells_full_disk(error):
+                raise
+            raise InputError(
+                f"no space left on the disk for the records of {workdir}: make room and run the same command again; "
+                "it goes on from the last checkpoint"
+            ) from error
 
 
 def _train(config, ckpt, clock, on_epoch, stop):

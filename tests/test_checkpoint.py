@@ -198,6 +198,10 @@ def test_a_write_that_fails_gives_one_message_and_loses_nothing(tmp_path):
         with pytest.raises(InputError, match=r"could not save checkpoint 3.*no space left.*make room"):
             checkpoints.save("latest", 3, noise, {"epoch": 3})
             checkpoints.wait()
+        with pytest.raises(InputError, match=r"^could not save checkpoint 3") as caught:  # and not that of 4
+            checkpoints.save("latest", 3, noise, {"epoch": 3})
+            checkpoints.save("best", 4, noise, {"epoch": 4})
+        assert str(caught.value).count("could not save") == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)

@@ -1,8 +1,12 @@
 """A run that is killed and started again ends with the same bits as one that was left alone."""
 
+import errno
 import json
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import commands
@@ -12,6 +16,7 @@ import pytest
 import tiny
 
 from fer_jax import checkpoint, train
+from fer_jax.errors import InputError
 
 EPOCHS = 6
 AUGMENT = ("--config.augment.rotate_degrees=10", "--config.augment.flip_horizontal=0.5", "--config.augment.erase=0.3")
@@ -100,3 +105,48 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_with_the_same_bits(tmp_path, fe
     one, two = (checkpoint.Checkpoints(folder) for folder in (whole, cut))
     states = [ckpt.restore("latest", None)[0] for ckpt in (one, two)]
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of a running process is Linux's")
+@pytest.mark.parametrize("most_bytes", [20_000, 1_000])
+def test_a_disk_that_is_full_in_mid_run_gives_one_message_and_loses_nothing(tmp_path, most_bytes):
+    flags = (*commands.SMALL, "--config.data.feeder=resident", f"--config.train.epochs={EPOCHS}")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert commands.run("main", *flags, f"--workdir={whole}").returncode == 0
+    with subprocess.Popen(
+        commands.command("main", *flags, f"--workdir={cut}"),
+        cwd=commands.ROOT,
+        env=commands.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        next(line for line in process.stderr if line.startswith("epoch 2/"))
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+        told = process.stderr.read()
+        assert process.wait(60) == 2, told
+    assert "Traceback" not in told and told.count("no space left") == 1
+    assert told.splitlines()[-1].startswith("error: ")
+    resumed = commands.run("main", *flags, f"--workdir={cut}")
+    assert resumed.returncode == 0 and "going on from step" in resumed.stderr, resumed.stderr
+    assert scores(cut) == scores(whole)
+    jax.tree.map(np.testing.assert_array_equal, final_state(cut), final_state(whole))
+
+
+def test_a_disk_without_room_for_the_records_is_named(tmp_path, monkeypatch):
+    def write_csv(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(train.writer_lib.Writer, "_write_csv", write_csv)
+    config = tiny.make_config(tmp_path / "cache", **{"train.epochs": 1})
+    with pytest.raises(InputError, match=r"no space left on the disk for the records of .*run: make room"):
+        train.train(config, tmp_path / "run")
+
+
+def test_a_command_says_that_the_disk_is_full():
+    raising = "def main():\n    raise OSError(28, 'No space left on device', 'report.html')\n"
+    text = f"from fer_jax import command\n{raising}command.run(lambda: main())"
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    expected = "error: no space left on the disk for report.html: make room and run the same command again\n"
+    assert result.stderr == expected
