@@ -12,6 +12,7 @@ import pathlib
 from fer_jax import command
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
+from fer_jax.views import VIEWS
 
 WEIGHTS = ("equal", "fitted")
 FIT_TOLERANCE_NATS = 1e-3
@@ -36,6 +37,9 @@ def _parse(argv=None):
         "--split", choices=facts.SPLITS, default="test", help="default: test; choose members on validation"
     )
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
+    parser.add_argument(
+        "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
+    )
     return parser.parse_args(argv)
 
 
@@ -94,8 +98,10 @@ def _check_scored(workdir, split, digest):
         )
 
 
-def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best") -> dict:
+def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best", views="none") -> dict:
     """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
+
+    views: of fer_jax.views, over which the probabilities of each member are averaged.
 
     Raises:
       InputError: fewer than two members, a member without a checkpoint, members with other classes or splits or scored
@@ -120,7 +126,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     digests = {name: judged.digest(name) for name in needed}
     for workdir in workdirs:
         _check_scored(workdir, split, digests[split])
-    probs = {name: members_lib.predict(models, judged.splits[name]) for name in needed}
+    probs = {name: members_lib.predict(models, judged.splits[name], views) for name in needed}
     members = [
         {"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed}
         for workdir, model in zip(workdirs, models, strict=True)
@@ -136,7 +142,13 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best")
     mixed = np.tensordot(shares, probs[split], axes=1)
     out.mkdir(parents=True, exist_ok=True)
     parameters = sum(params.count(model.variables) for model in models)
-    record = {"members": members, "weights": weights, "parameters": parameters, "checkpoint": checkpoint}
+    record = {
+        "members": members,
+        "weights": weights,
+        "parameters": parameters,
+        "checkpoint": checkpoint,
+        "views": views,
+    }
     record["faces_digests"] = digests
     workdir_lib.write_json(out / members_lib.RECORD, {**record, **workdir_lib.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
@@ -152,7 +164,8 @@ def _main():
 
     config = inference.read_config(flags.workdir[0])
     command.keep_compiled(config)
-    scores = ensemble(flags.workdir, flags.out, weights=flags.weights, split=flags.split, checkpoint=flags.checkpoint)
+    options = {"weights": flags.weights, "split": flags.split, "checkpoint": flags.checkpoint, "views": flags.views}
+    scores = ensemble(flags.workdir, flags.out, **options)
     print(scores["classification_report"])
     for member in scores["members"]:
         print(f"weight {member['weight']:.4f}: {member['workdir']}, epoch {member['epoch']}")

@@ -1,7 +1,7 @@
 """Evaluates runs: python -m fer_jax.evaluate --workdir runs/x --split test.
 
-Writes evaluation-<split>.json, .md, .html and .npz (the predictions) into the workdir. Several workdirs give one
-comparison page besides.
+Writes evaluation-<split>.json, .md, .html and .npz (the predictions) into the workdir; with --views their names end in
+-<views>. Several workdirs give one comparison page besides.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import pathlib
 from fer_jax import command
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
+from fer_jax.views import VIEWS
 
 
 def _parse(argv=None):
@@ -22,6 +23,9 @@ def _parse(argv=None):
         "--split", choices=facts.SPLITS, default="test", help="default: test; choose models on validation"
     )
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
+    parser.add_argument(
+        "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
+    )
     parser.add_argument("--data_path", help="other faces than those of the run; classes are matched by name")
     parser.add_argument(
         "--comparison", default="runs/comparison.html", help="page of several runs; default: %(default)s"
@@ -49,7 +53,7 @@ def _main():
     from fer_jax import workdir as workdir_lib
 
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
-    options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path}
+    options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path, "views": flags.views}
     if flags.data_path and not pathlib.Path(flags.data_path).expanduser().exists():
         raise InputError(f"--data_path: {flags.data_path} does not exist")
     config, *_ = [inference.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
@@ -58,7 +62,7 @@ def _main():
     if len(workdirs) > 1:
         workdir_lib.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
     command.keep_compiled(config)
-    all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path) for workdir in workdirs]
+    all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path, flags.views) for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
         scores = scoring.evaluate(workdir, **options)
         all_scores.append(scores)

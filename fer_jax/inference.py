@@ -79,14 +79,18 @@ def load(workdir, kind: str = "best") -> Trained:
     return Trained(config, plan.model, variables, classes, image_shape, meta, run, plan.frozen)
 
 
-def predict(trained: Trained, faces, batch_size: int = 256):
-    """Returns (sums, probs [N, K] float32) of faces with labels in the order of `trained.classes`."""
+def predict(trained: Trained, faces, batch_size: int = 256, views: str = "none"):
+    """Returns (sums, probs [N, K] float32) of faces with labels in the order of `trained.classes`.
+
+    views: of fer_jax.views, over which the probabilities are averaged.
+    """
     sharded, replicated = steps.make_shardings()
     batch_size += -batch_size % jax.device_count()
     evaluate = steps.make_evaluate(
         trained.model,
         classes=len(trained.classes),
         replicated=replicated,
+        views=views,
     )
     batches = feeders.padded_batches(faces, batch_size, sharded)
     what = f"epoch {trained.meta['epoch']} of {trained.config.model.name}"

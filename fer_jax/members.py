@@ -62,11 +62,14 @@ def _check_same(name, mine, other, theirs):
         )
 
 
-def predict(models, faces) -> np.ndarray:
-    """Returns the probabilities of every member, [M, N, K] float32, in the order of the first one's classes."""
+def predict(models, faces, views: str = "none") -> np.ndarray:
+    """Returns the probabilities of every member, [M, N, K] float32, in the order of the first one's classes.
+
+    views: as of `inference.predict`.
+    """
     found = []
     for model in models:
-        _, probs = inference.predict(model, faces)
+        _, probs = inference.predict(model, faces, views=views)
         found.append(np.asarray(probs)[:, [model.classes.index(name) for name in models[0].classes]])
     return np.stack(found)
 

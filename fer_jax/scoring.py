@@ -8,6 +8,7 @@ import numpy as np
 
 from fer_jax import config as config_lib
 from fer_jax import datasets, files, inference, metrics, params, report, significance
+from fer_jax import views as views_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
@@ -98,19 +99,23 @@ def by_name(faces, names, classes):
     return datasets.Faces(faces.images, number[faces.labels], faces.votes)
 
 
-def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dict:
+def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views="none") -> dict:
     """Scores a run on a split, writes its report and returns the scores, as in evaluation-<split>.json.
 
+    views: of fer_jax.views, over which the probabilities are averaged.
+
     Raises:
-      InputError: no such run, checkpoint or data, or classes that the model does not know.
+      InputError: no such run, checkpoint, data or views, or classes that the model does not know.
     """
+    views_lib.check(views)
     model = inference.load(workdir, checkpoint)
     judged = load_faces(model, data_path, split)
     started = time.perf_counter()
-    _, probs = inference.predict(model, judged.splits[split])
+    _, probs = inference.predict(model, judged.splits[split], views=views)
     trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
     facts_of_run = {
         "checkpoint": checkpoint,
+        "views": views,
         "step": model.meta["step"],
         "epoch": model.meta["epoch"],
         "seconds": time.perf_counter() - started,
@@ -121,7 +126,7 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None) -> dic
         "workdir": str(workdir),
         "config": config_lib.to_dict(model.config),
     }
-    path = target(workdir, split, data_path)
+    path = target(workdir, split, data_path, views)
     return write(path, judged, split, probs, facts_of_run, history=workdir_lib.read_history(workdir))
 
 
@@ -154,9 +159,10 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> di
     return scores
 
 
-def target(workdir, split, data_path=None) -> pathlib.Path:
-    """Names the report, without its ending; other faces than the run's get a report of their own."""
+def target(workdir, split, data_path=None, views="none") -> pathlib.Path:
+    """Names the report, without its ending; other faces than the run's, and views, get a report of their own."""
     other = f"-{pathlib.Path(data_path).stem}" if data_path else ""
+    other += f"-{views}" if views != "none" else ""
     return pathlib.Path(workdir) / f"evaluation-{split}{other}"
 
 

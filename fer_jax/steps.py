@@ -10,6 +10,7 @@ import optax
 
 from fer_jax import losses, metrics, ops
 from fer_jax import params as params_lib
+from fer_jax import views as views_lib
 from fer_jax.runtime import remat
 
 
@@ -124,28 +125,29 @@ def make_train_step(phase, objective, *, key, forward=None):
     return train_step
 
 
-def make_eval_step(model, *, classes, forward=None):
+def make_eval_step(model, *, classes, forward=None, views="none"):
     """Returns eval_step(variables, batch) -> (sums, probs [B, K] float32); see metrics.batch_sums for the sums.
 
     The loss is the plain cross-entropy, whatever training minimises, so that runs compare.
-    forward: as in `make_train_step`.
+    forward: as in `make_train_step`; views: of fer_jax.views, over which the probabilities are averaged.
     """
 
     def eval_step(variables, batch):
-        logits = model.apply(variables, batch["image"], train=False, method=forward)
+        apply_fn = functools.partial(model.apply, variables, train=False, method=forward)
+        logits = views_lib.make_logits(apply_fn, views)(batch["image"])
         total, _ = losses.cross_entropy(logits, losses.smooth(batch["label"], classes), batch["mask"])
         return metrics.batch_sums(logits, batch["label"], batch["mask"], total), jax.nn.softmax(logits)
 
     return eval_step
 
 
-def make_evaluate(model, *, classes, replicated, forward=None):
+def make_evaluate(model, *, classes, replicated, forward=None, views="none"):
     """Returns evaluate(variables, batches) -> (sums, probs [N, K] float32) over all real faces, on the host.
 
     batches: an iterable of batches on the devices; every face whose mask is not 0 counts once. replicated: the
-    sharding that gives every process the whole array.
+    sharding that gives every process the whole array. forward, views: as in `make_eval_step`.
     """
-    eval_step = ops.jit(make_eval_step(model, classes=classes, forward=forward))
+    eval_step = ops.jit(make_eval_step(model, classes=classes, forward=forward, views=views))
     gather = jax.jit(lambda probs, mask: (probs, mask), out_shardings=replicated)
 
     def evaluate(variables, batches):

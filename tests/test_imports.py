@@ -31,6 +31,7 @@ FLOORS = {
         "significance",
         "space",
         "steps",
+        "views",
         "workdir",
     ),
     "ground": (

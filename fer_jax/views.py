@@ -1,0 +1,63 @@
+"""Deterministic test-time views: a face is scored several times, mirrored and shifted, and the probabilities averaged.
+
+Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 4.1, averages so.
+"""
+
+from fer_jax.errors import InputError
+
+SHIFT_SHARE = 1 / 24  # of the side: 2 px of 48, where FER-2013's faces are registered to about that
+_CROSS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
+# name -> its views: whether a face is mirrored, and by how many shifts it is moved down and to the right
+VIEWS = {
+    "none": ((False, 0, 0),),
+    "flip": ((False, 0, 0), (True, 0, 0)),
+    "flip_shifts": tuple((mirrored, *shift) for mirrored in (False, True) for shift in _CROSS),
+}
+
+
+def check(name: str) -> None:
+    """Raises InputError where there are no views of this name."""
+    if name not in VIEWS:
+        raise InputError(f"there are no views '{name}'; known are {', '.join(VIEWS)}")
+
+
+def make_views(name: str, images):
+    """Returns the views of faces, [V, B, H, W, C], of images [B, H, W, C]; what a shift uncovers repeats the edge.
+
+    Raises:
+      InputError: as `check` does.
+    """
+    import jax.numpy as jnp
+
+    check(name)
+    height, width = images.shape[1:3]
+    down, right = (max(1, round(side * SHIFT_SHARE)) for side in (height, width))
+    padded = jnp.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
+    found = []
+    for mirrored, y, x in VIEWS[name]:
+        top, left = down - y * down, right - x * right
+        view = padded[:, top : top + height, left : left + width]
+        found.append(view[:, :, ::-1] if mirrored else view)
+    return jnp.stack(found)
+
+
+def make_logits(apply_fn, name: str):
+    """Returns logits_fn(images [B, H, W, C]) -> [B, K]: the logarithm of the mean probabilities of the views.
+
+    apply_fn: images [B, H, W, C] -> logits [B, K]; with the one view 'none' it is returned as it is.
+
+    Raises:
+      InputError: as `check` does.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    check(name)
+    if len(VIEWS[name]) == 1:
+        return apply_fn
+
+    def logits_fn(images):
+        logits = jnp.stack([apply_fn(view) for view in make_views(name, images)])
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
+
+    return logits_fn

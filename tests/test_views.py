@@ -1,0 +1,66 @@
+"""Test-time views: what they show of a face, and that evaluation averages over them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from scipy import ndimage
+
+from fer_jax import datasets, inference, scoring, train, views
+from fer_jax.errors import InputError
+
+FACES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 1), dtype=np.uint8)
+
+
+def expected(faces, mirrored, down, right):
+    """Returns a view by scipy's shift."""
+    moved = ndimage.shift(faces, (0, 2 * down, 2 * right, 0), order=0, mode="nearest")
+    return np.flip(moved, axis=2) if mirrored else moved
+
+
+@pytest.mark.parametrize("name", views.VIEWS)
+def test_views_are_mirrored_and_shifted_faces(name):
+    found = np.asarray(views.make_views(name, FACES))
+    assert found.dtype == np.uint8 and len(found) == len(views.VIEWS[name])
+    for view, what in zip(found, views.VIEWS[name], strict=True):
+        np.testing.assert_array_equal(view, expected(FACES, *what))
+
+
+def test_the_first_view_is_the_face_and_no_two_are_equal():
+    found = np.asarray(views.make_views("flip_shifts", FACES))
+    np.testing.assert_array_equal(found[0], FACES)
+    assert len({view.tobytes() for view in found}) == 10
+
+
+def test_probabilities_are_averaged():
+    kernel = jax.random.normal(jax.random.key(1), (48 * 48, 7)) / 1000
+
+    def apply_fn(images):
+        return images.reshape(len(images), -1).astype(jnp.float32) @ kernel
+
+    probs = jax.nn.softmax(views.make_logits(apply_fn, "flip")(jnp.asarray(FACES)))
+    both = [np.asarray(jax.nn.softmax(apply_fn(jnp.asarray(faces)))) for faces in (FACES, FACES[:, :, ::-1])]
+    np.testing.assert_allclose(probs, np.mean(both, axis=0), rtol=1e-5)
+    assert views.make_logits(apply_fn, "none") is apply_fn
+
+
+def test_unknown_views_are_named():
+    with pytest.raises(InputError, match="no views 'ten'; known are none, flip, flip_shifts"):
+        views.make_logits(None, "ten")
+
+
+def test_an_evaluation_with_views_has_a_report_of_its_own(tmp_path):
+    config = tiny.make_config(tmp_path / "cache", **{"train.epochs": 1})
+    train.train(config, tmp_path / "run")
+    plain = scoring.evaluate(tmp_path / "run", split="validation")
+    scores = scoring.evaluate(tmp_path / "run", split="validation", views="flip")
+    assert scores["views"] == "flip" and plain["views"] == "none"
+    model, faces = inference.load(tmp_path / "run"), datasets.load(config.data).validation
+    both = [
+        jax.nn.softmax(model.model.apply(model.variables, images, train=False))
+        for images in (faces.images, faces.images[:, :, ::-1])
+    ]
+    with np.load(tmp_path / "run" / "evaluation-validation-flip.npz") as found:
+        np.testing.assert_allclose(found["probs"], np.mean(both, axis=0), atol=1e-5)
+    assert (tmp_path / "run" / "evaluation-validation.npz").exists()
