@@ -100,7 +100,7 @@ def run(main) -> None:
     """
     if main.__module__ == "__main__":  # and not a function of a program that must not be started anew
         ask_for_huge_pages(os.environ, sys.orig_argv)
-    _say_nothing_of_closed_loops()
+    _hide_lost_exceptions()
     try:
         with interrupts.ended_by_signals():
             main()
@@ -123,12 +123,13 @@ def _say(text, code):
     return code
 
 
-def _say_nothing_of_closed_loops():
-    """Keeps what Orbax goes on reading after one array could not be read from printing tracebacks of its own."""
+def _hide_lost_exceptions():
+    """Hides tracebacks of what nobody can catch: Orbax's reads after a failed one, and signals, which are heeded."""
     usual = {sys: sys.unraisablehook, threading: threading.excepthook}
 
-    def is_closed_loop(args):
-        return args.exc_type is RuntimeError and "Event loop is closed" in str(args.exc_value)
+    def is_hidden(args):
+        closed_loop = args.exc_type is RuntimeError and "Event loop is closed" in str(args.exc_value)
+        return closed_loop or issubclass(args.exc_type, interrupts.Stopped)
 
-    sys.unraisablehook = lambda args: None if is_closed_loop(args) else usual[sys](args)
-    threading.excepthook = lambda args: None if is_closed_loop(args) else usual[threading](args)
+    sys.unraisablehook = lambda args: None if is_hidden(args) else usual[sys](args)
+    threading.excepthook = lambda args: None if is_hidden(args) else usual[threading](args)

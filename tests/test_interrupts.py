@@ -141,9 +141,11 @@ def program(text):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout.readline() == "works\n"
-        yield process
-        process.kill()
+        try:
+            assert process.stdout.readline() == "works\n"
+            yield process
+        finally:
+            process.kill()
 
 
 SWALLOWS = """
@@ -190,6 +192,51 @@ def test_what_has_nothing_to_save_ends_though_python_is_kept_from_it(text, signu
         process.send_signal(signum)
         assert process.wait(30) == 128 + signum
         assert process.stderr.read() == "stopped\n"
+
+
+IMPORTS = """
+import pathlib, tempfile
+interrupts.GRACE_SECONDS = 600
+def main():
+    folder = tempfile.mkdtemp()
+    pathlib.Path(folder, "slow.py").write_text(
+        "import time\\nprint('works', flush=True)\\n"
+        "while True:\\n    try: time.sleep(600)\\n    except KeyboardInterrupt: pass\\n"
+    )
+    sys.path.insert(0, folder)
+    import slow
+command.run(lambda: main())
+"""
+LOSES_THEN_TRAINS = """
+import weakref
+interrupts.GRACE_SECONDS = 1.5
+def main():
+    import signal, time
+    class Kept: pass
+    kept = Kept()
+    reference = weakref.ref(kept, lambda _: signal.raise_signal(signal.SIGINT))  # what a callback raises is lost
+    print("works", flush=True)
+    del kept
+    with interrupts.stop("nothing is saved") as stop:
+        stop.defer()
+        while not stop.asked:
+            time.sleep(0.01)
+        stop.end("saved")
+command.run(lambda: main())
+"""
+
+
+def test_a_signal_during_an_import_ends_at_once():
+    with program(IMPORTS) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+        assert process.stderr.read() == "stopped\n"
+
+
+def test_a_signal_that_is_lost_before_a_training_stops_it():
+    with program(LOSES_THEN_TRAINS) as process:
+        assert process.wait(30) == 130
+        assert process.stderr.read().splitlines()[-1] == "saved"
 
 
 def test_a_second_signal_ends_at_once():

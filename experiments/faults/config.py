@@ -12,9 +12,9 @@ def get_config():
     )
     config.augment.update({"flip_horizontal": 0.5, "rotate_degrees": 10.0})
     config.optim.freeze = ("conv2d",)
-    config.optim.fine_tune.update({"after_epochs": 4, "learning_rate": 3e-4})
+    config.optim.fine_tune.update({"after_epochs": 8, "learning_rate": 3e-4})
     config.optim.plateau.patience_epochs = 1
-    config.train.update({"batch_size": 16, "epochs": 8})
+    config.train.update({"batch_size": 16, "epochs": 16})
     config.train.keep_compiled = False  # so that signals come while it compiles
     config.log.every_steps = 10
     return config

@@ -52,10 +52,10 @@ class Stop:
         """Raises Stopped with the text."""
         raise Stopped(self.signum, text)
 
-    def handle(self, signum, _frame) -> None:
+    def handle(self, signum, frame) -> None:
         """The signals' handler."""
         if not self.defers or (self.signum and not _watched):
-            raise Stopped(signum, self.text)
+            _interrupt(signum, frame, self.text)
         self.signum = self.signum or signum
 
 
@@ -95,7 +95,7 @@ def ended_by_signals():
     threading.Thread(target=_watch, args=(read, timers), daemon=True).start()
     _watched = True
     try:
-        with _handled(_raise):
+        with _handled(_handle):
             yield
     finally:
         _watched = False
@@ -121,8 +121,21 @@ def _in_main_thread():
     return threading.current_thread() is threading.main_thread()
 
 
-def _raise(signum, _frame):
-    raise Stopped(signum)
+def _handle(signum, frame):
+    _interrupt(signum, frame, "stopped")
+
+
+def _interrupt(signum, frame, text):
+    """Raises Stopped; ends the process in an import, where an exception may be lost, or abort an extension module."""
+    if _imports(frame):
+        _end(signum)
+    raise Stopped(signum, text)
+
+
+def _imports(frame):
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _watch(wakeups, timers):
@@ -138,8 +151,9 @@ def _watch(wakeups, timers):
             first = False
             if _saves():
                 print(SAVING, file=sys.stderr, flush=True)
+                _ask(signum)
             else:
-                timers.append(threading.Timer(GRACE_SECONDS, _end_unless_it_saves, (signum,)))
+                timers.append(threading.Timer(GRACE_SECONDS, _end_or_save, (signum,)))
                 timers[-1].daemon = True
                 timers[-1].start()
 
@@ -148,9 +162,15 @@ def _saves():
     return _stop is not None and _stop.defers
 
 
-def _end_unless_it_saves(signum):
+def _end_or_save(signum):
     if not _saves():
         _end(signum)
+    _ask(signum)
+
+
+def _ask(signum):
+    """Has the training stop, also where what the handler raised was lost before the training began."""
+    _stop.signum = _stop.signum or signum
 
 
 def _end(signum):
