@@ -52,14 +52,14 @@ def curve(panel, history, best=None):
     """Returns one panel of curves over epochs as SVG; `best`: the epoch to mark, or None."""
     title, lines = panel
     with _style():
-        figure = _figure(5.4, 3.5)
+        figure = _figure(5.4, 3.9)
         axes = figure.add_subplot(title=title, xlabel="epoch")
         for key, name, colour, dash in lines:
             _plot(axes, history, key, color=colour, linestyle=dash, label=name)
         if axes.lines:
             if best is not None:
                 axes.axvline(best, color=RED, linewidth=1, label=f"best epoch: {best}", zorder=1)
-            axes.legend(fontsize=9.5)
+            _legend(figure, *axes.get_legend_handles_labels())
         _finish(axes)
         return _svg(figure)
 
@@ -89,7 +89,7 @@ def all_curves(runs, *, stacked):
         styles = [run_style(position) for position in range(len(runs))]
         handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=2) for colour, dash in styles]
         handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
-        figure.legend(handles, [*names, "train (all runs)"], loc="outside lower left", ncols=columns, fontsize=9.5)
+        _legend(figure, handles, [*names, "train (all runs)"], columns=columns)
         return _svg(figure)
 
 
@@ -108,7 +108,7 @@ def reliability(labels, probs):
     left = np.arange(len(bins["count"])) * size
     filled = bins["count"] > 0
     with _style():
-        figure = _figure(5.4, 4.6)
+        figure = _figure(5.4, 4.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.bar(left[filled], bins["accuracy"][filled], size, align="edge", color=BLUE, edgecolor="white")
         upper.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
@@ -118,10 +118,11 @@ def reliability(labels, probs):
             "o",
             color=RED,
             markersize=4,
+            clip_on=False,  # a whole dot at 0% and at 100% too
             label="at the mean confidence",
         )
         upper.set(title="accuracy of each bin", xlim=(0, 1), ylim=(0, 1.02))
-        upper.legend(loc="upper left", fontsize=9.5)
+        _legend(figure, *upper.get_legend_handles_labels())
         share = 100 * bins["count"] / bins["count"].sum()
         lower.bar(left, share, size, align="edge", color=GREY, edgecolor="white")
         lower.set(title="faces (%)", xlabel="probability of the predicted class")
@@ -149,6 +150,11 @@ def _figure(width_inches, height_inches):
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def _legend(figure, handles, names, columns=2):
+    """Names the lines below the axes, where no data can lie under the names."""
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, fontsize=9.5)
 
 
 def _svg(figure):
