@@ -375,20 +375,36 @@ def test_two_to_twenty_classes(classes):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "history",
+    ("history", "count"),
     [
-        [],
-        epochs(1),
-        [{"epoch": 1}, {"epoch": 2, "train_loss": None, "validation_loss": float("nan")}],
-        [{"validation_accuracy": 0.5}, {"validation_accuracy": None}, {"validation_accuracy": float("inf")}],
+        ([], 3),
+        (epochs(1), 1),
+        ([{"epoch": 1}], 1),
+        ([{"epoch": 1}, {"epoch": 2, "train_loss": None, "validation_loss": float("nan")}], 3),
+        ([{"validation_accuracy": 0.5}, {"validation_accuracy": None}, {"validation_accuracy": float("inf")}], 3),
     ],
 )
-def test_histories_with_little_in_them(evaluation, history):
-    assert len(figures_of(page_of(evaluation, history))) == 3
+def test_histories_with_little_in_them(evaluation, history, count):
+    assert len(figures_of(page_of(evaluation, history))) == count
     latest = dataclasses.replace(evaluation, scores=metrics.score(evaluation.labels, evaluation.probs, CLASSES))
-    assert len(figures_of(page_of(latest, history, {}))) == 3
+    assert len(figures_of(page_of(latest, history, {}))) == count
     run = {"name": "$a_b$ \u60b2", "scores": None, "history": history, "config": {}}
     assert Page(report.comparison_html([run])).rows("rows")[0][0][1] == "not evaluated"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_epoch_is_told_in_numbers_since_it_draws_no_line(evaluation):
+    history = [epochs(1)[0] | {"validation_macro_f1": None}]
+    page = page_of(evaluation, history)
+    assert page.rows("rows")[0] == [["epoch 1", "50.00%", "51.00%", "\u2013", "2.0000", "1.4000"]]
+    assert {"accuracy, train", "accuracy, validation", "validation macro F1", "loss, train"} <= {*page.texts("th")}
+    assert "over epochs" not in str([node["attributes"] for node in page.find("img")])
+    runs = [as_run("a", evaluation, epochs(1)), as_run("b", evaluation, [])]
+    compared = Page(report.comparison_html(runs))
+    shown = ["50.00%", "51.00%", "0.4100", "2.0000", "1.4000"]
+    assert compared.rows("rows")[1] == [["a", *shown], ["b", *["\u2013"] * 5]]
+    assert figures_of(compared) == []
+    assert figures_of(Page(report.comparison_html([as_run("a", evaluation, epochs(2)), *runs[1:]])))
 
 
 def test_missing_values_leave_no_gap_in_the_line(evaluation):

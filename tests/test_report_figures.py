@@ -108,3 +108,16 @@ def test_the_legend_of_all_curves_covers_no_data(drawn, names, epochs):
         figures.all_curves(runs, stacked=stacked)
     for figure in drawn:
         assert_legends_cover_no_data(figure)
+
+
+def test_equal_points_of_train_and_validation_are_both_seen(drawn):
+    same = {"epoch": 1, "train_accuracy": 0.5, "validation_accuracy": 0.5, "validation_macro_f1": 0.5}
+    figures.curve(figures.ACCURACY, [same, {"epoch": 2}], 1)
+    figures.all_curves([{"name": "a", "history": [same, {"epoch": 2}]}], stacked=False)
+    for figure in drawn:
+        lines = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+        shapes = [(line.get_marker(), line.get_markersize()) for line in lines]
+        assert len(set(shapes)) == len(shapes) >= 2
+        train, validation = lines[:2]
+        assert train.get_markerfacecolor() == "none"
+        assert train.get_markersize() - 2 * train.get_markeredgewidth() > validation.get_markersize()

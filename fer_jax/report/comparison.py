@@ -3,7 +3,7 @@
 import itertools
 
 from fer_jax import significance
-from fer_jax.report import elements, figures, records, text
+from fer_jax.report import elements, figures, records, text, training
 from fer_jax.report.elements import element
 
 SIGNIFICANT = 0.05
@@ -110,6 +110,9 @@ def _best_value(chosen, config, monitors):
 
 
 def _curves_of_all(runs):
+    if max(len(run["history"]) for run in runs) == 1:
+        rows = [(run["name"], (run["history"] or [{}])[0]) for run in runs]
+        return training.numbers(rows, first="run")
     wide, narrow = (figures.all_curves(runs, stacked=stacked) for stacked in (False, True))
     image = element("img", src=wide, alt="accuracy and loss of all runs over epochs")
     choice = element("picture", element("source", media="(max-width: 700px)", srcset=narrow), image)

@@ -46,6 +46,14 @@ ACCURACY = (
     ),
 )
 LOSS = ("loss (nats)", (("train_loss", "train", ORANGE, "--"), ("validation_loss", "validation", BLUE, "-")))
+PANELS = (ACCURACY, LOSS)
+# Points of few epochs: the shapes tell the lines apart, and a circle is seen inside a square on the same place.
+FEW_EPOCHS = 10
+POINT = {"marker": "o", "markersize": 4}
+POINTS = {
+    "train": {"marker": "s", "markersize": 8, "markerfacecolor": "none"},
+    "validation_macro_f1": {"marker": "^", "markersize": 5},
+}
 
 
 def curve(panel, history, best=None):
@@ -79,7 +87,7 @@ def all_curves(runs, *, stacked):
     with _style():
         figure = _figure(size[0], size[1] + 0.22 * legend_lines)
         panels = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
-        for axes, (title, (train, validation, *_)) in zip(panels, (ACCURACY, LOSS), strict=True):
+        for axes, (title, (train, validation, *_)) in zip(panels, PANELS, strict=True):
             axes.set(title=title, xlabel="epoch")
             for position, run in enumerate(runs):
                 colour, dash = run_style(position)
@@ -87,8 +95,10 @@ def all_curves(runs, *, stacked):
                 _plot(axes, run["history"], validation[0], color=colour, linestyle=dash, linewidth=1.8)
             _finish(axes)
         styles = [run_style(position) for position in range(len(runs))]
-        handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=2) for colour, dash in styles]
-        handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
+        few = any(0 < len(run["history"]) < FEW_EPOCHS for run in runs)
+        point, square = (POINT, POINTS["train"]) if few else ({}, {})
+        handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=2, **point) for colour, dash in styles]
+        handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1, **square)]
         _legend(figure, handles, [*names, "train (all runs)"], columns=columns)
         return _svg(figure)
 
@@ -172,10 +182,14 @@ def _address(kind, buffer):
 
 def _plot(axes, history, key, **style):
     epochs, values = records.series(history, key)
-    # One value draws no line, and few values are clearer with their points.
-    markers = {"marker": "o", "markersize": 3.5} if len(values) < 10 else {}
+    markers = _points(key) if len(values) < FEW_EPOCHS else {}
     if len(values):
         axes.plot(epochs, values, **markers, **style)
+
+
+def _points(key):
+    """Returns the shape of the points of a column of the history."""
+    return next((shape for name, shape in POINTS.items() if key.startswith(name)), POINT)
 
 
 def _finish(axes):

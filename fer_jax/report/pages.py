@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fer_jax.report import elements, figures, records, text
+from fer_jax.report import elements, figures, records, text, training
 from fer_jax.report.elements import element
 
 MISTAKES = 24
@@ -35,7 +35,7 @@ def html(evaluation, history, train_counts) -> str:
         element("div", *cards, class_="headlines"),
         _protocol(scores),
         *_notes(scores),
-        _training(scores, history),
+        training.section(scores, history),
         _confusion(scores),
         _classes(scores, train_counts),
         _calibration(evaluation),
@@ -63,32 +63,6 @@ def _protocol(scores):
 def _notes(scores):
     notes = [element("li", note) for note in scores.get("notes") or []]
     return [elements.section("Notes", element("ul", *notes))] if notes else []
-
-
-def _training(scores, history):
-    best = records.best_epoch(history, scores.get("config"))
-    epoch = best[0] if best else None
-    if scores.get("checkpoint") == "best" and scores.get("epoch") is not None:
-        epoch = scores["epoch"]
-    plots = [
-        elements.picture(figures.curve(panel, history, epoch), f"{panel[0]} over epochs")
-        for panel in (figures.ACCURACY, figures.LOSS)
-    ]
-    seconds, speed, wait = (
-        records.series(history, key)[1] for key in ("seconds", "images_per_second", "data_wait_share")
-    )
-    rates = records.series(history, "learning_rate")[1]
-    facts = [f"{len(history)} epochs" if len(history) != 1 else "1 epoch"]
-    if len(rates):
-        facts.append(f"learning rate {rates.max():.3g} at most, {rates[-1]:.3g} at the end")
-    if len(seconds):
-        facts.append(text.duration(seconds.sum()))
-    if len(speed):
-        facts.append(f"median {np.median(speed):,.0f} faces per second")
-    if len(wait):
-        facts.append(f"median {text.percent(np.median(wait))} of the time spent waiting for data")
-    told = ", ".join(facts) if history else "No epochs were recorded."
-    return elements.section("Training", elements.side_by_side(*plots), element("p", told, class_="remark"))
 
 
 def _confusion(scores):
