@@ -149,8 +149,8 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> di
             faces_digest=scores["faces_digest"],
         )
     workdir_lib.write_json(f"{path}.json", scores)
-    report.write(report.markdown(scores), f"{path}.md")
-    report.write(report.html(evaluation, list(history), counts), f"{path}.html")
+    report.write(report.markdown(scores, history), f"{path}.md")
+    report.write(report.html(evaluation, history, counts), f"{path}.html")
     return scores
 
 

@@ -340,6 +340,43 @@ def test_scores_that_flatter_are_said_to(facts, message):
         assert message in report.markdown(evaluation.scores)
 
 
+STOPPED = {**CONFIG, "train": {**CONFIG["train"], "epochs": 9, "early_stopping": {"patience_epochs": 2}}}
+FINE_TUNED = {**STOPPED, "optim": {"fine_tune": {"after_epochs": 5}}}
+
+
+@pytest.mark.parametrize(
+    ("history", "config", "reached"),
+    [
+        (epochs(4), CONFIG, ""),
+        (epochs(3), CONFIG, "epoch 3 of 4"),
+        (epochs(5), STOPPED, ""),  # validation_loss is least at epoch 3, so that the patience of two ends at epoch 5
+        (epochs(4), STOPPED, "epoch 4 of 9"),
+        (epochs(5), FINE_TUNED, "epoch 5 of 9"),  # the first phase has stopped, the second has not begun
+        (epochs(7), FINE_TUNED, "epoch 7 of 9"),  # the second one counts from nothing
+        (epochs(8), FINE_TUNED, ""),
+        (epochs(3), {}, ""),
+        ([], CONFIG, ""),
+    ],
+)
+@pytest.mark.usefixtures("undrawn")
+def test_an_unfinished_run_is_told_from_one_that_ended(history, config, reached):
+    evaluation = evaluate(config=config)
+    lines = [f"The run is unfinished: it is trained up to {reached}."] if reached else []
+    assert page_of(evaluation, history).texts("p", "warning") == lines
+    assert re.findall("^> (.*unfinished.*)$", report.markdown(evaluation.scores, history), flags=re.M) == lines
+    runs = [as_run("a", evaluate(), epochs(4)), as_run("b", evaluation, history, config)]
+    page = Page(report.comparison_html(runs))
+    told = [text for text in page.texts("p", "warning") if "nfinished" in text]
+    assert told == ([f"Unfinished, as far as they are trained: b ({reached})."] if reached else [])
+    assert [row[7] for row in page.rows("rows")[0]] == ["4", reached.removeprefix("epoch ") or str(len(history))]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_was_stopped_in_its_first_epoch_is_unfinished():
+    evaluation = evaluate(checkpoint="latest", epoch=0, step=5)
+    assert "trained up to epoch 0 of 4" in page_of(evaluation, []).texts("p", "warning")[0]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_every_text_is_escaped():
     odd = "<script>alert('x')</script> & \"quotes\""
@@ -514,7 +551,7 @@ def test_comparison_tables_scores_and_config_differences(evaluation, monkeypatch
         monkeypatch.setitem(one.scores, "faces_digest", "1a2b3c4d")
     runs = [
         as_run("first", evaluation),
-        as_run("second", better, epochs(2), other),
+        as_run("second", better, epochs(2), other | {"train": CONFIG["train"] | {"epochs": 2}}),
         as_run("third", None, [], CONFIG),
     ]
     page = Page(report.comparison_html(runs))
@@ -536,7 +573,11 @@ def test_comparison_tables_scores_and_config_differences(evaluation, monkeypatch
     ]
     assert "best validation loss" in page.texts("th")
     assert page.texts("b") == [table[1][column] for column in (2, 4, 5)]
-    assert differences == [["loss.l2", "not set", "0.1", "not set"], ["model.name", "cnn", "vgg", "cnn"]]
+    assert differences == [
+        ["loss.l2", "not set", "0.1", "not set"],
+        ["model.name", "cnn", "vgg", "cnn"],
+        ["train.epochs", "4", "2", "4"],
+    ]
     assert page.texts("p", "warning") == []
 
 

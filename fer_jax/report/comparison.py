@@ -34,6 +34,8 @@ def comparison_html(runs, pairs=()) -> str:
         head.append(element("p", told, class_="warning"))
     elif significance.UNKNOWN in faces:
         head.append(element("p", significance.UNKNOWN_FACES, class_="warning"))
+    if unfinished := [f"{run['name']} ({reached})" for run in runs if (reached := _unfinished(run))]:
+        head.append(element("p", f"Unfinished, as far as they are trained: {', '.join(unfinished)}.", class_="warning"))
     content = [
         *head,
         elements.section("Scores", _runs_table(runs, mark_best=comparable and len(scored) > 1)),
@@ -70,7 +72,7 @@ def _runs_table(runs, *, mark_best):
                 marked["macro_f1"],
                 marked["loss"],
                 f"{scores['parameters']:,}" if scores.get("parameters") is not None else "\u2013",
-                len(run["history"]),
+                _unfinished(run).removeprefix("epoch ") or len(run["history"]),
                 chosen[0] if chosen else "\u2013",
                 _best_value(chosen, run["config"], monitors),
                 text.duration(seconds.sum()) if len(seconds) else "\u2013",
@@ -80,6 +82,10 @@ def _runs_table(runs, *, mark_best):
     best_value = f"best {monitors.pop()}" if len(monitors) == 1 else "best value of the monitor"
     header += ("best epoch", best_value.replace("_", " "), "training time")
     return elements.table(header, rows, numbers=range(2, 11), class_="rows", min_width="1000px")
+
+
+def _unfinished(run):
+    return records.unfinished(run["history"], run["config"], (run["scores"] or {}).get("epoch"))
 
 
 def _tests(names, pairs):

@@ -25,7 +25,7 @@ def html(evaluation, history, train_counts) -> str:
     head = [element("h1", title), element("p", records.choice(scores), class_="lead")]
     if scores.get("synthetic"):
         head.append(element("p", records.SYNTHETIC, class_="synthetic"))
-    head += [element("p", line, class_="warning") for line in records.warnings(scores)]
+    head += [element("p", line, class_="warning") for line in records.warnings(scores, history)]
     cards = [
         element("div", element("span", name), element("b", value), element("small", remark))
         for name, value, remark in text.headlines(scores)

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from fer_jax import patience
+
 # The facts of a run that every report states, in the order of reading: key in the scores, and its name.
 FACTS = {
     "data_name": "data",
@@ -117,9 +119,25 @@ def choice(scores):
     return f"best checkpoint{where}, chosen on {monitor(scores.get('config')) or 'an unrecorded metric'}"
 
 
-def warnings(scores):
+def unfinished(history, config, epoch=None):
+    """Returns where a run that is not at its end is, as 'epoch 1 of 2', else ''.
+
+    history, config: of the run; epoch: of the scored checkpoint, 0 before the end of the first. A run that early
+    stopping has ended is at its end, and of one without a history or a config nothing is known.
+    """
+    planned = ((config or {}).get("train") or {}).get("epochs")
+    reached = int(_epoch(history, len(history) - 1)) if history else 0 if epoch == 0 else None
+    if not planned or reached is None or reached >= planned:
+        return ""
+    numbered = [{**record, "epoch": _epoch(history, row)} for row, record in enumerate(history)]
+    return "" if patience.ended_early(numbered, config) else f"epoch {reached} of {planned}"
+
+
+def warnings(scores, history=()):
     """Returns sentences that a reader must see before the numbers."""
     found = []
+    if reached := unfinished(history, scores.get("config"), scores.get("epoch")):
+        found.append(f"The run is unfinished: it is trained up to {reached}.")
     if scores.get("checkpoint") == "best" and scores.get("split") == "validation":
         found.append("These faces also chose the checkpoint: the scores are optimistic.")
     if scores.get("split") == "train":

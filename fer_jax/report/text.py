@@ -62,15 +62,15 @@ def table_rows(scores):
     ]
 
 
-def markdown(scores) -> str:
+def markdown(scores, history=()) -> str:
     """Returns the evaluation as Markdown: headline figures, classification table, confusion matrix, protocol.
 
-    scores: as in `Evaluation`.
+    scores: as in `Evaluation`; history: as in `html`.
     """
     name = scores.get("data_name") or "unrecorded data"
     lines = [f"# Evaluation on {_cell(name)}, {_cell(scores.get('split') or 'unrecorded')} split", ""]
     alerts = [records.SYNTHETIC] if scores.get("synthetic") else []
-    for line in alerts + records.warnings(scores) + list(scores.get("notes") or []):
+    for line in alerts + records.warnings(scores, history) + list(scores.get("notes") or []):
         lines += [f"> {_cell(line)}", ""]
     lines += _table(("figure", "value", ""), headlines(scores), numbers=(1,))
     lines += ["## Classes", ""]
