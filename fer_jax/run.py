@@ -21,6 +21,7 @@ from fer_jax import (
     patience,
     pretrained,
     steps,
+    wording,
 )
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
@@ -183,7 +184,7 @@ def describe(run: Run) -> None:
         labels = data.split(name).labels
         counts = np.bincount(labels, minlength=len(data.classes))
         shown = ", ".join(f"{kind} {n:,}" for kind, n in zip(data.classes, counts, strict=True))
-        logger.info("  %-10s %6s faces: %s", name, f"{len(labels):,}", shown)
+        logger.info("  %-10s %12s: %s", name, wording.count(len(labels), "face"), shown)
     for phase in run.phases:
         abstract = phase.abstract
         logger.info(
@@ -192,8 +193,9 @@ def describe(run: Run) -> None:
             params_lib.overview(abstract.params, abstract.batch_stats, phase.frozen),
         )
     logger.info(
-        "training: %d epochs of %d steps, batch %d, %s feeder, on %d x %s",
-        *(config.train.epochs, run.steps_per_epoch, config.train.batch_size, config.data.feeder),
+        "training: %s of %s, batch %d, %s feeder, on %d x %s",
+        *(wording.count(config.train.epochs, "epoch"), wording.count(run.steps_per_epoch, "step")),
+        *(config.train.batch_size, config.data.feeder),
         *(jax.device_count(), jax.devices()[0].device_kind),
     )
     if run.weights:

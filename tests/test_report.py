@@ -614,6 +614,17 @@ def test_runs_scored_on_other_faces_do_not_compare(evaluation, facts):
     assert page.texts("b") == []
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_one_test_is_no_tests(evaluation):
+    pair = {"first": 0, "second": 1, "difference": 0.0, "only_first": 1, "only_second": 1, "p_value": 1.0}
+    runs = [as_run(name, evaluation, epochs(1)) for name in "abc"]
+    for pairs, said in (([pair], "With 1 test, one in 20"), ([pair, {**pair, "second": 2}], "With 2 tests, one in 20")):
+        text = report.comparison_html(runs, pairs)
+        assert any(said in line for line in Page(text).texts("p", "remark"))
+        assert not re.search(r"\b1 (tests|epochs|faces|runs|classes)\b", text)
+    assert "1 epoch," in page_of(evaluation, epochs(1)).texts("p", "remark")[0]
+
+
 @pytest.mark.parametrize("names", [[], ["a", "a"]])
 def test_a_comparison_needs_different_names(evaluation, names):
     with pytest.raises(ValueError, match="different names"):

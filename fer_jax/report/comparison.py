@@ -2,7 +2,7 @@
 
 import itertools
 
-from fer_jax import significance
+from fer_jax import significance, wording
 from fer_jax.report import elements, figures, records, text, training
 from fer_jax.report.elements import element
 
@@ -25,7 +25,7 @@ def comparison_html(runs, pairs=()) -> str:
     scored = [run["scores"] for run in runs if run["scores"]]
     faces = {significance.compare_faces(*pair) for pair in itertools.combinations(scored, 2)}
     comparable = significance.OTHER not in faces
-    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else f"Run {names[0]}"
+    title = f"Comparison of {wording.count(len(runs), 'run')}" if len(runs) > 1 else f"Run {names[0]}"
     head = [element("h1", title)]
     if any(scores.get("synthetic") for scores in scored):
         head.append(element("p", records.SYNTHETIC, class_="synthetic"))
@@ -89,9 +89,10 @@ def _unfinished(run):
 
 
 def _tests(names, pairs):
+    tests, one_in = wording.count(len(pairs), "test"), max(1, round(1 / SIGNIFICANT))
     told = (
         "McNemar's exact test on the same faces: p is how likely two models of equal accuracy would differ as much. "
-        f"With {len(pairs)} tests, one in {max(1, round(1 / SIGNIFICANT))} of equal pairs looks different by chance."
+        f"With {tests}, one in {one_in} of equal pairs looks different by chance."
     )
     rows = [
         (

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from fer_jax import patience
+from fer_jax import patience, wording
 
 # The facts of a run that every report states, in the order of reading: key in the scores, and its name.
 FACTS = {
@@ -48,8 +48,9 @@ class Evaluation:
         fits = np.ndim(self.images) == 4 and shapes[0][0] == n and shapes[0][3] in (1, 3)
         if not fits or self.images.dtype != np.uint8 or shapes[1:] != [[n], [n, classes]]:
             raise ValueError(
-                f"the scores are of {n} faces and {classes} classes: images must be uint8 [{n}, H, W, 1 or 3], "
-                f"labels [{n}] and probs [{n}, {classes}]; they are {self.images.dtype} {shapes[0]}, "
+                f"the scores are of {wording.count(n, 'face')} and {wording.count(classes, 'class')}: "
+                f"images must be uint8 [{n}, H, W, 1 or 3], labels [{n}] and probs [{n}, {classes}]; "
+                f"they are {self.images.dtype} {shapes[0]}, "
                 f"{shapes[1]} and {shapes[2]}"
             )
 

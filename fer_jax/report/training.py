@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from fer_jax import wording
 from fer_jax.report import elements, figures, records, text
 from fer_jax.report.elements import element
 
@@ -43,7 +44,7 @@ def _number(key, value):
 
 
 def _facts(history):
-    facts = [f"{len(history)} epochs" if len(history) != 1 else "1 epoch"]
+    facts = [wording.count(len(history), "epoch")]
     seconds, speed, wait, rates = (
         records.series(history, key)[1] for key in ("seconds", "images_per_second", "data_wait_share", "learning_rate")
     )
