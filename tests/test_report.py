@@ -186,7 +186,7 @@ def test_a_page_needs_nothing_from_outside(evaluation):
 
 
 def test_figures_are_whole_svg_pictures(page):
-    assert len(figures_of(page)) == 3
+    assert len(figures_of(page)) == 4
     for address in figures_of(page):
         root = ElementTree.fromstring(decode(address, "image/svg+xml"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -453,6 +453,16 @@ def test_missing_values_leave_no_gap_in_the_line(evaluation):
 def test_epochs_without_a_number_count_from_one(evaluation):
     bare = [{key: value for key, value in row.items() if key != "epoch"} for row in epochs(4)]
     assert figures_of(page_of(evaluation, bare)) == figures_of(page_of(evaluation, epochs(4)))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_learning_rate_is_drawn_where_it_was_recorded(evaluation):
+    unrecorded = [{key: value for key, value in row.items() if key != "learning_rate"} for row in epochs(4)]
+    for history, drawn in ((epochs(4), True), (unrecorded, False)):
+        page = page_of(evaluation, history)
+        described = [node["attributes"]["alt"] for node in page.find("img")]
+        assert ("learning rate over epochs" in described) == drawn
+        assert ("4 epochs, learning rate 0.001, " in str(page.texts("p", "remark"))) == drawn
 
 
 def test_the_best_epoch_is_marked(evaluation):

@@ -121,3 +121,32 @@ def test_equal_points_of_train_and_validation_are_both_seen(drawn):
         train, validation = lines[:2]
         assert train.get_markerfacecolor() == "none"
         assert train.get_markersize() - 2 * train.get_markeredgewidth() > validation.get_markersize()
+
+
+@pytest.mark.parametrize(
+    ("rates", "scale"),
+    [
+        ([1e-3] * 4, "linear"),
+        ([1e-3, 5e-4, 2e-4], "linear"),
+        ([1e-4, 1e-3], "linear"),
+        ([1e-3, 9e-4, 9.9e-5], "log"),
+        ([1e-2 * 0.5**e for e in range(30)], "log"),
+        ([1e-3, 1e-4, 1e-5, 0.0], "log"),
+        ([0.0, 0.0], "linear"),
+    ],
+)
+def test_the_learning_rate_has_a_logarithmic_axis_where_it_spans_more_than_a_decade(drawn, rates, scale):
+    history = [{"epoch": e, "learning_rate": rate} for e, rate in enumerate(rates, start=1)]
+    figures.learning_rate([*history, {"epoch": len(rates) + 1}])
+    (axes,) = drawn[0].axes
+    FigureCanvasAgg(drawn[0]).draw()
+    assert axes.get_yscale() == scale
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [*enumerate(rates, start=1)])
+    low, high = axes.get_ylim()
+    labels = [label.get_text().replace("\u2212", "-") for label in axes.get_yticklabels()]
+    shown = [(tick, float(text)) for tick, text in zip(axes.get_yticks(), labels, strict=True) if low <= tick <= high]
+    assert len(shown) >= 2
+    np.testing.assert_allclose(*np.transpose(shown), rtol=5e-3)
+    if rates != [0.0, 0.0]:
+        assert high >= max(rates)
+        assert low <= min(rate for rate in rates if rate)

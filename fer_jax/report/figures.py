@@ -72,6 +72,27 @@ def curve(panel, history, best=None):
         return _svg(figure)
 
 
+def learning_rate(history):
+    """Returns the learning rate over epochs as SVG, on a logarithmic axis where it spans more than a decade."""
+    from matplotlib import ticker
+
+    with _style():
+        figure = _figure(5.4, 3.0)
+        axes = figure.add_subplot(title="learning rate, at the end of each epoch", xlabel="epoch")
+        _plot(axes, history, "learning_rate", color=BLUE)
+        _, rates = records.series(history, "learning_rate")
+        decades = np.log10(rates.max() / rates[rates > 0].min()) if (rates > 0).any() else 0
+        if decades > 1:
+            axes.set_yscale("log", nonpositive="clip")
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        else:
+            axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.3g}"))  # without a factor above the axis
+        _finish(axes)
+        return _svg(figure)
+
+
 def all_curves(runs, *, stacked):
     """Returns accuracy and loss of all runs in one figure as SVG, side by side or `stacked`.
 

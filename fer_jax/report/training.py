@@ -22,7 +22,10 @@ def section(scores, history):
     plots = [
         elements.picture(figures.curve(panel, history, epoch), f"{panel[0]} over epochs") for panel in figures.PANELS
     ]
-    return elements.section("Training", elements.side_by_side(*plots), told)
+    if not len(records.series(history, "learning_rate")[1]):
+        return elements.section("Training", elements.side_by_side(*plots), told)
+    plots.append(elements.picture(figures.learning_rate(history), "learning rate over epochs"))
+    return elements.section("Training", elements.side_by_side(*plots, told))
 
 
 def numbers(rows, *, first):
