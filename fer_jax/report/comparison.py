@@ -34,8 +34,8 @@ def comparison_html(runs, pairs=()) -> str:
         head.append(element("p", told, class_="warning"))
     elif significance.UNKNOWN in faces:
         head.append(element("p", significance.UNKNOWN_FACES, class_="warning"))
-    if unfinished := [f"{run['name']} ({reached})" for run in runs if (reached := _unfinished(run))]:
-        head.append(element("p", f"Unfinished, as far as they are trained: {', '.join(unfinished)}.", class_="warning"))
+    if unfinished := [f"{run['name']}, trained up to {found}" for run in runs if (found := _unfinished(run))]:
+        head.append(element("p", f"Unfinished: {'; '.join(unfinished)}.", class_="warning"))
     content = [
         *head,
         elements.section("Scores", _runs_table(runs, mark_best=comparable and len(scored) > 1)),
