@@ -214,6 +214,16 @@ def test_headlines_and_protocol_state_the_scores(evaluation, page):
     assert "one & only" in page.texts("li")
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_the_protocol_has_the_command_of_the_training_too(evaluation):
+    line = "python -m fer_jax.main --config configs/cnn.py:model_2 '--config.model.layers=conv 8,  flatten'"
+    trained = evaluate(trained={"command": line, "commit": "0a1b2c3"})
+    for one, names in ((trained, ["training command", "command"]), (evaluation, ["command"])):
+        assert [name for name in page_of(one).texts("dt") if name.endswith("command")] == names
+    assert line in [node["text"] for node in page_of(trained).find("dd", "code")]
+    assert f"```sh\n{line}\n{trained.scores['command']}\n```" in report.markdown(trained.scores)
+
+
 def test_confusion_matrices_equal_scikit_learn(evaluation, page):
     counts = confusion_matrix(evaluation.labels, evaluation.probs.argmax(1), labels=range(7))
     faces, percent = page.rows("confusion")

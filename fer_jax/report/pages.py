@@ -53,7 +53,7 @@ def _title(scores):
 
 
 def _protocol(scores):
-    code = ("data fingerprint", "commit", "working directory", "command")
+    code = ("data fingerprint", "commit", "working directory", *records.COMMANDS)
     rows = []
     for name, value in text.protocol(scores):
         rows += [element("dt", name), element("dd", value, class_="code" if name in code else None)]

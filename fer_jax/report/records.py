@@ -17,8 +17,10 @@ FACTS = {
     "device": "device",
     "time": "time",
     "workdir": "working directory",
+    "training_command": "training command",
     "command": "command",
 }
+COMMANDS = (FACTS["training_command"], FACTS["command"])
 SYNTHETIC = "drawn faces: synthetic, says nothing about real faces"
 
 
@@ -28,8 +30,9 @@ class Evaluation:
 
     scores: the result of `metrics.score` and the facts of the run: split, checkpoint ('best' or 'latest'),
     step, epoch, config (nested dict), seed, commit, device, time (ISO 8601), command, data_name,
-    data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir. A
-    fact that is missing is left out of the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs
+    data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir,
+    trained (a dict of the training's own facts, of which its command is shown). A fact that is missing is left out of
+    the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs
     [N, K], rows sum to 1.
 
     Raises:

@@ -48,8 +48,8 @@ def protocol(scores):
     counts = [f"{scores[key]:,} {key}" for key in ("parameters", "trainable") if scores.get(key) is not None]
     if counts:
         rows.append(("size", ", ".join(counts)))
-    facts = records.FACTS.items()
-    return rows + [(name, str(scores[key])) for key, name in facts if scores.get(key) not in (None, "")]
+    facts = {**scores, "training_command": (scores.get("trained") or {}).get("command")}
+    return rows + [(name, str(facts[key])) for key, name in records.FACTS.items() if facts.get(key) not in (None, "")]
 
 
 def table_rows(scores):
@@ -80,10 +80,10 @@ def markdown(scores, history=()) -> str:
     counts = [(row, *map(str, cells)) for row, cells in zip(classes, scores["confusion"], strict=True)]
     lines += _table(("true", *classes), counts, numbers=range(1, len(classes) + 1))
     lines += ["## Protocol", ""]
-    facts = [row for row in protocol(scores) if row[0] != "command"]
-    lines += _table(("fact", "value"), facts, numbers=())
-    if scores.get("command"):
-        lines += ["```sh", " ".join(str(scores["command"]).split()), "```"]
+    facts = protocol(scores)
+    lines += _table(("fact", "value"), [row for row in facts if row[0] not in records.COMMANDS], numbers=())
+    if commands := [" ".join(value.splitlines()) for name, value in facts if name in records.COMMANDS]:
+        lines += ["```sh", *commands, "```"]
     return "\n".join(lines).rstrip() + "\n"
 
 
