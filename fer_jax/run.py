@@ -92,8 +92,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     mark("weights")
     data = datasets.load(config.data)
     mark("data")
-    keys = jax.random.split(jax.random.key(config.seed), 4)
-    keys = dict(zip(("init", "order", "augment", "dropout"), keys, strict=True))
+    keys = make_keys(config.seed)
     if config.augment.fixed_views:
         data, policy = _with_fixed_views(data, policy, keys["augment"], config.augment.fixed_views)
     sampler = sampler_lib.Sampler(
@@ -113,6 +112,11 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     weights = file.merge(phases[0].abstract.variables) if file else None
     mark("weights")
     return Run(config, data, sampler, policy, keys, shardings, phases, weights)
+
+
+def make_keys(seed: int) -> dict:
+    """Returns the keys of all that a run draws, by their names in `Run`."""
+    return dict(zip(("init", "order", "augment", "dropout"), jax.random.split(jax.random.key(seed), 4), strict=True))
 
 
 def _with_fixed_views(data, policy, key, views):

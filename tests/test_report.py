@@ -323,6 +323,20 @@ def test_samples_are_faces_of_their_class_and_marked_right_or_wrong(evaluation, 
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_augmented_faces_stand_beside_their_originals(evaluation):
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 48, 48, 1), dtype=np.uint8)
+    faces = [report.AugmentedFace(name, one[0], one[1:]) for name, one in zip(("happy", "sad"), images, strict=True)]
+    page = Page(report.html(evaluation, epochs(4), COUNTS, faces))
+    np.testing.assert_array_equal(face_images(page, "original"), images[:, 0, ..., 0])
+    np.testing.assert_array_equal(face_images(page, "augmented"), images[:, 1:, ..., 0].reshape(8, 48, 48))
+    assert page.texts("figure", "augmented") == [f"augmented {number}" for number in (1, 2, 3, 4)] * 2
+    assert all(node["attributes"].get("alt") for node in page.find("img"))
+    assert page.texts("h3")[:2] == ["happy", "sad"]
+    assert any("the run's seed, 3" in text for text in page.texts("p", "remark"))
+    assert "Augmented training faces" not in page_of(evaluation).texts("h2")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_synthetic_data_wear_a_badge(evaluation):
     badge = "drawn faces: synthetic, says nothing about real faces"
     drawn = dataclasses.replace(evaluation, scores=evaluation.scores | {"synthetic": True})

@@ -9,13 +9,13 @@ MISTAKES = 24
 SAMPLES_PER_CLASS = 5
 
 
-def html(evaluation, history, train_counts) -> str:
+def html(evaluation, history, train_counts, augmented=()) -> str:
     """Returns one evaluation as a self-contained HTML page.
 
     evaluation: an `Evaluation`; history: a list of dicts, one an epoch, with epoch, step, train_loss,
     train_accuracy, validation_loss, validation_accuracy, validation_macro_f1, learning_rate, seconds,
     images_per_second and data_wait_share (what is missing, None or NaN is left out); train_counts: faces per
-    class of each split, {split: [K]}.
+    class of each split, {split: [K]}; augmented: an `AugmentedFace` for each training face that is shown so.
 
     Raises:
       ValueError: a list in train_counts does not have one count a class.
@@ -36,6 +36,7 @@ def html(evaluation, history, train_counts) -> str:
         _protocol(scores),
         *_notes(scores),
         training.section(scores, history),
+        *([training.augmented_faces(augmented, scores.get("seed"))] if augmented else []),
         _confusion(scores),
         _classes(scores, train_counts),
         _calibration(evaluation),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,14 @@ COMMANDS = (FACTS["training_command"], FACTS["command"])
 SYNTHETIC = "drawn faces: synthetic, says nothing about real faces"
 
 
+class AugmentedFace(NamedTuple):
+    """A training face as it is, uint8 [H, W, 1 or 3], and as training may show it, uint8 [V, H, W, 1 or 3]."""
+
+    class_name: str
+    original: np.ndarray
+    versions: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """One checkpoint on one split: its scores and the predictions that they come from.
@@ -32,8 +41,7 @@ class Evaluation:
     step, epoch, config (nested dict), seed, commit, device, time (ISO 8601), command, data_name,
     data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir,
     trained (a dict of the training's own facts, of which its command is shown). A fact that is missing is left out of
-    the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs
-    [N, K], rows sum to 1.
+    the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs [N, K], rows sum to 1.
 
     Raises:
       ValueError: the arrays do not fit one another or the scores.

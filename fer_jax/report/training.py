@@ -28,6 +28,20 @@ def section(scores, history):
     return elements.section("Training", elements.side_by_side(*plots, told))
 
 
+def augmented_faces(faces, seed):
+    """Returns the section of training faces beside their augmented versions; faces: each an `AugmentedFace`."""
+    groups = []
+    for face in faces:
+        tiles = [elements.face(face.original, "original", ("original", None))]
+        for number, image in enumerate(face.versions, start=1):
+            tiles.append(elements.face(image, "augmented", (f"augmented {number}", None)))
+        groups.append(element("div", element("h3", face.class_name), element("div", *tiles, class_="faces samples")))
+    drawn = "the seed of the run" if seed is None else f"the run's seed, {seed}"
+    told = f"Training faces, and what the config's augmentation makes of them: drawn as in training, with {drawn}."
+    grid = elements.side_by_side(*groups)
+    return elements.section("Augmented training faces", element("p", told, class_="remark"), grid)
+
+
 def numbers(rows, *, first):
     """Returns a table of what curves show, for epochs that draw none: one epoch is a point, not a line.
 
