@@ -185,16 +185,19 @@ def _resample(x, affine, fill):
     return upper * (1 - down) + lower * down
 
 
-def fixed_views(policy: Policy, images, key, views: int):
+def fixed_views(policy: Policy, images, key, views: int, faces=None):
     """Returns uint8 [views N, H, W, C]: each face of `images` [N, H, W, C] changed `views` times, view after view.
 
-    An enlarged training set, as R3's; view v of face i depends on (key, v, i) alone.
+    An enlarged training set, as R3's; view v of face i depends on (key, v, i) alone. faces [M]: the positions of those
+    that are wanted, [views M, H, W, C] then; None: all.
     """
-    size_px, changed = images.shape[1], []
+    size_px, changed, count = images.shape[1], [], len(images)
+    faces = slice(None) if faces is None else np.asarray(faces)
+    images = images[faces]
     at_once = max(1, VIEW_VALUES // int(np.prod(images.shape[1:])))
     change = jax.jit(lambda images, uniform: apply(policy, images, parameters(policy, uniform, size_px)))
     for view in range(views):
-        uniform = jax.random.uniform(jax.random.fold_in(key, view), (len(images), DRAWS))
+        uniform = jax.random.uniform(jax.random.fold_in(key, view), (count, DRAWS))[faces]
         for start in range(0, len(images), at_once):
             part = slice(start, start + at_once)
             changed.append(np.asarray(change(images[part], uniform[part])))

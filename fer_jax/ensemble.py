@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import pathlib
 
-from fer_jax import command
+from fer_jax import command, wording
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.views import VIEWS
@@ -171,7 +171,7 @@ def _main():
         print(f"weight {member['weight']:.4f}: {member['workdir']}, epoch {member['epoch']}")
     print(
         f"{flags.split}: accuracy {scores['accuracy']:.4f}, macro F1 {scores['macro_f1']:.4f}, "
-        f"loss {scores['loss']:.4f}, {scores['n']:,} faces"
+        f"loss {scores['loss']:.4f}, {wording.count(scores['n'], 'face')}"
     )
     print(f"report: {pathlib.Path(flags.out) / f'evaluation-{flags.split}'}.html")
 

@@ -7,7 +7,7 @@ Writes evaluation-<split>.json, .md, .html and .npz (the predictions) into the w
 import argparse
 import pathlib
 
-from fer_jax import command
+from fer_jax import command, wording
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.views import VIEWS
@@ -69,7 +69,7 @@ def _main():
         print(scores["classification_report"])
         print(
             f"{flags.split}: accuracy {scores['accuracy']:.4f}, macro F1 {scores['macro_f1']:.4f}, "
-            f"loss {scores['loss']:.4f}, {scores['n']:,} faces"
+            f"loss {scores['loss']:.4f}, {wording.count(scores['n'], 'face')}"
         )
         print(f"report: {path}.html")
     if len(workdirs) > 1:

@@ -5,6 +5,7 @@ import re
 import jax
 import numpy as np
 
+from fer_jax import wording
 from fer_jax.errors import InputError
 
 SHOWN_LAYERS = 30  # of one scope; longer ones are a line
@@ -107,7 +108,7 @@ def overview(params: dict, batch_stats: dict, frozen: frozenset[str] = frozenset
     trainable, held = (count(part) for part in split(params, frozen))
     stored = count(batch_stats)
     totals = f"total {trainable + held + stored:,}; trainable {trainable:,}; statistics {stored:,}"
-    lines.append(totals + (f"; frozen {held:,} in {len(frozen)} layers" if frozen else ""))
+    lines.append(totals + (f"; frozen {held:,} in {wording.count(len(frozen), 'layer')}" if frozen else ""))
     return "\n".join(lines)
 
 

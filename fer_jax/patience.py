@@ -108,6 +108,23 @@ def _improves(value, best, min_delta=0.0):
     return not math.isnan(value) and (best is None or value - min_delta > best)
 
 
+def ended_early(history, config: dict) -> bool:
+    """Whether early stopping has ended a run in its last phase, as its epochs say when they are counted again.
+
+    history: the records of its epochs, in order; config: nested, with the sections `train` and `optim`.
+    """
+    train = config["train"]
+    settings = train.get("early_stopping") or {}
+    patience_epochs = settings.get("patience_epochs", 0)
+    monitor = settings.get("monitor") or train.get("monitor")
+    rule = EarlyStopping(monitor, patience_epochs, settings.get("min_delta", 0.0))
+    begins_after = ((config.get("optim") or {}).get("fine_tune") or {}).get("after_epochs", 0)
+    for record in history:
+        if record["epoch"] > begins_after and record.get(monitor) is not None:
+            rule.update(record["epoch"], record)
+    return rule.stop
+
+
 class Rules:
     """What a run decides by its validation scores: the best epoch, when a phase stops, and the rate that is left.
 

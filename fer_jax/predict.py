@@ -8,7 +8,7 @@ its probability. The workdir is that of a run, or the folder of an ensemble, who
 import argparse
 import pathlib
 
-from fer_jax import command
+from fer_jax import command, wording
 from fer_jax.errors import InputError
 
 FORMATS = ("kaggle", "csv")
@@ -122,7 +122,7 @@ def _main():
     name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"
     out = flags.out or pathlib.Path(flags.workdir) / name
     counts = predict(flags.workdir, flags.data_path, out, format=flags.format, checkpoint=flags.checkpoint)
-    print(f"{sum(counts):,} faces; by predicted class: {', '.join(map(str, counts))}")
+    print(f"{wording.count(sum(counts), 'face')}; by predicted class: {', '.join(map(str, counts))}")
     print(f"predictions: {out}")
 
 

@@ -21,6 +21,7 @@ from fer_jax import (
     patience,
     pretrained,
     steps,
+    wording,
 )
 from fer_jax import params as params_lib
 from fer_jax.datasets import facts
@@ -91,8 +92,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     mark("weights")
     data = datasets.load(config.data)
     mark("data")
-    keys = jax.random.split(jax.random.key(config.seed), 4)
-    keys = dict(zip(("init", "order", "augment", "dropout"), keys, strict=True))
+    keys = make_keys(config.seed)
     if config.augment.fixed_views:
         data, policy = _with_fixed_views(data, policy, keys["augment"], config.augment.fixed_views)
     sampler = sampler_lib.Sampler(
@@ -112,6 +112,11 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     weights = file.merge(phases[0].abstract.variables) if file else None
     mark("weights")
     return Run(config, data, sampler, policy, keys, shardings, phases, weights)
+
+
+def make_keys(seed: int) -> dict:
+    """Returns the keys of all that a run draws, by their names in `Run`."""
+    return dict(zip(("init", "order", "augment", "dropout"), jax.random.split(jax.random.key(seed), 4), strict=True))
 
 
 def _with_fixed_views(data, policy, key, views):
@@ -183,7 +188,7 @@ def describe(run: Run) -> None:
         labels = data.split(name).labels
         counts = np.bincount(labels, minlength=len(data.classes))
         shown = ", ".join(f"{kind} {n:,}" for kind, n in zip(data.classes, counts, strict=True))
-        logger.info("  %-10s %6s faces: %s", name, f"{len(labels):,}", shown)
+        logger.info("  %-10s %12s: %s", name, wording.count(len(labels), "face"), shown)
     for phase in run.phases:
         abstract = phase.abstract
         logger.info(
@@ -192,8 +197,9 @@ def describe(run: Run) -> None:
             params_lib.overview(abstract.params, abstract.batch_stats, phase.frozen),
         )
     logger.info(
-        "training: %d epochs of %d steps, batch %d, %s feeder, on %d x %s",
-        *(config.train.epochs, run.steps_per_epoch, config.train.batch_size, config.data.feeder),
+        "training: %s of %s, batch %d, %s feeder, on %d x %s",
+        *(wording.count(config.train.epochs, "epoch"), wording.count(run.steps_per_epoch, "step")),
+        *(config.train.batch_size, config.data.feeder),
         *(jax.device_count(), jax.devices()[0].device_kind),
     )
     if run.weights:

@@ -6,12 +6,15 @@ import time
 
 import numpy as np
 
+from fer_jax import augment, datasets, files, inference, metrics, params, report, significance
 from fer_jax import config as config_lib
-from fer_jax import datasets, files, inference, metrics, params, report, significance
+from fer_jax import run as run_lib
 from fer_jax import views as views_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
+
+AUGMENTED_FACES, AUGMENTED_VIEWS = 4, 4  # training faces that a report shows augmented, and how often each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +130,34 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views=
         "config": config_lib.to_dict(model.config),
     }
     path = target(workdir, split, data_path, views)
-    return write(path, judged, split, probs, facts_of_run, history=workdir_lib.read_history(workdir))
+    history, augmented = workdir_lib.read_history(workdir), augment_faces(model, judged)
+    return write(path, judged, split, probs, facts_of_run, history=history, augmented=augmented)
 
 
-def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> dict:
+def augment_faces(model: inference.Trained, judged: Judged) -> list[report.AugmentedFace]:
+    """Returns training faces of a few classes as the run's augmentation changes them.
+
+    There are none where the config has no augmentation, or the faces are not those of the run.
+    """
+    config, train = model.config, judged.splits["train"]
+    policy = augment.make(config.augment, config.data.size_px)
+    if not policy.active or not len(train) or judged.data.fingerprint != model.run["data_fingerprint"]:
+        return []
+    picked = np.unique(train.labels, return_index=True)[1][:AUGMENTED_FACES]
+    views = min(config.augment.fixed_views or AUGMENTED_VIEWS, AUGMENTED_VIEWS)
+    key = run_lib.make_keys(config.seed)["augment"]
+    versions = augment.fixed_views(policy, train.images, key, views, picked)
+    versions = versions.reshape(views, len(picked), *versions.shape[1:])
+    return [
+        report.AugmentedFace(judged.classes[train.labels[face]], train.images[face], versions[:, row])
+        for row, face in enumerate(picked)
+    ]
+
+
+def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augmented=()) -> dict:
     """Scores predictions [N, K] of a split and writes <path>.json, .md, .html and .npz; returns the scores.
+
+    history, augmented: as in `report.html`.
 
     The .npz holds `labels` [N], `probs` [N, K] float32, `classes` and `faces_digest`, from which models are compared
     face by face.
@@ -154,8 +180,8 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=()) -> di
             faces_digest=scores["faces_digest"],
         )
     workdir_lib.write_json(f"{path}.json", scores)
-    report.write(report.markdown(scores), f"{path}.md")
-    report.write(report.html(evaluation, list(history), counts), f"{path}.html")
+    report.write(report.markdown(scores, history), f"{path}.md")
+    report.write(report.html(evaluation, history, counts, augmented), f"{path}.html")
     return scores
 
 

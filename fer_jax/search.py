@@ -13,7 +13,7 @@ import traceback
 from absl import app, flags
 from ml_collections import config_flags
 
-from fer_jax import command
+from fer_jax import command, wording
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
@@ -65,8 +65,9 @@ def _run_trials(study, trials):
     _write(study)
     if len(errors) == FAILURES_IN_A_ROW or not study.trials("COMPLETE"):
         failed = [trial.user_attrs["error"] for trial in study.trials("FAIL") if "error" in trial.user_attrs]
+        errors = errors or failed
         raise InputError(
-            f"{study.folder}: {len(errors) or len(failed)} trials in a row failed; the last: {(errors or failed)[-1]}\n"
+            f"{study.folder}: {wording.count(len(errors), 'trial')} in a row failed; the last: {errors[-1]}\n"
             "mend the config or its search.space, and give another --workdir"
         )
 
@@ -188,7 +189,8 @@ def _main(argv):
     command.keep_compiled(config)
     study = search(config, _WORKDIR.value, trials=_TRIALS.value)
     best = study.best_trial
-    print(f"{len(study.trials)} trials; the best one, {best.number}: {config.train.monitor} {best.value:.4f}")
+    trials = wording.count(len(study.trials), "trial")
+    print(f"{trials}; the best one, {best.number}: {config.train.monitor} {best.value:.4f}")
     for name, value in best.params.items():
         print(f"  {name} {value}")
     print(f"all trials: {pathlib.Path(_WORKDIR.value) / 'search.json'}")

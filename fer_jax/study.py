@@ -17,7 +17,7 @@ import uuid
 import filelock
 
 from fer_jax import config as config_lib
-from fer_jax import extensions, patience
+from fer_jax import extensions, patience, wording
 from fer_jax import space as space_lib
 from fer_jax.errors import InputError
 
@@ -145,7 +145,7 @@ class Study:
                 if not running:
                     return None
             if not waits:
-                logger.info("waiting for other processes, which train the last %d trials", len(running))
+                logger.info("waiting for other processes, which still train %s", wording.count(len(running), "trial"))
             waits = True
             time.sleep(POLL_SECONDS)
 

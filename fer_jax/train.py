@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, freezing, members, patience, steps, wiring
+from fer_jax import checkpoint, freezing, members, patience, steps, wiring, wording
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
@@ -167,7 +167,9 @@ def start_phase(run, phase, state, rules):
         opt_state=init(state.params),
         lr_scale=wiring.put(run, np.ones([], np.float32)),
     )
-    logger.info("fine-tuning from epoch %d on: %d layers stay frozen", phase.first_epoch, len(phase.frozen))
+    logger.info(
+        "fine-tuning from epoch %d on; frozen: %s", phase.first_epoch, wording.count(len(phase.frozen), "layer")
+    )
     return state, Position(phase.first_epoch - 1, phase.first_step)
 
 

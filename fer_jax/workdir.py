@@ -24,7 +24,7 @@ import filelock
 import jax
 
 from fer_jax import config as config_lib
-from fer_jax import extensions, files, ops
+from fer_jax import extensions, files, ops, wording
 from fer_jax.errors import Busy, InputError
 
 logger = logging.getLogger("fer_jax")
@@ -270,7 +270,7 @@ def _reopen(workdir, mine, facts_now, last):
             + (f"; {workdir / extensions.FOLDER} has the files as they were" if facts_now["sources"] else "")
         )
     if has > had and jax.process_index() == 0:
-        logger.info("%s: %d epochs were planned, now %d", workdir, had, has)
+        logger.info("%s: the plan was %s, now %d", workdir, wording.count(had, "epoch"), has)
         more = [*before.get("more_epochs", []), {"time": _now(), "from": had, "to": has}]
         write_json(workdir / "run.json", {**before, "more_epochs": more})
         write_json(workdir / "config.json", {**saved, "train": {**saved["train"], "epochs": has}})

@@ -9,7 +9,7 @@ import shlex
 
 import jax
 
-from fer_jax import files
+from fer_jax import files, wording
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.runtime import remat, timing
@@ -174,9 +174,10 @@ class Writer:
         """Logs how a run ended; returns the record of its best epoch. trained: whether steps were taken."""
         best = next((epoch for epoch in self.history if epoch["epoch"] == rules.best.epoch), {})
         if not trained:
-            logger.info("this run is complete: %d epochs in %s", position.epoch, self._folder)
+            logger.info("this run is complete: %s in %s", wording.count(position.epoch, "epoch"), self._folder)
         elif rules.stop:
-            logger.info("stopped early: no better %s for %d epochs", rules.stopping.monitor, rules.stopping.wait)
+            waited = wording.count(rules.stopping.wait, "epoch")
+            logger.info("stopped early: no better %s for %s", rules.stopping.monitor, waited)
         if best:
             monitor = self._config.train.monitor
             logger.info("best epoch %d: %s %.4f", best["epoch"], monitor, best[monitor])

@@ -310,6 +310,8 @@ def test_fixed_views_change_each_face_by_its_own_draw_and_always_the_same(monkey
         uniform = jax.random.uniform(jax.random.fold_in(key, view), (5, augment.DRAWS))
         expected = augment.apply(policy, images, augment.parameters(policy, uniform, 48))
         np.testing.assert_array_equal(views[5 * view :][:5], expected)
+    some = augment.fixed_views(policy, images, key, 2, faces=[4, 1])
+    np.testing.assert_array_equal(some, views[[4, 1, 9, 6]])
 
 
 @pytest.mark.parametrize(

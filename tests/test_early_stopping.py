@@ -12,6 +12,7 @@ from fer_jax import checkpoint, inference, losses, metrics, train
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
+from fer_jax.report import records
 
 NAN = float("nan")
 TWO_PHASES = {"optim.freeze": ("backbone",), "optim.fine_tune.learning_rate": 5e-4}
@@ -65,6 +66,36 @@ def test_the_best_epoch_is_found_where_epochs_were_left_out(run, epochs):
     assert epochs() == [1, 2, 6, 7]
     assert (best["epoch"], best["validation_accuracy"]) == (7, 0.6)
     assert run(scores, **TWO_PHASES, **fields, **{"train.epochs": 7}) == best  # complete: nothing is left to train
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "fields"),
+    [
+        ([0.5, 0.4, 0.3], {}),
+        ([0.5, 0.9, 0.6, 0.6, 0.6], {"train.early_stopping.patience_epochs": 2}),
+        (
+            [0.5, 0.54, 0.58, 0.7],
+            {"train.early_stopping.patience_epochs": 2, "train.early_stopping.min_delta": 0.1},
+        ),
+        (
+            [0.4, 0.3, 0.5, 0.4],
+            {
+                **TWO_PHASES,
+                "train.epochs": 9,
+                "optim.fine_tune.after_epochs": 5,
+                "train.early_stopping.patience_epochs": 1,
+            },
+        ),
+    ],
+)
+def test_the_report_tells_where_a_run_ends(run, tmp_path, accuracies, fields):
+    run(accuracies, **fields)
+    folder = tmp_path / "run"
+    history, config = workdir_lib.read_history(folder), workdir_lib.read_config(folder)
+    assert records.unfinished(history, config) == ""
+    for count in range(1, len(history)):  # what a run that is stopped after an epoch has
+        reached = f"epoch {history[count - 1]['epoch']} of {config['train']['epochs']}"
+        assert records.unfinished(history[:count], config) == reached
 
 
 @pytest.mark.parametrize("loss", [NAN, float("inf")])

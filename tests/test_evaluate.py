@@ -8,11 +8,13 @@ import commands
 import jax
 import numpy as np
 import pytest
+import test_report
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+from fer_jax import augment, datasets, ensemble, inference, report, scoring, train
 from fer_jax import config as config_lib
-from fer_jax import datasets, ensemble, inference, report, scoring, train
+from fer_jax import run as run_lib
 from fer_jax.errors import InputError
 from fer_jax.runtime import timing
 
@@ -125,6 +127,66 @@ def test_two_workdirs_give_a_comparison(run, tmp_path):
     text = page.read_text()
     assert str(workdir) in text
     assert str(other) in text
+
+
+def augmented_in(path):
+    """Returns the faces of a report that are marked as original, and as augmented, [N, H, W] each."""
+    page = test_report.Page(path.read_text())
+    return [np.array(test_report.face_images(page, kind)) for kind in ("original", "augmented")]
+
+
+@pytest.fixture(scope="module")
+def augmented_run(tmp_path_factory):
+    """The workdir and the config of a run with augmentation, which is evaluated."""
+    workdir, config = tmp_path_factory.mktemp("runs") / "augmented", small_config(epochs=1)
+    config.seed = 5
+    config.augment.update({"rotate_degrees": 20.0, "flip_horizontal": 0.5, "erase": 0.5})
+    train.train(config, workdir)
+    scoring.evaluate(workdir, split="validation")
+    return workdir, config
+
+
+def test_the_report_shows_training_faces_as_the_run_augments_them(augmented_run):
+    workdir, config = augmented_run
+    shown, versions = augmented_in(workdir / "evaluation-validation.html")
+    faces = datasets.load(config.data).train
+    picked = [int(np.flatnonzero(faces.labels == label)[0]) for label in range(4)]
+    np.testing.assert_array_equal(shown, faces.images[picked, ..., 0])
+    policy, key = augment.make(config.augment, 48), jax.random.split(jax.random.key(5), 4)[2]
+    for view in range(4):
+        uniform = jax.random.uniform(jax.random.fold_in(key, view), (len(faces), augment.DRAWS))
+        expected = augment.apply(policy, faces.images, augment.parameters(policy, uniform, 48))
+        np.testing.assert_array_equal(versions[view::4], expected[np.array(picked), ..., 0])
+
+
+def test_fixed_views_are_shown_as_training_has_them(augmented_run, tmp_path):
+    workdir, config = augmented_run
+    copy = with_changes(workdir, tmp_path / "run", "config.json", "augment", fixed_views=2)
+    scoring.evaluate(copy, split="validation")
+    config = config.copy_and_resolve_references()
+    config.augment.fixed_views = 2
+    of_training = run_lib.build(config).data.train
+    picked = [int(np.flatnonzero(of_training.labels == label)[0]) for label in range(4)]
+    second = np.add(picked, len(of_training) // 2)
+    _, versions = augmented_in(copy / "evaluation-validation.html")
+    np.testing.assert_array_equal(versions[::2], of_training.images[picked, ..., 0])
+    np.testing.assert_array_equal(versions[1::2], of_training.images[second, ..., 0])
+
+
+def test_no_augmented_faces_without_augmentation_or_of_other_faces(run, augmented_run, pictures):
+    assert [len(faces) for faces in augmented_in(run[0] / "evaluation-test.html")] == [0, 0]
+    scoring.evaluate(augmented_run[0], split="test", data_path=str(pictures))
+    assert [len(faces) for faces in augmented_in(augmented_run[0] / "evaluation-test-my own.html")] == [0, 0]
+
+
+def test_the_report_names_the_command_of_the_training(run):
+    command = json.loads((run[0] / "run.json").read_text())["command"]
+    page = test_report.Page((run[0] / "evaluation-test.html").read_text())
+    assert [
+        code["text"]
+        for name, code in zip(page.find("dt"), page.find("dd"), strict=True)
+        if name["text"] == "training command"
+    ] == [command]
 
 
 @pytest.fixture(scope="module")

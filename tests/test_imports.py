@@ -45,6 +45,7 @@ FLOORS = {
         "ops",
         "params",
         "runtime",
+        "wording",
     ),
 }
 FLOOR = {unit: -number for number, units in enumerate(FLOORS.values()) for unit in units}

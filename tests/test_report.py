@@ -186,7 +186,7 @@ def test_a_page_needs_nothing_from_outside(evaluation):
 
 
 def test_figures_are_whole_svg_pictures(page):
-    assert len(figures_of(page)) == 3
+    assert len(figures_of(page)) == 4
     for address in figures_of(page):
         root = ElementTree.fromstring(decode(address, "image/svg+xml"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -212,6 +212,16 @@ def test_headlines_and_protocol_state_the_scores(evaluation, page):
         assert protocol[name] == scores[key]
     assert {"seed", "time", "split"} <= protocol.keys()
     assert "one & only" in page.texts("li")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_protocol_has_the_command_of_the_training_too(evaluation):
+    line = "python -m fer_jax.main --config configs/cnn.py:model_2 '--config.model.layers=conv 8,  flatten'"
+    trained = evaluate(trained={"command": line, "commit": "0a1b2c3"})
+    for one, names in ((trained, ["training command", "command"]), (evaluation, ["command"])):
+        assert [name for name in page_of(one).texts("dt") if name.endswith("command")] == names
+    assert line in [node["text"] for node in page_of(trained).find("dd", "code")]
+    assert f"```sh\n{line}\n{trained.scores['command']}\n```" in report.markdown(trained.scores)
 
 
 def test_confusion_matrices_equal_scikit_learn(evaluation, page):
@@ -313,6 +323,20 @@ def test_samples_are_faces_of_their_class_and_marked_right_or_wrong(evaluation, 
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_augmented_faces_stand_beside_their_originals(evaluation):
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 48, 48, 1), dtype=np.uint8)
+    faces = [report.AugmentedFace(name, one[0], one[1:]) for name, one in zip(("happy", "sad"), images, strict=True)]
+    page = Page(report.html(evaluation, epochs(4), COUNTS, faces))
+    np.testing.assert_array_equal(face_images(page, "original"), images[:, 0, ..., 0])
+    np.testing.assert_array_equal(face_images(page, "augmented"), images[:, 1:, ..., 0].reshape(8, 48, 48))
+    assert page.texts("figure", "augmented") == [f"augmented {number}" for number in (1, 2, 3, 4)] * 2
+    assert all(node["attributes"].get("alt") for node in page.find("img"))
+    assert page.texts("h3")[:2] == ["happy", "sad"]
+    assert any("the run's seed, 3" in text for text in page.texts("p", "remark"))
+    assert "Augmented training faces" not in page_of(evaluation).texts("h2")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_synthetic_data_wear_a_badge(evaluation):
     badge = "drawn faces: synthetic, says nothing about real faces"
     drawn = dataclasses.replace(evaluation, scores=evaluation.scores | {"synthetic": True})
@@ -338,6 +362,43 @@ def test_scores_that_flatter_are_said_to(facts, message):
     if message:
         assert message in shown[0]
         assert message in report.markdown(evaluation.scores)
+
+
+STOPPED = {**CONFIG, "train": {**CONFIG["train"], "epochs": 9, "early_stopping": {"patience_epochs": 2}}}
+FINE_TUNED = {**STOPPED, "optim": {"fine_tune": {"after_epochs": 5}}}
+
+
+@pytest.mark.parametrize(
+    ("history", "config", "reached"),
+    [
+        (epochs(4), CONFIG, ""),
+        (epochs(3), CONFIG, "epoch 3 of 4"),
+        (epochs(5), STOPPED, ""),  # validation_loss is least at epoch 3, so that the patience of two ends at epoch 5
+        (epochs(4), STOPPED, "epoch 4 of 9"),
+        (epochs(5), FINE_TUNED, "epoch 5 of 9"),  # the first phase has stopped, the second has not begun
+        (epochs(7), FINE_TUNED, "epoch 7 of 9"),  # the second one counts from nothing
+        (epochs(8), FINE_TUNED, ""),
+        (epochs(3), {}, ""),
+        ([], CONFIG, ""),
+    ],
+)
+@pytest.mark.usefixtures("undrawn")
+def test_an_unfinished_run_is_told_from_one_that_ended(history, config, reached):
+    evaluation = evaluate(config=config)
+    lines = [f"The run is unfinished: it is trained up to {reached}."] if reached else []
+    assert page_of(evaluation, history).texts("p", "warning") == lines
+    assert re.findall("^> (.*unfinished.*)$", report.markdown(evaluation.scores, history), flags=re.M) == lines
+    runs = [as_run("a", evaluate(), epochs(4)), as_run("b", evaluation, history, config)]
+    page = Page(report.comparison_html(runs))
+    told = [text for text in page.texts("p", "warning") if "nfinished" in text]
+    assert told == ([f"Unfinished: b, trained up to {reached}."] if reached else [])
+    assert [row[7] for row in page.rows("rows")[0]] == ["4", reached.removeprefix("epoch ") or str(len(history))]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_was_stopped_in_its_first_epoch_is_unfinished():
+    evaluation = evaluate(checkpoint="latest", epoch=0, step=5)
+    assert "trained up to epoch 0 of 4" in page_of(evaluation, []).texts("p", "warning")[0]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -375,20 +436,36 @@ def test_two_to_twenty_classes(classes):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "history",
+    ("history", "count"),
     [
-        [],
-        epochs(1),
-        [{"epoch": 1}, {"epoch": 2, "train_loss": None, "validation_loss": float("nan")}],
-        [{"validation_accuracy": 0.5}, {"validation_accuracy": None}, {"validation_accuracy": float("inf")}],
+        ([], 3),
+        (epochs(1), 1),
+        ([{"epoch": 1}], 1),
+        ([{"epoch": 1}, {"epoch": 2, "train_loss": None, "validation_loss": float("nan")}], 3),
+        ([{"validation_accuracy": 0.5}, {"validation_accuracy": None}, {"validation_accuracy": float("inf")}], 3),
     ],
 )
-def test_histories_with_little_in_them(evaluation, history):
-    assert len(figures_of(page_of(evaluation, history))) == 3
+def test_histories_with_little_in_them(evaluation, history, count):
+    assert len(figures_of(page_of(evaluation, history))) == count
     latest = dataclasses.replace(evaluation, scores=metrics.score(evaluation.labels, evaluation.probs, CLASSES))
-    assert len(figures_of(page_of(latest, history, {}))) == 3
+    assert len(figures_of(page_of(latest, history, {}))) == count
     run = {"name": "$a_b$ \u60b2", "scores": None, "history": history, "config": {}}
     assert Page(report.comparison_html([run])).rows("rows")[0][0][1] == "not evaluated"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_epoch_is_told_in_numbers_since_it_draws_no_line(evaluation):
+    history = [epochs(1)[0] | {"validation_macro_f1": None}]
+    page = page_of(evaluation, history)
+    assert page.rows("rows")[0] == [["epoch 1", "50.00%", "51.00%", "\u2013", "2.0000", "1.4000"]]
+    assert {"accuracy, train", "accuracy, validation", "validation macro F1", "loss, train"} <= {*page.texts("th")}
+    assert "over epochs" not in str([node["attributes"] for node in page.find("img")])
+    runs = [as_run("a", evaluation, epochs(1)), as_run("b", evaluation, [])]
+    compared = Page(report.comparison_html(runs))
+    shown = ["50.00%", "51.00%", "0.4100", "2.0000", "1.4000"]
+    assert compared.rows("rows")[1] == [["a", *shown], ["b", *["\u2013"] * 5]]
+    assert figures_of(compared) == []
+    assert figures_of(Page(report.comparison_html([as_run("a", evaluation, epochs(2)), *runs[1:]])))
 
 
 def test_missing_values_leave_no_gap_in_the_line(evaluation):
@@ -400,6 +477,16 @@ def test_missing_values_leave_no_gap_in_the_line(evaluation):
 def test_epochs_without_a_number_count_from_one(evaluation):
     bare = [{key: value for key, value in row.items() if key != "epoch"} for row in epochs(4)]
     assert figures_of(page_of(evaluation, bare)) == figures_of(page_of(evaluation, epochs(4)))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_learning_rate_is_drawn_where_it_was_recorded(evaluation):
+    unrecorded = [{key: value for key, value in row.items() if key != "learning_rate"} for row in epochs(4)]
+    for history, drawn in ((epochs(4), True), (unrecorded, False)):
+        page = page_of(evaluation, history)
+        described = [node["attributes"]["alt"] for node in page.find("img")]
+        assert ("learning rate over epochs" in described) == drawn
+        assert ("4 epochs, learning rate 0.001, " in str(page.texts("p", "remark"))) == drawn
 
 
 def test_the_best_epoch_is_marked(evaluation):
@@ -498,7 +585,7 @@ def test_comparison_tables_scores_and_config_differences(evaluation, monkeypatch
         monkeypatch.setitem(one.scores, "faces_digest", "1a2b3c4d")
     runs = [
         as_run("first", evaluation),
-        as_run("second", better, epochs(2), other),
+        as_run("second", better, epochs(2), other | {"train": CONFIG["train"] | {"epochs": 2}}),
         as_run("third", None, [], CONFIG),
     ]
     page = Page(report.comparison_html(runs))
@@ -520,7 +607,11 @@ def test_comparison_tables_scores_and_config_differences(evaluation, monkeypatch
     ]
     assert "best validation loss" in page.texts("th")
     assert page.texts("b") == [table[1][column] for column in (2, 4, 5)]
-    assert differences == [["loss.l2", "not set", "0.1", "not set"], ["model.name", "cnn", "vgg", "cnn"]]
+    assert differences == [
+        ["loss.l2", "not set", "0.1", "not set"],
+        ["model.name", "cnn", "vgg", "cnn"],
+        ["train.epochs", "4", "2", "4"],
+    ]
     assert page.texts("p", "warning") == []
 
 
@@ -555,6 +646,17 @@ def test_runs_scored_on_other_faces_do_not_compare(evaluation, facts):
     page = Page(report.comparison_html([as_run("a", evaluation), as_run("b", evaluate(sure=3.0, **facts))]))
     assert any("do not compare" in text for text in page.texts("p", "warning"))
     assert page.texts("b") == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_test_is_no_tests(evaluation):
+    pair = {"first": 0, "second": 1, "difference": 0.0, "only_first": 1, "only_second": 1, "p_value": 1.0}
+    runs = [as_run(name, evaluation, epochs(1)) for name in "abc"]
+    for pairs, said in (([pair], "With 1 test, one in 20"), ([pair, {**pair, "second": 2}], "With 2 tests, one in 20")):
+        text = report.comparison_html(runs, pairs)
+        assert any(said in line for line in Page(text).texts("p", "remark"))
+        assert not re.search(r"\b1 (tests|epochs|faces|runs|classes)\b", text)
+    assert "1 epoch," in page_of(evaluation, epochs(1)).texts("p", "remark")[0]
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"]])

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from fer_jax import wording
 from fer_jax.datasets import facts
 from fer_jax.datasets.faces import Faces, concatenate
 from fer_jax.errors import InputError
@@ -30,8 +31,9 @@ def complete(faces, classes, *, seed):
     for split in ("test", "validation"):
         if split not in faces:
             faces["train"], faces[split] = _carve(faces["train"], classes, split, seed)
+            taken = wording.count(len(faces[split]), "face") + (" were" if len(faces[split]) > 1 else " was")
             notes.append(
-                f"There is no {split} split: {len(faces[split]):,} faces were taken out of train for it, "
+                f"There is no {split} split: {taken} taken out of train for it, "
                 f"stratified, with data.split_seed {seed}."
             )
     return faces, notes
@@ -41,7 +43,8 @@ def take_whole(faces, split):
     """Returns ({split: Faces}, notes) with all faces of a set without splits in one, and none in the others."""
     everything = faces["train"]
     nothing = everything.take(np.zeros(0, np.int64))
-    notes = [f"There are no splits: all {len(everything):,} faces are taken as the split {split}."]
+    whole = f"all {len(everything):,} faces are" if len(everything) > 1 else "the only face is"
+    notes = [f"There are no splits: {whole} taken as the split {split}."]
     return {name: everything if name == split else nothing for name in facts.SPLITS}, notes
 
 
@@ -132,8 +135,8 @@ def shared_pictures(faces):
         shared = different[first] & different[second]
         if shared:
             held = sum(picture in shared for picture in pictures[second])
+            stand = wording.count(len(shared), "picture") + (" stand" if len(shared) > 1 else " stands")
             notes.append(
-                f"{len(shared):,} pictures stand in {first} and in {second} too: {held:,} of the "
-                f"{len(pictures[second]):,} {second} faces."
+                f"{stand} in {first} and in {second} too: {held:,} of the {len(pictures[second]):,} {second} faces."
             )
     return notes

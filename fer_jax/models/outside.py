@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax import config as config_lib
-from fer_jax import extensions
+from fer_jax import extensions, wording
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
@@ -41,9 +41,9 @@ class Outside(nn.Module):
         wanted = (len(image), self.classes)
         if getattr(logits, "shape", None) != wanted:
             found = list(logits.shape) if hasattr(logits, "shape") else f"a {type(logits).__name__}"
+            faces, classes = wording.count(len(image), "face"), wording.count(self.classes, "class")
             raise InputError(
-                f"{FIELD}: {self.origin} returns {found} for {len(image)} faces of {self.classes} classes: it must "
-                f"return logits {list(wanted)}"
+                f"{FIELD}: {self.origin} returns {found} for {faces} of {classes}: it must return logits {list(wanted)}"
             )
         if self.is_initializing():
             self._check(self.variables)

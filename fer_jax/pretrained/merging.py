@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fer_jax import wording
 from fer_jax.errors import InputError
 from fer_jax.pretrained.naming import Weights
 
@@ -139,7 +140,9 @@ def _shape(leaves):
 
 def _of_another_model(weights, problems):
     shown = "; ".join(problems[:SHOWN_PROBLEMS])
-    more = f" and {len(problems) - SHOWN_PROBLEMS} more layers" if len(problems) > SHOWN_PROBLEMS else ""
+    more = (
+        f" and {wording.count(len(problems) - SHOWN_PROBLEMS, 'more layer')}" if len(problems) > SHOWN_PROBLEMS else ""
+    )
     text = f"{weights.path} is a weight file of another model: {shown}{more}"
     if weights.models:
         text += f". Its layers are those of {' or '.join(weights.models)}"
@@ -150,7 +153,7 @@ def _summary(paths):
     if not paths:
         return "nothing"
     layers = list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
-    return f"{len(paths):,} arrays of {len(layers):,} {'layer' if len(layers) == 1 else 'layers'}: {_ends(layers)}"
+    return f"{wording.count(len(paths), 'array')} of {wording.count(len(layers), 'layer')}: {_ends(layers)}"
 
 
 def _ends(names):

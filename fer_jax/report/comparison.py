@@ -2,8 +2,8 @@
 
 import itertools
 
-from fer_jax import significance
-from fer_jax.report import elements, figures, records, text
+from fer_jax import significance, wording
+from fer_jax.report import elements, figures, records, text, training
 from fer_jax.report.elements import element
 
 SIGNIFICANT = 0.05
@@ -25,7 +25,7 @@ def comparison_html(runs, pairs=()) -> str:
     scored = [run["scores"] for run in runs if run["scores"]]
     faces = {significance.compare_faces(*pair) for pair in itertools.combinations(scored, 2)}
     comparable = significance.OTHER not in faces
-    title = f"Comparison of {len(runs)} runs" if len(runs) > 1 else f"Run {names[0]}"
+    title = f"Comparison of {wording.count(len(runs), 'run')}" if len(runs) > 1 else f"Run {names[0]}"
     head = [element("h1", title)]
     if any(scores.get("synthetic") for scores in scored):
         head.append(element("p", records.SYNTHETIC, class_="synthetic"))
@@ -34,6 +34,8 @@ def comparison_html(runs, pairs=()) -> str:
         head.append(element("p", told, class_="warning"))
     elif significance.UNKNOWN in faces:
         head.append(element("p", significance.UNKNOWN_FACES, class_="warning"))
+    if unfinished := [f"{run['name']}, trained up to {found}" for run in runs if (found := _unfinished(run))]:
+        head.append(element("p", f"Unfinished: {'; '.join(unfinished)}.", class_="warning"))
     content = [
         *head,
         elements.section("Scores", _runs_table(runs, mark_best=comparable and len(scored) > 1)),
@@ -70,7 +72,7 @@ def _runs_table(runs, *, mark_best):
                 marked["macro_f1"],
                 marked["loss"],
                 f"{scores['parameters']:,}" if scores.get("parameters") is not None else "\u2013",
-                len(run["history"]),
+                _unfinished(run).removeprefix("epoch ") or len(run["history"]),
                 chosen[0] if chosen else "\u2013",
                 _best_value(chosen, run["config"], monitors),
                 text.duration(seconds.sum()) if len(seconds) else "\u2013",
@@ -82,10 +84,15 @@ def _runs_table(runs, *, mark_best):
     return elements.table(header, rows, numbers=range(2, 11), class_="rows", min_width="1000px")
 
 
+def _unfinished(run):
+    return records.unfinished(run["history"], run["config"], (run["scores"] or {}).get("epoch"))
+
+
 def _tests(names, pairs):
+    tests, one_in = wording.count(len(pairs), "test"), max(1, round(1 / SIGNIFICANT))
     told = (
         "McNemar's exact test on the same faces: p is how likely two models of equal accuracy would differ as much. "
-        f"With {len(pairs)} tests, one in {max(1, round(1 / SIGNIFICANT))} of equal pairs looks different by chance."
+        f"With {tests}, one in {one_in} of equal pairs looks different by chance."
     )
     rows = [
         (
@@ -110,6 +117,9 @@ def _best_value(chosen, config, monitors):
 
 
 def _curves_of_all(runs):
+    if max(len(run["history"]) for run in runs) == 1:
+        rows = [(run["name"], (run["history"] or [{}])[0]) for run in runs]
+        return training.numbers(rows, first="run")
     wide, narrow = (figures.all_curves(runs, stacked=stacked) for stacked in (False, True))
     image = element("img", src=wide, alt="accuracy and loss of all runs over epochs")
     choice = element("picture", element("source", media="(max-width: 700px)", srcset=narrow), image)

@@ -46,20 +46,49 @@ ACCURACY = (
     ),
 )
 LOSS = ("loss (nats)", (("train_loss", "train", ORANGE, "--"), ("validation_loss", "validation", BLUE, "-")))
+PANELS = (ACCURACY, LOSS)
+# Points of few epochs: the shapes tell the lines apart, and a circle is seen inside a square on the same place.
+FEW_EPOCHS = 10
+POINT = {"marker": "o", "markersize": 4}
+POINTS = {
+    "train": {"marker": "s", "markersize": 8, "markerfacecolor": "none"},
+    "validation_macro_f1": {"marker": "^", "markersize": 5},
+}
 
 
 def curve(panel, history, best=None):
     """Returns one panel of curves over epochs as SVG; `best`: the epoch to mark, or None."""
     title, lines = panel
     with _style():
-        figure = _figure(5.4, 3.5)
+        figure = _figure(5.4, 3.9)
         axes = figure.add_subplot(title=title, xlabel="epoch")
         for key, name, colour, dash in lines:
             _plot(axes, history, key, color=colour, linestyle=dash, label=name)
         if axes.lines:
             if best is not None:
                 axes.axvline(best, color=RED, linewidth=1, label=f"best epoch: {best}", zorder=1)
-            axes.legend(fontsize=9.5)
+            _legend(figure, *axes.get_legend_handles_labels())
+        _finish(axes)
+        return _svg(figure)
+
+
+def learning_rate(history):
+    """Returns the learning rate over epochs as SVG, on a logarithmic axis where it spans more than a decade."""
+    from matplotlib import ticker
+
+    with _style():
+        figure = _figure(5.4, 3.0)
+        axes = figure.add_subplot(title="learning rate, at the end of each epoch", xlabel="epoch")
+        _plot(axes, history, "learning_rate", color=BLUE)
+        _, rates = records.series(history, "learning_rate")
+        decades = np.log10(rates.max() / rates[rates > 0].min()) if (rates > 0).any() else 0
+        if decades > 1:
+            axes.set_yscale("log", nonpositive="clip")
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        else:
+            axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.3g}"))  # without a factor above the axis
         _finish(axes)
         return _svg(figure)
 
@@ -79,7 +108,7 @@ def all_curves(runs, *, stacked):
     with _style():
         figure = _figure(size[0], size[1] + 0.22 * legend_lines)
         panels = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
-        for axes, (title, (train, validation, *_)) in zip(panels, (ACCURACY, LOSS), strict=True):
+        for axes, (title, (train, validation, *_)) in zip(panels, PANELS, strict=True):
             axes.set(title=title, xlabel="epoch")
             for position, run in enumerate(runs):
                 colour, dash = run_style(position)
@@ -87,9 +116,11 @@ def all_curves(runs, *, stacked):
                 _plot(axes, run["history"], validation[0], color=colour, linestyle=dash, linewidth=1.8)
             _finish(axes)
         styles = [run_style(position) for position in range(len(runs))]
-        handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=2) for colour, dash in styles]
-        handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
-        figure.legend(handles, [*names, "train (all runs)"], loc="outside lower left", ncols=columns, fontsize=9.5)
+        few = any(0 < len(run["history"]) < FEW_EPOCHS for run in runs)
+        point, square = (POINT, POINTS["train"]) if few else ({}, {})
+        handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=2, **point) for colour, dash in styles]
+        handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1, **square)]
+        _legend(figure, handles, [*names, "train (all runs)"], columns=columns)
         return _svg(figure)
 
 
@@ -108,7 +139,7 @@ def reliability(labels, probs):
     left = np.arange(len(bins["count"])) * size
     filled = bins["count"] > 0
     with _style():
-        figure = _figure(5.4, 4.6)
+        figure = _figure(5.4, 4.8)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.bar(left[filled], bins["accuracy"][filled], size, align="edge", color=BLUE, edgecolor="white")
         upper.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
@@ -118,10 +149,11 @@ def reliability(labels, probs):
             "o",
             color=RED,
             markersize=4,
+            clip_on=False,  # a whole dot at 0% and at 100% too
             label="at the mean confidence",
         )
         upper.set(title="accuracy of each bin", xlim=(0, 1), ylim=(0, 1.02))
-        upper.legend(loc="upper left", fontsize=9.5)
+        _legend(figure, *upper.get_legend_handles_labels())
         share = 100 * bins["count"] / bins["count"].sum()
         lower.bar(left, share, size, align="edge", color=GREY, edgecolor="white")
         lower.set(title="faces (%)", xlabel="probability of the predicted class")
@@ -151,6 +183,11 @@ def _figure(width_inches, height_inches):
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
+def _legend(figure, handles, names, columns=2):
+    """Names the lines below the axes, where no data can lie under the names."""
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, fontsize=9.5)
+
+
 def _svg(figure):
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -166,10 +203,14 @@ def _address(kind, buffer):
 
 def _plot(axes, history, key, **style):
     epochs, values = records.series(history, key)
-    # One value draws no line, and few values are clearer with their points.
-    markers = {"marker": "o", "markersize": 3.5} if len(values) < 10 else {}
+    markers = _points(key) if len(values) < FEW_EPOCHS else {}
     if len(values):
         axes.plot(epochs, values, **markers, **style)
+
+
+def _points(key):
+    """Returns the shape of the points of a column of the history."""
+    return next((shape for name, shape in POINTS.items() if key.startswith(name)), POINT)
 
 
 def _finish(axes):

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from fer_jax.report import elements, figures, records, text
+from fer_jax.report import elements, figures, records, text, training
 from fer_jax.report.elements import element
 
 MISTAKES = 24
 SAMPLES_PER_CLASS = 5
 
 
-def html(evaluation, history, train_counts) -> str:
+def html(evaluation, history, train_counts, augmented=()) -> str:
     """Returns one evaluation as a self-contained HTML page.
 
     evaluation: an `Evaluation`; history: a list of dicts, one an epoch, with epoch, step, train_loss,
     train_accuracy, validation_loss, validation_accuracy, validation_macro_f1, learning_rate, seconds,
     images_per_second and data_wait_share (what is missing, None or NaN is left out); train_counts: faces per
-    class of each split, {split: [K]}.
+    class of each split, {split: [K]}; augmented: an `AugmentedFace` for each training face that is shown so.
 
     Raises:
       ValueError: a list in train_counts does not have one count a class.
@@ -25,7 +25,7 @@ def html(evaluation, history, train_counts) -> str:
     head = [element("h1", title), element("p", records.choice(scores), class_="lead")]
     if scores.get("synthetic"):
         head.append(element("p", records.SYNTHETIC, class_="synthetic"))
-    head += [element("p", line, class_="warning") for line in records.warnings(scores)]
+    head += [element("p", line, class_="warning") for line in records.warnings(scores, history)]
     cards = [
         element("div", element("span", name), element("b", value), element("small", remark))
         for name, value, remark in text.headlines(scores)
@@ -35,7 +35,8 @@ def html(evaluation, history, train_counts) -> str:
         element("div", *cards, class_="headlines"),
         _protocol(scores),
         *_notes(scores),
-        _training(scores, history),
+        training.section(scores, history),
+        *([training.augmented_faces(augmented, scores.get("seed"))] if augmented else []),
         _confusion(scores),
         _classes(scores, train_counts),
         _calibration(evaluation),
@@ -53,7 +54,7 @@ def _title(scores):
 
 
 def _protocol(scores):
-    code = ("data fingerprint", "commit", "working directory", "command")
+    code = ("data fingerprint", "commit", "working directory", *records.COMMANDS)
     rows = []
     for name, value in text.protocol(scores):
         rows += [element("dt", name), element("dd", value, class_="code" if name in code else None)]
@@ -63,32 +64,6 @@ def _protocol(scores):
 def _notes(scores):
     notes = [element("li", note) for note in scores.get("notes") or []]
     return [elements.section("Notes", element("ul", *notes))] if notes else []
-
-
-def _training(scores, history):
-    best = records.best_epoch(history, scores.get("config"))
-    epoch = best[0] if best else None
-    if scores.get("checkpoint") == "best" and scores.get("epoch") is not None:
-        epoch = scores["epoch"]
-    plots = [
-        elements.picture(figures.curve(panel, history, epoch), f"{panel[0]} over epochs")
-        for panel in (figures.ACCURACY, figures.LOSS)
-    ]
-    seconds, speed, wait = (
-        records.series(history, key)[1] for key in ("seconds", "images_per_second", "data_wait_share")
-    )
-    rates = records.series(history, "learning_rate")[1]
-    facts = [f"{len(history)} epochs" if len(history) != 1 else "1 epoch"]
-    if len(rates):
-        facts.append(f"learning rate {rates.max():.3g} at most, {rates[-1]:.3g} at the end")
-    if len(seconds):
-        facts.append(text.duration(seconds.sum()))
-    if len(speed):
-        facts.append(f"median {np.median(speed):,.0f} faces per second")
-    if len(wait):
-        facts.append(f"median {text.percent(np.median(wait))} of the time spent waiting for data")
-    told = ", ".join(facts) if history else "No epochs were recorded."
-    return elements.section("Training", elements.side_by_side(*plots), element("p", told, class_="remark"))
 
 
 def _confusion(scores):

@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
+
+from fer_jax import patience, wording
 
 # The facts of a run that every report states, in the order of reading: key in the scores, and its name.
 FACTS = {
@@ -15,9 +18,19 @@ FACTS = {
     "device": "device",
     "time": "time",
     "workdir": "working directory",
+    "training_command": "training command",
     "command": "command",
 }
+COMMANDS = (FACTS["training_command"], FACTS["command"])
 SYNTHETIC = "drawn faces: synthetic, says nothing about real faces"
+
+
+class AugmentedFace(NamedTuple):
+    """A training face as it is, uint8 [H, W, 1 or 3], and as training may show it, uint8 [V, H, W, 1 or 3]."""
+
+    class_name: str
+    original: np.ndarray
+    versions: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +39,9 @@ class Evaluation:
 
     scores: the result of `metrics.score` and the facts of the run: split, checkpoint ('best' or 'latest'),
     step, epoch, config (nested dict), seed, commit, device, time (ISO 8601), command, data_name,
-    data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir. A
-    fact that is missing is left out of the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs
-    [N, K], rows sum to 1.
+    data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir,
+    trained (a dict of the training's own facts, of which its command is shown). A fact that is missing is left out of
+    the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs [N, K], rows sum to 1.
 
     Raises:
       ValueError: the arrays do not fit one another or the scores.
@@ -46,8 +59,9 @@ class Evaluation:
         fits = np.ndim(self.images) == 4 and shapes[0][0] == n and shapes[0][3] in (1, 3)
         if not fits or self.images.dtype != np.uint8 or shapes[1:] != [[n], [n, classes]]:
             raise ValueError(
-                f"the scores are of {n} faces and {classes} classes: images must be uint8 [{n}, H, W, 1 or 3], "
-                f"labels [{n}] and probs [{n}, {classes}]; they are {self.images.dtype} {shapes[0]}, "
+                f"the scores are of {wording.count(n, 'face')} and {wording.count(classes, 'class')}: "
+                f"images must be uint8 [{n}, H, W, 1 or 3], labels [{n}] and probs [{n}, {classes}]; "
+                f"they are {self.images.dtype} {shapes[0]}, "
                 f"{shapes[1]} and {shapes[2]}"
             )
 
@@ -117,9 +131,25 @@ def choice(scores):
     return f"best checkpoint{where}, chosen on {monitor(scores.get('config')) or 'an unrecorded metric'}"
 
 
-def warnings(scores):
+def unfinished(history, config, epoch=None):
+    """Returns where a run that is not at its end is, as 'epoch 1 of 2', else ''.
+
+    history, config: of the run; epoch: of the scored checkpoint, 0 before the end of the first. A run that early
+    stopping has ended is at its end, and of one without a history or a config nothing is known.
+    """
+    planned = ((config or {}).get("train") or {}).get("epochs")
+    reached = int(_epoch(history, len(history) - 1)) if history else 0 if epoch == 0 else None
+    if not planned or reached is None or reached >= planned:
+        return ""
+    numbered = [{**record, "epoch": _epoch(history, row)} for row, record in enumerate(history)]
+    return "" if patience.ended_early(numbered, config) else f"epoch {reached} of {planned}"
+
+
+def warnings(scores, history=()):
     """Returns sentences that a reader must see before the numbers."""
     found = []
+    if reached := unfinished(history, scores.get("config"), scores.get("epoch")):
+        found.append(f"The run is unfinished: it is trained up to {reached}.")
     if scores.get("checkpoint") == "best" and scores.get("split") == "validation":
         found.append("These faces also chose the checkpoint: the scores are optimistic.")
     if scores.get("split") == "train":

@@ -48,8 +48,8 @@ def protocol(scores):
     counts = [f"{scores[key]:,} {key}" for key in ("parameters", "trainable") if scores.get(key) is not None]
     if counts:
         rows.append(("size", ", ".join(counts)))
-    facts = records.FACTS.items()
-    return rows + [(name, str(scores[key])) for key, name in facts if scores.get(key) not in (None, "")]
+    facts = {**scores, "training_command": (scores.get("trained") or {}).get("command")}
+    return rows + [(name, str(facts[key])) for key, name in records.FACTS.items() if facts.get(key) not in (None, "")]
 
 
 def table_rows(scores):
@@ -62,15 +62,15 @@ def table_rows(scores):
     ]
 
 
-def markdown(scores) -> str:
+def markdown(scores, history=()) -> str:
     """Returns the evaluation as Markdown: headline figures, classification table, confusion matrix, protocol.
 
-    scores: as in `Evaluation`.
+    scores: as in `Evaluation`; history: as in `html`.
     """
     name = scores.get("data_name") or "unrecorded data"
     lines = [f"# Evaluation on {_cell(name)}, {_cell(scores.get('split') or 'unrecorded')} split", ""]
     alerts = [records.SYNTHETIC] if scores.get("synthetic") else []
-    for line in alerts + records.warnings(scores) + list(scores.get("notes") or []):
+    for line in alerts + records.warnings(scores, history) + list(scores.get("notes") or []):
         lines += [f"> {_cell(line)}", ""]
     lines += _table(("figure", "value", ""), headlines(scores), numbers=(1,))
     lines += ["## Classes", ""]
@@ -80,10 +80,10 @@ def markdown(scores) -> str:
     counts = [(row, *map(str, cells)) for row, cells in zip(classes, scores["confusion"], strict=True)]
     lines += _table(("true", *classes), counts, numbers=range(1, len(classes) + 1))
     lines += ["## Protocol", ""]
-    facts = [row for row in protocol(scores) if row[0] != "command"]
-    lines += _table(("fact", "value"), facts, numbers=())
-    if scores.get("command"):
-        lines += ["```sh", " ".join(str(scores["command"]).split()), "```"]
+    facts = protocol(scores)
+    lines += _table(("fact", "value"), [row for row in facts if row[0] not in records.COMMANDS], numbers=())
+    if commands := [" ".join(value.splitlines()) for name, value in facts if name in records.COMMANDS]:
+        lines += ["```sh", *commands, "```"]
     return "\n".join(lines).rstrip() + "\n"
 
 

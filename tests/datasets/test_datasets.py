@@ -174,11 +174,11 @@ def test_pictures_in_two_splits_are_counted(files, make_data, tmp_path):
     rows.images[72] = rows.images[1]
     rows.images[2] = rows.images[3]  # within train: no matter
     path = files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()))
-    shared = [text for text in datasets.load(make_data(path)).notes if "stand in" in text]
+    shared = [text for text in datasets.load(make_data(path)).notes if " too: " in text]
     assert shared == [
         "2 pictures stand in train and in validation too: 3 of the 21 validation faces.",
-        "1 pictures stand in train and in test too: 1 of the 21 test faces.",
-        "1 pictures stand in validation and in test too: 1 of the 21 test faces.",
+        "1 picture stands in train and in test too: 1 of the 21 test faces.",
+        "1 picture stands in validation and in test too: 1 of the 21 test faces.",
     ]
 
 

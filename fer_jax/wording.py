@@ -1,0 +1,7 @@
+"""Numbers in sentences."""
+
+
+def count(number: int, noun: str) -> str:
+    """Returns a number with its noun, which is in the plural but for 1: '1 epoch', '12 epochs', '1,024 classes'."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
