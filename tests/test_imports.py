@@ -26,6 +26,7 @@ FLOORS = {
         "models",
         "optim",
         "patience",
+        "pictures",
         "pretrained",
         "report",
         "significance",
