@@ -212,7 +212,7 @@ def _is_list(word):
 def _listed(word, suffixes, stdin):
     """Returns the files that a list names."""
     if word == "-":
-        text = (stdin or sys.stdin).read()
+        text = stdin.read() if stdin else sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape")
     else:
         path = pathlib.Path(word[1:]).expanduser()
         try:

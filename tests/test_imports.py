@@ -32,6 +32,7 @@ FLOORS = {
         "significance",
         "space",
         "steps",
+        "videos",
         "workdir",
     ),
     "ground": (
@@ -61,6 +62,7 @@ HOMES = {
     "tensorboardX": {"writer.py"},
     "matplotlib": {"report/"},
     "h5py": {"pretrained/"},
+    "cv2": {"faces/", "live.py", "videos.py"},
 }
 
 
