@@ -58,6 +58,11 @@ def read_reduced(source, least_side_px: int | None, *, name: str | None = None) 
     return Picture(np.asarray(image.convert("RGB")), size)
 
 
+def to_rgb(picture: Image.Image) -> np.ndarray:
+    """Returns a Pillow picture of any mode as `read` does: uint8 [H, W, 3], RGB."""
+    return np.asarray(_eight_bits(_upright(picture)).convert("RGB"))
+
+
 def load(source, *, name: str | None = None) -> Image.Image:
     """Reads a picture as `read` does, as a Pillow picture of mode L or RGB."""
     return _load(source, None, name)[0]

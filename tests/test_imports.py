@@ -32,6 +32,7 @@ FLOORS = {
         "significance",
         "space",
         "steps",
+        "tracking",
         "videos",
         "workdir",
     ),

@@ -125,6 +125,7 @@ def test_grey_and_black_and_white(tmp_path):
     path = written(tmp_path / "b.png", Image.fromarray(grey).convert("1", dither=Image.Dither.NONE))
     assert np.array_equal(pictures.read(path)[..., 0], np.where(grey > 127, 255, 0))
     assert pictures.load(path).mode == "L"
+    assert np.array_equal(pictures.to_rgb(Image.open(path)), pictures.read(path))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
