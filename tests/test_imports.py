@@ -15,6 +15,7 @@ FLOORS = {
     "commands": ("main", "evaluate", "ensemble", "predict", "search"),
     "wiring": ("train", "wiring", "run", "writer", "scoring", "inference", "members", "study"),
     "parts": (
+        "annotate",
         "augment",
         "checkpoint",
         "datasets",
