@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import warnings
 
 from fer_jax import config as config_lib
 from fer_jax import fields
@@ -74,6 +75,8 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("fer_jax").setLevel(logging.INFO)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    # Pillow's are of pictures that the project either reads all the same or refuses with a message of its own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Orbax logs the traceback of every error that it also raises, and absl is its logger; asyncio's shows those of the
     # other arrays that it was reading at the time.
     for name in ("absl", "asyncio"):

@@ -13,7 +13,8 @@ def replacing(path):
     Else `path` stays as it was, and the other file is removed. Several processes may write the same path at once.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    # The suffix stays last: libraries choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -15,6 +15,7 @@ FLOORS = {
     "commands": ("main", "evaluate", "ensemble", "predict", "search"),
     "wiring": ("train", "wiring", "run", "writer", "scoring", "inference", "members", "study"),
     "parts": (
+        "annotate",
         "augment",
         "checkpoint",
         "datasets",
@@ -26,11 +27,14 @@ FLOORS = {
         "models",
         "optim",
         "patience",
+        "pictures",
         "pretrained",
         "report",
         "significance",
         "space",
         "steps",
+        "tracking",
+        "videos",
         "views",
         "workdir",
     ),
@@ -62,6 +66,7 @@ HOMES = {
     "tensorboardX": {"writer.py"},
     "matplotlib": {"report/"},
     "h5py": {"pretrained/"},
+    "cv2": {"faces/", "live.py", "videos.py"},
 }
 
 

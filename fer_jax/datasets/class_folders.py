@@ -5,15 +5,14 @@ import dataclasses
 import functools
 import posixpath
 import re
-import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fer_jax import pictures
 from fer_jax.datasets import bars, facts, stores, tables
 from fer_jax.errors import InputError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm")
 SPLIT_FOLDERS = {
     "train": "train",
     "val": "validation",
@@ -21,7 +20,6 @@ SPLIT_FOLDERS = {
     "validation": "validation",
     "test": "test",
 }
-BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 _USAGE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_(\d+)\.\w+")
 
 
@@ -76,7 +74,7 @@ class Tree:
             if empty:
                 raise InputError(
                     f"{label}: class folder {empty[0]!r} of split {split} holds no pictures: fill or "
-                    f"delete it. Pictures are files that end in {', '.join(PICTURE_SUFFIXES)}."
+                    f"delete it. Pictures are files that end in {', '.join(pictures.PICTURE_SUFFIXES)}."
                 )
             missing = sorted(set(self.classes) - set(classes))
             if missing:
@@ -136,7 +134,7 @@ def _classes(store, folder):
     classes = {}
     for name in store.list(folder)[0]:
         place = posixpath.join(folder, name)
-        files = [file for file in store.list(place)[1] if file.lower().endswith(PICTURE_SUFFIXES)]
+        files = [file for file in store.list(place)[1] if file.lower().endswith(pictures.PICTURE_SUFFIXES)]
         classes[name] = tuple(posixpath.join(place, file) for file in files)
     return classes
 
@@ -155,18 +153,14 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
     good = np.zeros(len(entries), bool)
     bad, sizes = {}, collections.Counter()
     files = store.in_storage_order(list(place))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
-            try:
-                images[place[file]], size = _face(store, file, image_shape)
-            except BOMBS:
-                bad[place[file]] = f"{store.label}: {file}: {too_many_pixels()}"
-            except Exception as error:  # Pillow's decoders raise nearly everything
-                bad[place[file]] = f"{store.label}: {file}: not a readable picture ({type(error).__name__})"
-            else:
-                good[place[file]] = True
-                sizes[size] += 1
+    for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
+        try:
+            images[place[file]], size = _face(store, file, image_shape)
+        except InputError as error:
+            bad[place[file]] = str(error)
+        else:
+            good[place[file]] = True
+            sizes[size] += 1
     labels = np.array([label for _, label, _ in entries])
     splits = np.array([split for split, _, _ in entries])
     usages = {split: usage for usage, split in facts.USAGES.items()}
@@ -179,12 +173,6 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
         [bad[position] for position in sorted(bad)],
     )
     return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], _size_notes(sizes, image_shape)
-
-
-def too_many_pixels() -> str:
-    """Returns what to say of a picture that Pillow takes for one that is made to fill the memory."""
-    side = int(Image.MAX_IMAGE_PIXELS**0.5)
-    return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels ({side:,}x{side:,}), too large a picture: make it smaller"
 
 
 def _plain_entries(tree):
@@ -204,17 +192,13 @@ def _fer2013_entries(tree):
 def _face(store, file, image_shape):
     """Returns (face uint8 [H, W, C], its (width, height) before)."""
     height, width, channels = image_shape
-    with store.open(file) as stream, Image.open(stream) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode.startswith("I"):
-            # Pillow's conversion to 8 bits clips 16-bit greys and does not scale them.
-            picture = Image.fromarray((np.asarray(picture, np.float64) / 257).round().astype(np.uint8))
-        elif picture.mode == "F":
-            picture = picture.convert("L")  # Pillow knows no way from it to RGB
-        picture, size = picture.convert("L" if channels == 1 else "RGB"), picture.size
-        if size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(picture).reshape(image_shape), size
+    name = f"{store.label}: {file}"
+    with stores.reading(name), store.open(file) as stream:
+        picture = pictures.load(stream, name=name).convert("L" if channels == 1 else "RGB")
+    size = picture.size
+    if size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(picture).reshape(image_shape), size
 
 
 def _size_notes(sizes, image_shape):

@@ -7,13 +7,13 @@ there are no more. Together in a zip they are 53 MiB, without loss, where fer201
 import csv
 import io
 import posixpath
-import warnings
 import zipfile
 
 import numpy as np
 from PIL import Image
 
-from fer_jax.datasets import class_folders, facts, stores, tables
+from fer_jax import pictures
+from fer_jax.datasets import facts, stores, tables
 from fer_jax.errors import InputError
 
 COLUMNS = 240  # tiles in a row of the mosaic: PNG's filters gain a little from width, up to about here
@@ -57,12 +57,8 @@ def read(store: stores.Store, table: str, picture: str, *, label) -> tables.Rows
     """Reads a packed table and its mosaic. Raises InputError as tables.read does, and on a mosaic that is damaged."""
     place = f"{store.label}: {picture}"
     try:
-        with stores.reading(place), warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with store.open(picture) as stream, Image.open(stream) as opened:
-                mosaic = np.asarray(opened)
-    except class_folders.BOMBS as error:
-        raise InputError(f"{place}: {class_folders.too_many_pixels()}.") from error
+        with stores.reading(place), store.open(picture) as stream, pictures.open_lazily(stream, name=place) as opened:
+            mosaic = np.asarray(opened)
     except SyntaxError as error:  # Pillow's word for a PNG whose parts do not fit
         raise InputError(f"{place} cannot be read ({error}).") from error
     side = facts.IMAGE_SIZE_PX

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 
+from fer_jax import pictures
 from fer_jax.datasets import class_folders, mosaics, stores, tables
 from fer_jax.errors import InputError
 
@@ -140,7 +141,7 @@ def _sort_files(store, name, misses):
     """Returns ({table: its mosaic or ''}, archives): the files at the top and one level down, by their first bytes."""
     found, archives = {}, []
     for file in store.files_to_depth_two():
-        if file.lower().endswith(class_folders.PICTURE_SUFFIXES):
+        if file.lower().endswith(pictures.PICTURE_SUFFIXES):
             continue
         head = store.head(file)
         if stores.sniff(head):
