@@ -14,6 +14,7 @@ setup: $(VENV)/ready-$(STACK)
 $(VENV)/ready-$(STACK): setup.cfg constraints/$(STACK).txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints/$(STACK).txt --editable '.[dev]'
+	$(BIN)/python -m fer_jax.pretrained --fetch blazeface || true
 	touch $@
 
 # Trains R1's model 2 on the drawn faces that ship with the code, and evaluates it.

@@ -19,6 +19,7 @@ FLOORS = {
         "augment",
         "checkpoint",
         "datasets",
+        "faces",
         "feature_cache",
         "feeders",
         "freezing",
@@ -59,14 +60,16 @@ HOMES = {
     "tensorflow": {"feeders/host.py"},
     "tensorflow_datasets": {"datasets/"},
     "keras": set(),
-    "flax": {"models/", "steps.py"},
+    "flax": {"models/", "faces/networks.py", "steps.py"},
     "optax": {"optim.py", "steps.py"},
     "orbax": {"checkpoint.py"},
     "optuna": {"search.py", "study.py", "report/"},
     "tensorboardX": {"writer.py"},
     "matplotlib": {"report/"},
+    "cv2": {"faces/yunet.py", "live.py", "videos.py"},
     "h5py": {"pretrained/"},
-    "cv2": {"faces/", "live.py", "videos.py"},
+    "skimage": {"faces/cascade.py"},
+    "tflite": {"faces/tflite_file.py"},
 }
 
 

@@ -22,7 +22,7 @@ def _parse(argv=None):
 def table() -> str:
     """Returns the registry as text, a line for each file."""
     rows = [("NAME", "VARIANT", "MB", "HERE", "SOURCE", "LICENCE")]
-    for row in registry.ROWS:
+    for row in (*registry.ROWS, *registry.DETECTOR_ROWS):
         size = f"{row.size_bytes / 1e6:.1f}" if row.size_bytes else "-"
         rows.append((row.name, row.variant, size, "yes" if fetch.find(row) else "no", row.source, row.licence))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -35,8 +35,10 @@ def _main():
     if flags.list:
         print(table())
         return
-    path, facts = fetch.fetch(registry.find(flags.fetch, top=flags.top), flags.to)
-    print(f"{path}: {facts.note}; licence: {facts.licence}")
+    row = registry.find(flags.fetch, top=flags.top)
+    for each in registry.of_wheel(row.wheel) or (row,):
+        path, facts = fetch.fetch(each, flags.to)
+        print(f"{path}: {facts.note}; licence: {facts.licence}")
 
 
 if __name__ == "__main__":

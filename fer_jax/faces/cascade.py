@@ -1,0 +1,59 @@
+"""The detector `lbp`: scikit-image's cascade of local binary patterns, whose file comes with it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from fer_jax.faces import suppression, views
+from fer_jax.faces.geometry import Face, Framing
+
+SIDE_PX = 480  # the longer side of what is searched; its time grows with the square
+MIN_PX = 24  # the window of the cascade
+SCALE_FACTOR = 1.1  # from one size of windows to the next
+NEVER = 2.0  # of an overlap of at most 1: scikit-image does not say how many windows it merges
+SAME_FACE = 0.3  # intersection over union
+
+
+class Cascade:
+    """A detector of upright faces seen from the front; without eyes. A score of n / (n + 2) means n windows agree."""
+
+    name = "lbp"
+
+    def __init__(self, *, framing: Framing, min_score: float):
+        """min_score: of faces that are reported."""
+        import skimage.data
+        import skimage.feature
+
+        self._cascade = skimage.feature.Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+        self._framing, self._min_score = framing, min_score
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
+        """Finds the faces of uint8 RGB pictures [H, W, 3] of any sizes; of each, the best score first."""
+        return [self._detect(picture) for picture in pictures]
+
+    def _detect(self, picture):
+        small, scale = views.fit(picture, SIDE_PX)
+        if min(small.shape[:2]) < MIN_PX:
+            return []
+        found = self._cascade.detect_multi_scale(
+            np.asarray(Image.fromarray(small).convert("L")),
+            scale_factor=SCALE_FACTOR,
+            step_ratio=1,
+            min_size=(MIN_PX, MIN_PX),
+            max_size=small.shape[:2],
+            min_neighbor_number=1,
+            intersection_score_threshold=NEVER,
+        )
+        # The cascade's threads report in an order of their own.
+        boxes = sorted((box["c"], box["r"], box["c"] + box["width"], box["r"] + box["height"]) for box in found)
+        boxes = np.array(boxes, float).reshape(-1, 4) * scale
+        agreeing = np.array([np.sum(suppression.overlaps(box, boxes) > SAME_FACE) for box in boxes])
+        boxes, agreeing = suppression.merge(boxes, agreeing, SAME_FACE)
+        boxes, agreeing = suppression.drop_parts(boxes, agreeing, suppression.PART)
+        scores = agreeing / (agreeing + 2)
+        return [
+            Face((left, top, right - left, bottom - top), score, None, self._framing)
+            for (left, top, right, bottom), score in zip(boxes.tolist(), scores.tolist(), strict=True)
+            if score >= self._min_score
+        ]

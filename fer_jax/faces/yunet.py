@@ -1,0 +1,64 @@
+"""The detector `yunet:<file>`: a YuNet (Wu et al. 2023) of the user's, by OpenCV."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from fer_jax.errors import InputError
+from fer_jax.faces import views
+from fer_jax.faces.geometry import Face, Framing
+
+PREFIX = "yunet:"
+SIDE_PX = 640  # the longer side of what is searched
+SAME_FACE, MOST_FACES = 0.3, 5000
+
+
+class YuNet:
+    """A detector with eyes."""
+
+    def __init__(self, file: str, *, framing: Framing, min_score: float):
+        """min_score: of faces that are reported.
+
+        Raises:
+          InputError: OpenCV is not installed, there is no such file, or it holds no YuNet.
+        """
+        try:
+            import cv2
+        except ImportError as error:
+            raise InputError(
+                f"the detector {PREFIX}{file} needs OpenCV, which is not installed: pip install 'fer-jax[video]'"
+            ) from error
+        path = pathlib.Path(file).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"the detector {PREFIX}{file}: there is no file {path}; give the ONNX file of a YuNet, as "
+                "face_detection_yunet_2023mar.onnx of OpenCV's model zoo"
+            )
+        self.name, self._framing, self._cv2 = f"{PREFIX}{file}", framing, cv2
+        try:
+            self._net = cv2.FaceDetectorYN.create(str(path), "", (32, 32), min_score, SAME_FACE, MOST_FACES)
+            self._search(np.zeros((32, 32, 3), np.uint8))
+        except cv2.error as error:
+            raise InputError(
+                f"the detector {PREFIX}{file}: OpenCV cannot use the file as a YuNet ({' '.join(str(error).split())}): "
+                "fetch it again, whole, from OpenCV's model zoo"
+            ) from error
+
+    def detect(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
+        """Finds the faces of uint8 RGB pictures [H, W, 3] of any sizes; of each, the best score first."""
+        return [self._detect(picture) for picture in pictures]
+
+    def _detect(self, picture):
+        small, scale = views.fit(picture, SIDE_PX)
+        faces = []
+        for x, y, width, height, *points, score in self._search(small):
+            scaled = [float(value) for value in np.array([x, y, width, height, *points[:4]]) * np.tile(scale[:2], 4)]
+            eyes = (tuple(scaled[4:6]), tuple(scaled[6:8]))
+            faces.append(Face(tuple(scaled[:4]), float(score), eyes, self._framing))
+        return sorted(faces, key=lambda face: -face.score)
+
+    def _search(self, picture):
+        self._net.setInputSize(picture.shape[1::-1])
+        found = self._net.detect(np.ascontiguousarray(picture[..., ::-1]))[1]
+        return [] if found is None else found
