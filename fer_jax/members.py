@@ -86,6 +86,32 @@ def read_record(folder) -> dict | None:
     return workdir_lib.read_json(folder / RECORD, what="record of an ensemble", mend="run fer_jax.ensemble again")
 
 
+def load_any(workdir, checkpoint: str | None = None) -> tuple[list[inference.Trained], list[float], dict]:
+    """Returns (models, their weights, the record) of an ensemble's folder, or of a run alone, whose record is {}.
+
+    checkpoint: None: the best, or those of the record.
+
+    Raises:
+      InputError: as `load` and `inference.load` do; a member that was trained on since the ensemble was scored.
+    """
+    record = read_record(workdir)
+    if record is None:
+        return [inference.load(workdir, checkpoint or "best")], [1.0], {}
+    if checkpoint not in (None, record["checkpoint"]):
+        raise InputError(
+            f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: leave --checkpoint "
+            f"out, or score it again with fer_jax.ensemble --checkpoint {checkpoint}"
+        )
+    models = load([member["workdir"] for member in record["members"]], record["checkpoint"])
+    for member, model in zip(record["members"], models, strict=True):
+        if model.meta["epoch"] != member["epoch"]:
+            raise InputError(
+                f"{member['workdir']} has a checkpoint of epoch {model.meta['epoch']}, and the ensemble in {workdir} "
+                f"was scored with that of epoch {member['epoch']}: run fer_jax.ensemble again"
+            )
+    return models, [member["weight"] for member in record["members"]], record
+
+
 def resolve(config, workdir):
     """Returns the config of a run with the models of its members in it; one without members as it is.
 

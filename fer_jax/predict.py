@@ -51,7 +51,7 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file")
     images = tables.read_pixels(data_path)
-    models, shares = _load(workdir, checkpoint)
+    models, shares, record = members.load_any(workdir, checkpoint)
     if models[0].image_shape != images.shape[1:]:
         size, _, channels = models[0].image_shape
         raise InputError(
@@ -65,32 +65,11 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
             f"{workdir} knows {', '.join(classes)}; the challenge's classes are {', '.join(names)}: train on all "
             "seven, or write --format csv"
         )
-    probs = members.predict(models, Faces(images, np.zeros(len(images), np.int32)))
+    faces = Faces(images, np.zeros(len(images), np.int32))
+    probs = members.predict(models, faces, record.get("views", "none"))
     probs = np.tensordot(shares, probs, axes=1)[:, [classes.index(name) for name in names]]
     _write(out, probs, names, format)
     return np.bincount(probs.argmax(axis=1), minlength=len(names)).tolist()
-
-
-def _load(workdir, checkpoint):
-    """Returns (models, their weights) of an ensemble, or of a run alone."""
-    from fer_jax import inference, members
-
-    record = members.read_record(workdir)
-    if record is None:
-        return [inference.load(workdir, checkpoint or "best")], [1.0]
-    if checkpoint not in (None, record["checkpoint"]):
-        raise InputError(
-            f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: leave --checkpoint "
-            f"out, or score it again with fer_jax.ensemble --checkpoint {checkpoint}"
-        )
-    models = members.load([member["workdir"] for member in record["members"]], record["checkpoint"])
-    for member, model in zip(record["members"], models, strict=True):
-        if model.meta["epoch"] != member["epoch"]:
-            raise InputError(
-                f"{member['workdir']} has a checkpoint of epoch {model.meta['epoch']}, and the ensemble in {workdir} "
-                f"was scored with that of epoch {member['epoch']}: run fer_jax.ensemble again"
-            )
-    return models, [member["weight"] for member in record["members"]]
 
 
 def _write(out, probs, names, format):

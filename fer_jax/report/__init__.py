@@ -4,10 +4,11 @@ Takes data and returns text; `write` alone touches the disk. The pages are singl
 resource: they can be mailed, archived and printed.
 """
 
+from fer_jax.report.card import model_card
 from fer_jax.report.comparison import comparison_html
 from fer_jax.report.pages import html
 from fer_jax.report.records import AugmentedFace, Evaluation
 from fer_jax.report.search import draw_search
 from fer_jax.report.text import markdown, write
 
-__all__ = ["AugmentedFace", "Evaluation", "comparison_html", "draw_search", "html", "markdown", "write"]
+__all__ = ["AugmentedFace", "Evaluation", "comparison_html", "draw_search", "html", "markdown", "model_card", "write"]

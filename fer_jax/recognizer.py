@@ -1,0 +1,251 @@
+"""Emotions of the faces in pictures: `fer_jax.load()` gives a `Recognizer`."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import calibration, ops, portable
+from fer_jax import views as views_lib
+from fer_jax.errors import InputError
+
+SIZES = (1, 8, 32, 128)  # of batches: a last one is padded to the next, so that few programs are compiled
+THRESHOLD = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class FacePrediction:
+    """What a face shows.
+
+    box: (x, y, width, height) in pixels of the picture, and score: of the detector; None where the whole picture was
+    given as a face. probs: {class: probability}. top: the two most probable classes as (class, probability).
+    uncertain: whether the first of them lies under the threshold.
+    """
+
+    box: tuple[float, float, float, float] | None
+    score: float | None
+    probs: dict[str, float]
+    top: tuple[tuple[str, float], ...]
+    uncertain: bool
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.top[0][0]
+
+
+@dataclasses.dataclass(frozen=True)
+class PicturePrediction:
+    """What the faces of a picture show.
+
+    source: the path where there was one; size: (width, height) in pixels, None where the picture could not be read;
+    faces: the surest detection first, () where there is no face; error: why the picture could not be read, or None.
+    """
+
+    source: str | None
+    size: tuple[int, int] | None
+    faces: tuple[FacePrediction, ...]
+    error: str | None = None
+
+
+class Member(NamedTuple):
+    """One network of a recognizer. classes: the order of its outputs; weight: its share of the mean."""
+
+    model: object
+    variables: dict
+    classes: tuple[str, ...]
+    weight: float = 1.0
+
+
+class Recognizer:
+    """Trained networks that answer for faces and pictures.
+
+    name: what was loaded. classes: names in the order of `probs`. image_shape: (H, W, C) of a face. views,
+    temperature: how probabilities are averaged and scaled. facts: of a model file, else {}.
+    """
+
+    def __init__(self, name, members, image_shape, *, views="none", temperature=1.0, facts=None):
+        views_lib.check(views)
+        self.name, self.classes, self.image_shape = name, tuple(members[0].classes), tuple(image_shape)
+        self.views, self.temperature, self.facts = views, temperature, facts or {}
+        self._members = members
+        self._variables = [jax.device_put(member.variables) for member in members]
+        self._mean_probs = ops.jit(self._compute)
+        self._detectors = {}
+
+    def _compute(self, variables, images):
+        total = 0.0
+        for member, mine in zip(self._members, variables, strict=True):
+            apply_fn = functools.partial(member.model.apply, mine, train=False)
+            probs = jax.nn.softmax(views_lib.make_logits(apply_fn, self.views)(images))
+            order = np.array([member.classes.index(name) for name in self.classes])
+            total += member.weight * probs[:, order].astype(jnp.float32)
+        return total
+
+    def probs(self, faces) -> np.ndarray:
+        """Returns the probabilities [N, K] float32 of faces, uint8 [N, H, W, C] of `image_shape`.
+
+        RGB faces are made grey for a model of grey faces.
+
+        Raises:
+          InputError: faces of another shape or type.
+        """
+        faces = self._check(np.asarray(faces))
+        found = []
+        while len(faces):
+            size = next((size for size in SIZES if size >= len(faces)), SIZES[-1])
+            batch, faces = faces[:size], faces[size:]
+            padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            found.append(np.asarray(self._mean_probs(self._variables, padded))[: len(batch)])
+        probs = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *found])
+        return probs if self.temperature == 1 else calibration.apply(probs, self.temperature)
+
+    def _check(self, faces):
+        height, width, channels = self.image_shape
+        if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:3] != (height, width):
+            raise InputError(
+                f"{self.name} takes faces uint8 [N, {height}, {width}, {channels}]; they are {faces.dtype} "
+                f"{list(faces.shape)}"
+            )
+        if faces.shape[3] == channels:
+            return faces
+        if faces.shape[3] == 3:
+            return np.stack([_grey(face) for face in faces]) if len(faces) else faces[..., :1]
+        return np.repeat(faces, channels, axis=3)
+
+    def predict(self, images, faces="detect", *, align=False, threshold=THRESHOLD) -> list[PicturePrediction]:
+        """Returns a prediction for each picture, in their order.
+
+        images: a path, a PIL picture or an array uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB), or a list of these.
+        faces: 'given' takes each picture as one face; 'detect' finds them, by the best detector that is there, or the
+        name of one (`fer_jax.faces`). align: turns faces until the eyes are level. threshold: see FacePrediction.
+
+        Raises:
+          InputError: an unknown detector, or images of another type. A picture that cannot be read does not raise; its
+            prediction says so in `error`.
+        """
+        read = [_read(image) for image in (images if isinstance(images, list | tuple) else [images])]
+        good = [pixels for _, pixels, error in read if error is None]
+        found = iter(self.predict_pixels(good, faces, align=align, threshold=threshold))
+        return [
+            PicturePrediction(source, None, (), error) if error else dataclasses.replace(next(found), source=source)
+            for source, _, error in read
+        ]
+
+    def predict_pixels(self, pixels, faces="detect", *, align=False, threshold=THRESHOLD) -> list[PicturePrediction]:
+        """Returns a prediction for each picture uint8 [H, W, 3]; the options are those of `predict`."""
+        if faces == "given":
+            crops = [_resize(picture, self.image_shape) for picture in pixels]
+            boxes = [[None] for _ in pixels]
+        else:
+            from fer_jax import faces as faces_lib
+
+            boxes = self._detector(faces).detect(pixels)
+            side = self.image_shape[0]
+            crops = [
+                faces_lib.crop(picture, face, side, align=align)
+                for picture, found in zip(pixels, boxes, strict=True)
+                for face in found
+            ]
+        probs = iter(self.probs(np.stack(crops)) if crops else ())
+        return [
+            PicturePrediction(
+                None,
+                (picture.shape[1], picture.shape[0]),
+                tuple(self._face(face, next(probs), threshold) for face in found),
+            )
+            for picture, found in zip(pixels, boxes, strict=True)
+        ]
+
+    def _detector(self, name):
+        from fer_jax import faces as faces_lib
+
+        name = "auto" if name == "detect" else name
+        if name not in self._detectors:
+            self._detectors[name] = faces_lib.make_detector(name)
+        return self._detectors[name]
+
+    def _face(self, face, probs, threshold):
+        named = {name: float(share) for name, share in zip(self.classes, probs, strict=True)}
+        top = tuple(sorted(named.items(), key=lambda item: -item[1])[:2])
+        box, score = (None, None) if face is None else (tuple(map(float, face.box)), float(face.score))
+        return FacePrediction(box, score, named, top, top[0][1] < threshold)
+
+
+def load(name_or_path=portable.DEFAULT, *, checkpoint=None, views=None) -> Recognizer:
+    """Loads a model: a shipped one by its name, a .safetensors file, the workdir of a run, the folder of an ensemble.
+
+    checkpoint: of a run, 'best' (the default) or 'latest'. views: of fer_jax.views; None: those that it was made with.
+
+    Raises:
+      InputError: there is no such model, or it cannot be read.
+    """
+    folder = pathlib.Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return _load_trained(folder, checkpoint, views)
+    if checkpoint is not None:
+        raise InputError(f"{name_or_path} has no checkpoints: 'checkpoint' is for the workdir of a run")
+    found = portable.load(name_or_path)
+    facts = found.facts
+    return Recognizer(
+        facts["name"],
+        [Member(found.model, found.variables, tuple(facts["classes"]))],
+        facts["image_shape"],
+        views=views or facts["views"],
+        temperature=facts["temperature"],
+        facts=facts,
+    )
+
+
+def _load_trained(folder, checkpoint, views):
+    from fer_jax import members
+
+    models, weights, record = members.load_any(folder, checkpoint)
+    found = [
+        Member(model.model, model.variables, model.classes, float(weight))
+        for model, weight in zip(models, weights, strict=True)
+    ]
+    return Recognizer(str(folder), found, models[0].image_shape, views=views or record.get("views", "none"))
+
+
+def _read(image):
+    """Returns (path, pixels uint8 [H, W, 3], error) of a path, an array or a PIL picture."""
+    from fer_jax import pictures
+
+    if isinstance(image, str | os.PathLike):
+        try:
+            return str(image), pictures.read(image), None
+        except InputError as error:
+            return str(image), None, str(error)
+    if hasattr(image, "convert"):
+        return None, pictures.to_rgb(image), None
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise InputError(
+            f"a picture is a path, a PIL picture or an array uint8 [H, W], [H, W, 1] or [H, W, 3]; this is "
+            f"{type(image).__name__}, {pixels.dtype} {list(pixels.shape)}"
+        )
+    return None, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, None
+
+
+def _grey(face):
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(face).convert("L"))[..., None]
+
+
+def _resize(picture, image_shape):
+    """Returns a picture as a face, as class folders are read: Pillow's bicubic, antialiased."""
+    from PIL import Image
+
+    height, width, _ = image_shape
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))

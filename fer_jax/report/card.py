@@ -1,0 +1,81 @@
+"""The card of a model: what it is for, what it is not for, and its figures (Mitchell et al. 2019, "Model Cards")."""
+
+from fer_jax.report.text import percent
+
+USES = """## Intended use
+
+Research and teaching on facial expression recognition: a baseline to compare with, a starting point to train on, a
+demo. The answer is a guess at how people would label a picture of a face. It is not a fact about what a person feels.
+
+## Excluded use
+
+- Inferring emotions of people at work or in education: prohibited in the European Union (Regulation (EU) 2024/1689,
+  Article 5(1)(f)), but for medical or safety reasons.
+- Decisions about people: hiring, credit, policing, border control, insurance, diagnosis.
+- Identifying or tracking people.
+"""
+LIMITS = """## Limits
+
+- FER-2013 was collected by a web search for emotion words. Its labels are noisy (human raters agree with about 65 +- 5%
+  of them), many faces are posed, and its people are those of the web's photographs of 2013. This model's errors by age,
+  sex or skin tone have not been measured.
+- It was trained on 48x48 grey crops that a face detector made; other crops, profiles, masks and glasses cost accuracy.
+- Pictures of some faces stand in more than one split of FER-2013 (about 8% of the validation and test faces also in
+  train), so figures on it are slightly too high for everybody.
+"""
+FER2013 = """## Data
+
+FER-2013 (Goodfellow et al. 2013, "Challenges in Representation Learning") was released for a Kaggle challenge, for
+research; the pictures remain those of their authors. The model file holds no picture.
+"""
+
+
+def model_card(facts) -> str:
+    """Returns the card of a model file as Markdown; facts: its JSON, as fer_jax.portable describes it."""
+    trained = facts["trained"]
+    lines = [
+        f"# Model card: {facts['name']}",
+        "",
+        f"A network for {' x '.join(map(str, facts['image_shape']))} faces that answers with the probabilities of "
+        f"{', '.join(facts['classes'])}. {facts['parameters']:,} parameters and statistics.",
+        "",
+        USES,
+        "## Figures",
+        "",
+        f"Trained on {facts['data']['train_faces']:,} faces of {facts['data']['data_name']} "
+        f"({facts['data']['data_fingerprint']}), seed {trained['seed']}, commit {trained['commit']}, "
+        f"{trained['device']}, {trained['time']}. The checkpoint is that {facts['checkpoint']}, "
+        f"epoch {facts['epoch']}. Test-time views: {facts['views']}. Temperature {facts['temperature']:.3f}, "
+        f"fitted on {facts['temperature_fitted_on']}. Test split: {facts['test_scored']}.",
+        "",
+        "| split | faces | accuracy (95% interval) | macro F1 | loss | calibration error |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(_row(split, scores) for split, scores in facts["figures"].items()),
+        "",
+        *(_by_class(split, scores) for split, scores in list(facts["figures"].items())[-1:]),
+        "",
+        *(
+            []
+            if not facts["data"]["synthetic"]
+            else ["The faces are **synthetic**: these figures say nothing else.", ""]
+        ),
+        LIMITS,
+        *([FER2013] if facts["data"]["data_name"] == "fer2013" else []),
+    ]
+    return "\n".join(lines)
+
+
+def _row(split, scores):
+    low, high = scores["accuracy_interval_95"]
+    return (
+        f"| {split} | {scores['n']:,} | {percent(scores['accuracy'])} ({percent(low)} to {percent(high)}) | "
+        f"{scores['macro_f1']:.4f} | {scores['loss']:.4f} | {scores['calibration_error']:.4f} |"
+    )
+
+
+def _by_class(split, scores):
+    rows = [
+        f"| {row['class']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']:,} |"
+        for row in scores["per_class"]
+    ]
+    return "\n".join([f"| {split} | precision | recall | F1 | faces |", "| --- | --- | --- | --- | --- |", *rows])
