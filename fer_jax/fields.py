@@ -58,6 +58,10 @@ FIELDS = {
         48, "side that pictures in class folders are resized to; FER-2013 and the drawn faces have 48", "[1, inf)"
     ),
     "data.channels": Field(1, "1 (grey) | 3 (RGB): of class folders; FER-2013 and the drawn faces are grey", "[1, 3]"),
+    "data.detector": Field(
+        "",
+        "auto | blazeface | lbp | ...: cuts the surest face out of photographs in class folders; empty: they are faces",
+    ),
     "data.on_bad_row": Field("stop", "stop | skip: what to do after listing rows that cannot be read"),
     "data.split": Field("official", "official | random (stratified 80/10/10: R3, R5)"),
     "data.split_seed": Field(

@@ -7,6 +7,7 @@ file of arrays. TensorFlow is never imported.
 import functools
 import logging
 import pathlib
+import re
 
 from fer_jax import fields
 from fer_jax.datasets import facts
@@ -100,6 +101,10 @@ def _resolve(data):
         raise InputError(f"data.votes_path: FER+ votes belong to FER-2013, and the faces are {name}.")
     if data.votes_path and not pathlib.Path(data.votes_path).expanduser().is_file():
         raise InputError(f"data.votes_path: there is no file {data.votes_path}.")
+    if data.detector and name != "class_folders":
+        raise InputError(
+            f"data.detector finds faces in photographs in class folders, and the faces are {name}: leave it empty."
+        )
     if name != "class_folders" and _image_shape(data) != facts.IMAGE_SHAPE:
         tree = source is not None and source.tree is not None
         raise InputError(
@@ -126,8 +131,11 @@ def _load_prepared(name, source, data):
         image_shape = _image_shape(data)
         # Sets of the default shape keep the name that they had when there was no other.
         shape = "" if image_shape == facts.IMAGE_SHAPE else f"{'x'.join(map(str, image_shape))}-"
-        key = f"{data.on_bad_row}-{shape}{source.signature(*filter(None, [votes_path]))}"
-        options = {"votes_path": votes_path, "on_bad_row": data.on_bad_row, "image_shape": image_shape}
+        detector = _detector_name(data.detector)
+        found_by = f"{re.sub('[^a-z0-9]+', '_', detector)}-" if detector else ""
+        key = f"{data.on_bad_row}-{shape}{found_by}{source.signature(*filter(None, [votes_path]))}"
+        options = {"votes_path": votes_path, "on_bad_row": data.on_bad_row}
+        options |= {"image_shape": image_shape, "detector": detector}
         read = functools.partial(readings.read, source, **options)
     if not _has_tfds():
         from fer_jax.datasets import arrays
@@ -140,6 +148,15 @@ def _load_prepared(name, source, data):
     builder_class = {"fer2013": builders.Fer2013, "class_folders": builders.ClassFolders}[name]
     config = builders.FacesConfig(name=key, source=source, **options)
     return prepared.load(builder_class, data.cache_dir, config=config)
+
+
+def _detector_name(name):
+    """Returns the detector that a name means: 'auto' means another one where its weights are not here."""
+    if not name:
+        return ""
+    from fer_jax import faces
+
+    return faces.make_detector(name).name
 
 
 def _has_tfds():

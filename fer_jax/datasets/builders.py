@@ -45,13 +45,14 @@ class FacesConfig(tfds.core.BuilderConfig):
     """Where the faces come from; `name` holds the source's signature, so that a changed source is prepared again.
 
     source: what sources.find gave; votes_path: FER+ votes or ''; on_bad_row: 'stop' or 'skip'; image_shape: (H, W, C)
-    of every face.
+    of every face; detector: as of `readings.read`.
     """
 
     source: sources.Source | None = None
     votes_path: str = ""
     on_bad_row: str = "stop"
     image_shape: tuple[int, int, int] = facts.IMAGE_SHAPE
+    detector: str = ""
 
 
 class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -86,6 +87,7 @@ class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             votes_path=config.votes_path,
             on_bad_row=config.on_bad_row,
             image_shape=config.image_shape,
+            detector=config.detector,
         )
         self.info.metadata.update(
             notes=list(reading.notes),

@@ -139,28 +139,37 @@ def _classes(store, folder):
     return classes
 
 
-def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SHAPE):
+def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SHAPE, detector=""):
     """Reads every picture; returns (tables.Rows, the files of its rows, notes).
 
     With `fer2013` labels are positions in facts.CLASSES, and split and order come from the file names; else
     labels are positions in `tree.classes`, and the order is split, class, file. Rows.positions count in
     that order, unreadable pictures included. Pictures of other sizes and modes take `image_shape`, (H, W, C): grey
-    where C is 1, RGB where it is 3 (Pillow, antialiased).
+    where C is 1, RGB where it is 3 (Pillow, antialiased). detector: of fer_jax.faces, for whole photographs: the
+    surest face of each is cut out, and photographs without one are left out; '': the pictures are faces.
     """
+    find_face = _make_finder(detector)
     entries = _fer2013_entries(tree) if fer2013 else _plain_entries(tree)
     place = {file: position for position, (_, _, file) in enumerate(entries)}
     images = np.zeros((len(entries), *image_shape), np.uint8)
     good = np.zeros(len(entries), bool)
-    bad, sizes = {}, collections.Counter()
+    bad, faceless, sizes = {}, [], collections.Counter()
     files = store.in_storage_order(list(place))
     for file in bars.make_bar(files, desc="Reading faces", unit=" pictures"):
         try:
-            images[place[file]], size = _face(store, file, image_shape)
+            images[place[file]], size = _face(store, file, image_shape, find_face)
         except InputError as error:
             bad[place[file]] = str(error)
+        except _NoFaceError:
+            faceless.append(file)
         else:
             good[place[file]] = True
             sizes[size] += 1
+    if len(faceless) == len(entries):
+        raise InputError(
+            f"{store.label}: {detector} finds no face in any of the {len(entries):,} photographs: give data.detector "
+            "another one, or leave it empty where the pictures are faces."
+        )
     labels = np.array([label for _, label, _ in entries])
     splits = np.array([split for split, _, _ in entries])
     usages = {split: usage for usage, split in facts.USAGES.items()}
@@ -172,7 +181,8 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
         [usages[split] for split in splits],
         [bad[position] for position in sorted(bad)],
     )
-    return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], _size_notes(sizes, image_shape)
+    notes = _detection_notes(detector, faceless, len(entries)) if detector else _size_notes(sizes, image_shape)
+    return rows, [entry[2] for entry, kept in zip(entries, good, strict=True) if kept], notes
 
 
 def _plain_entries(tree):
@@ -189,16 +199,50 @@ def _fer2013_entries(tree):
     return [entry for _, entry in sorted(keyed)]
 
 
-def _face(store, file, image_shape):
+class _NoFaceError(Exception):
+    """A photograph shows no face."""
+
+
+def _make_finder(name):
+    """Returns a function that cuts the surest face out of a Pillow picture, or None where pictures are faces."""
+    if not name:
+        return None
+    from fer_jax import faces
+
+    detector = faces.make_detector(name)
+
+    def find_face(picture, side_px):
+        pixels = pictures.to_rgb(picture)
+        (found,) = detector.detect([pixels])
+        if not found:
+            raise _NoFaceError
+        return Image.fromarray(faces.crop(pixels, found[0], side_px))
+
+    return find_face
+
+
+def _face(store, file, image_shape, find_face):
     """Returns (face uint8 [H, W, C], its (width, height) before)."""
     height, width, channels = image_shape
     name = f"{store.label}: {file}"
     with stores.reading(name), store.open(file) as stream:
-        picture = pictures.load(stream, name=name).convert("L" if channels == 1 else "RGB")
+        picture = pictures.load(stream, name=name)
+    if find_face:
+        picture = find_face(picture, width)
+    picture = picture.convert("L" if channels == 1 else "RGB")
     size = picture.size
     if size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(picture).reshape(image_shape), size
+
+
+def _detection_notes(detector, faceless, count):
+    notes = [f"The faces were found in {count:,} photographs by {detector}."]
+    if faceless:
+        shown = f"{', '.join(faceless[:3])}{' and others' if len(faceless) > 3 else ''}"
+        verbs = ("shows", "was") if len(faceless) == 1 else ("show", "were")
+        notes.append(f"{len(faceless):,} of them {verbs[0]} no face that it finds and {verbs[1]} left out: {shown}.")
+    return notes
 
 
 def _size_notes(sizes, image_shape):

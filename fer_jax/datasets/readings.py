@@ -27,8 +27,11 @@ class Reading:
     notes: tuple[str, ...]
 
 
-def read(source, *, votes_path="", on_bad_row="stop", image_shape=facts.IMAGE_SHAPE) -> Reading:
-    """Reads all faces of a sources.Source; image_shape: that of every face in class folders, (H, W, C).
+def read(source, *, votes_path="", on_bad_row="stop", image_shape=facts.IMAGE_SHAPE, detector="") -> Reading:
+    """Reads all faces of a sources.Source.
+
+    image_shape: that of every face in class folders, (H, W, C); detector: what cuts faces out of the pictures there,
+    of fer_jax.faces; '': they are faces.
 
     Raises InputError, after everything is read, on rows that cannot be used unless `on_bad_row` is 'skip';
     on a split without a single good row; and on votes that do not belong to these faces.
@@ -45,7 +48,9 @@ def read(source, *, votes_path="", on_bad_row="stop", image_shape=facts.IMAGE_SH
             rows = tables.read(stream, label=source.label, size=source.table_bytes())
     else:
         with source.open_store() as store:
-            rows, files, notes = class_folders.read(store, source.tree, fer2013=fer2013, image_shape=image_shape)
+            rows, files, notes = class_folders.read(
+                store, source.tree, fer2013=fer2013, image_shape=image_shape, detector=detector
+            )
     notes = [*_bad_row_notes(rows, on_bad_row, "rows" if source.tree is None else "pictures"), *notes]
     _check_splits(rows, source.label)
     votes = None
