@@ -12,6 +12,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "fer_jax"
 
 # From the top; a unit may import those of its own floor and of lower ones, without a circle.
 FLOORS = {
+    "entry": ("cli",),
     "commands": ("main", "evaluate", "ensemble", "predict", "search"),
     "wiring": ("train", "wiring", "run", "writer", "scoring", "inference", "members", "study", "predicting"),
     "parts": (
