@@ -15,6 +15,7 @@ from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
 EXAMPLE = "configs/cnn.py:model_2"
+shell_name = None  # `fer-jax`, where that has started the command
 FIELDS_HINT = "--fields prints every field, with its default, unit and range"
 
 
@@ -56,6 +57,11 @@ def _check_fields(argv, flag):
             raise InputError(f"the config has no field '{name}': {hint}")
     if given and not any(re.match(rf"--?{flag}(=|$)", word) for word in argv):
         raise InputError(f"--{flag}.{given[0]} changes a config: give one first, for instance --{flag} {EXAMPLE}")
+
+
+def program(name: str) -> str:
+    """Returns how the user called a command, for its usage and messages."""
+    return f"{shell_name} {name}" if shell_name else f"python -m fer_jax.{name}"
 
 
 def begin() -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger("fer_jax")
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m fer_jax.ensemble",
+        prog=command.program("ensemble"),
         description="Scores several trained runs as one, by their mean probabilities.",
     )
     parser.add_argument("--workdir", nargs="+", required=True, metavar="DIR", help="folders of the members' runs")

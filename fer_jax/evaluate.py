@@ -15,7 +15,7 @@ from fer_jax.views import VIEWS
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m fer_jax.evaluate",
+        prog=command.program("evaluate"),
         description="Scores checkpoints on a split and writes the report; several workdirs give a comparison page too.",
     )
     parser.add_argument("--workdir", nargs="+", required=True, metavar="DIR", help="folders of runs")

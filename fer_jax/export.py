@@ -29,7 +29,7 @@ TRAINED = ("time", "command", "commit", "device", "data_fingerprint")
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m fer_jax.export", description="Makes a model file of a run, with its figures and its card."
+        prog=command.program("export"), description="Makes a model file of a run, with its figures and its card."
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
     parser.add_argument("--out", required=True, metavar="PATH", help="path of the files, without an ending")

@@ -1,48 +1,109 @@
-"""Predicts faces without labels: python -m fer_jax.predict --workdir runs/x --format kaggle --data_path test.csv.
+"""Predicts what emotions faces show: python -m fer_jax.predict photo.jpg holidays/ --annotate out/.
 
+An input is a picture, a folder (with those in it), a glob in quotes, a video, `-` for a list of files on stdin, or
+`@FILE` for such a list in a file; several may be given. `--camera N` takes a camera, `--live` shows it in a window, or
+where there is no screen on a page of this machine. Faces are found first; with `--faces given` each picture is one.
+
+Output, to stdout or --out:
+  jsonl   one line for a picture or frame: source, frame, seconds, size, faces, error; of each face box (x, y, width,
+          height, in pixels), score, track (its number in a video), label, top (two classes), probs, uncertain (the
+          first class is less probable than --threshold). A picture without a face has an empty list.
+  csv     one line for a face, and one for a picture without a face
+  kaggle  a column `emotion` with the number of the class, for pictures that are faces; -1 for what cannot be read
+
+What cannot be read is said on stderr, written with its `error`, and passed over. Exit codes: 0 all was read, 1 some was
+not, 2 bad input, 130 Ctrl-C.
+
+`--out` is written as OUT.partial until it is whole. A command that was interrupted goes on where it was when it is run
+again; with other options, sources or another model it is refused. `--split i/n` takes every n-th file, from the i-th,
+and writes OUT.i-of-n; `--merge OUT` joins these in the order of the files, and refuses parts that are missing,
+unfinished, overlapping or of another job.
+
+A table with a column `pixels` is predicted as the challenge wants it:
+    python -m fer_jax.predict --workdir runs/x --format kaggle --data_path test.csv
 `kaggle` reads the challenge's test.csv (a column `pixels`) and writes its submission: the header `emotion` and, for
 each row in its order, the number of the predicted class. `csv` adds a column with the class name and one a class with
-its probability. The workdir is that of a run, or the folder of an ensemble, whose members and weights then predict.
+its probability. Of an ensemble's folder the members and weights predict.
 """
 
 import argparse
+import logging
 import pathlib
+import re
+import sys
 
 from fer_jax import command, wording
 from fer_jax.errors import InputError
 
-FORMATS = ("kaggle", "csv")
+FORMATS = ("kaggle", "csv")  # of tables
+logger = logging.getLogger("fer_jax")
 
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m fer_jax.predict", description="Predicts the emotions of faces without labels, and writes them."
+        prog=command.program("predict"),
+        description="Predicts the emotions of the faces in pictures, videos and tables, and of a camera.",
+        epilog="Exit codes: 0 all was read, 1 some files could not be read, 2 bad input. The docstring of "
+        "fer_jax.predict says what is written, how it is resumed, and how a job is split and merged.",
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or --out of fer_jax.ensemble")
-    parser.add_argument("--data_path", required=True, metavar="FILE", help="test.csv of the challenge, column `pixels`")
-    parser.add_argument("--format", choices=FORMATS, default="kaggle", help="default: %(default)s")
-    parser.add_argument("--out", metavar="FILE", help="default: submission.csv or predictions.csv in the workdir")
     parser.add_argument(
-        "--checkpoint", choices=("best", "latest"), help="default: best, or those that an ensemble was scored with"
+        "inputs", nargs="*", metavar="INPUT", help="picture, folder, 'glob', video, test.csv, @list.txt, or - for stdin"
     )
+    model = parser.add_argument_group("model").add_argument
+    model("--model", metavar="NAME|DIR", help="a shipped model, .safetensors, or folder of a run or ensemble")
+    model("--workdir", metavar="DIR", help="folder of a run, or --out of fer_jax.ensemble")
+    model("--checkpoint", choices=("best", "latest"), help="default: best, or those that an ensemble was scored with")
+    model("--views", metavar="NAME", help="test-time views that are averaged; default: those of the model")
+    faces = parser.add_argument_group("faces").add_argument
+    faces(
+        "--faces",
+        default="auto",
+        metavar="NAME",
+        help="given (pictures are faces), auto, lbp, blazeface, blazeface:back, blazeface:full or yunet:FILE.onnx; "
+        "default: %(default)s, the best detector that is there",
+    )
+    faces("--align", action="store_true", help="turn faces until the eyes are level")
+    faces("--threshold", type=float, default=0.5, metavar="P", help="less probable is uncertain; default: %(default)s")
+    output = parser.add_argument_group("output").add_argument
+    output("--format", choices=("jsonl", "csv", "kaggle"), help="default: jsonl, or kaggle for a table")
+    output(
+        "--out", metavar="FILE", help="default: stdout; for a table submission.csv or predictions.csv in the workdir"
+    )
+    output("--annotate", metavar="DIR|VIDEO", help="draw the predictions; a folder, or a file for one video or camera")
+    output("--split", metavar="i/n", help="predict every n-th file, from the i-th; writes OUT.i-of-n")
+    output("--merge", metavar="OUT", help="join the parts OUT.1-of-n ... into OUT, and do nothing else")
+    video = parser.add_argument_group("videos and cameras").add_argument
+    video("--every", type=int, default=1, metavar="N", help="look at every N-th frame; default: %(default)s")
+    video(
+        "--smooth",
+        type=float,
+        default=0.5,
+        metavar="SECONDS",
+        help="half-life of the probabilities of a face that is followed; 0: none; default: %(default)s",
+    )
+    video("--camera", type=int, metavar="N", help="a camera by its number, from 0")
+    video("--live", action="store_true", help="show a camera in a window, or on a page of this machine")
+    video("--port", type=int, metavar="N", help="of that page; default: 8765")
+    video("--data_path", metavar="FILE", help="a table, as test.csv of the challenge, with a column `pixels`")
     return parser.parse_args(argv)
 
 
-def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> list[int]:
+def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=None) -> list[int]:
     """Writes the predictions of the faces in a table to the file `out`; returns the number of faces of each class.
 
-    workdir: of a run, or the folder of an ensemble. checkpoint: None: the best, or those of the ensemble's record.
+    model, checkpoint, views: as of `fer_jax.load`.
 
     Raises:
-      InputError: no such run, table or format, a broken row, a file that cannot be written; a model of other faces
+      InputError: no such model, table or format, a broken row, a file that cannot be written; a model of other faces
         than 48x48 grey ones; for `kaggle` a model of other classes than the challenge's seven; for an ensemble members
         that were trained on since it was scored.
     """
     import numpy as np
 
-    from fer_jax import members
+    from fer_jax import recognizer as recognizer_lib
     from fer_jax import workdir as workdir_lib
-    from fer_jax.datasets import Faces, facts, tables
+    from fer_jax.datasets import tables
+    from fer_jax.runtime import timing
 
     if format not in FORMATS:
         raise InputError(f"the format is '{format}'; known are {', '.join(FORMATS)}")
@@ -51,23 +112,19 @@ def predict(workdir, data_path, out, *, format="kaggle", checkpoint=None) -> lis
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file")
     images = tables.read_pixels(data_path)
-    models, shares, record = members.load_any(workdir, checkpoint)
-    if models[0].image_shape != images.shape[1:]:
-        size, _, channels = models[0].image_shape
+    recognizer = recognizer_lib.load(model, checkpoint=checkpoint, views=views)
+    if recognizer.image_shape != images.shape[1:]:
+        size, _, channels = recognizer.image_shape
         raise InputError(
-            f"{data_path} holds 48x48 grey faces, and {workdir} was trained on faces with data.size_px {size} and "
+            f"{data_path} holds 48x48 grey faces, and {model} was trained on faces with data.size_px {size} and "
             f"data.channels {channels}: a table needs a model of 48x48 grey faces"
         )
-    classes = models[0].classes
-    names = facts.CLASSES if format == "kaggle" else classes
-    if set(names) != set(classes):
-        raise InputError(
-            f"{workdir} knows {', '.join(classes)}; the challenge's classes are {', '.join(names)}: train on all "
-            "seven, or write --format csv"
-        )
-    faces = Faces(images, np.zeros(len(images), np.int32))
-    probs = members.predict(models, faces, record.get("views", "none"))
-    probs = np.tensordot(shares, probs, axes=1)[:, [classes.index(name) for name in names]]
+    names = _classes(recognizer, format)
+    size = recognizer_lib.SIZES[-1]
+    parts = [images[first : first + size] for first in range(0, len(images), size)]
+    parts = timing.watched(parts, "predicting", faces=len(images), batch_size=size)
+    probs = np.concatenate([recognizer.probs(part) for part in parts])
+    probs = probs[:, [recognizer.classes.index(name) for name in names]]
     _write(out, probs, names, format)
     return np.bincount(probs.argmax(axis=1), minlength=len(names)).tolist()
 
@@ -90,19 +147,192 @@ def _write(out, probs, names, format):
         raise InputError(f"{out} cannot be written ({error}): give another --out") from error
 
 
-def _main():
-    flags = _parse()
-    command.begin()
-    from fer_jax import inference, members
+def _check(flags):
+    """Refuses flags that do not go together, before anything is imported or read."""
+    if flags.model and flags.workdir:
+        raise InputError("--model and --workdir name the same thing: give one of them")
+    if not 0 <= flags.threshold <= 1:
+        raise InputError(f"--threshold is {flags.threshold}: it is a probability")
+    if flags.every < 1 or not 0 <= flags.smooth < float("inf"):
+        raise InputError("--every is 1 or more, and --smooth 0 s or more")
+    given = [bool(flags.inputs), flags.data_path is not None, flags.merge is not None, _is_camera(flags)]
+    if sum(given) != 1:
+        raise InputError(
+            "give pictures, folders, globs or videos, or else one of --camera, --live, --data_path and --merge"
+        )
+    if flags.split and not (flags.inputs and flags.out):
+        raise InputError("--split is for files, and writes parts of --out: give both")
+    if flags.format == "kaggle" and flags.data_path is None and (_is_camera(flags) or flags.faces != "given"):
+        raise InputError("--format kaggle has one class for each picture: give pictures and --faces given")
 
-    record = members.read_record(flags.workdir)
-    config = inference.read_config(record["members"][0]["workdir"] if record else flags.workdir)
-    command.keep_compiled(config)
-    name = "submission.csv" if flags.format == "kaggle" else "predictions.csv"
-    out = flags.out or pathlib.Path(flags.workdir) / name
-    counts = predict(flags.workdir, flags.data_path, out, format=flags.format, checkpoint=flags.checkpoint)
+
+def _is_camera(flags):
+    return flags.camera is not None or flags.live
+
+
+def _predict_table(flags):
+    from fer_jax import config as config_lib
+    from fer_jax import portable
+
+    model, format = flags.workdir or flags.model or portable.DEFAULT, flags.format or "kaggle"
+    command.keep_compiled(config_lib.get_default())
+    folder = pathlib.Path(model) if pathlib.Path(model).is_dir() else pathlib.Path()
+    out = flags.out or folder / ("submission.csv" if format == "kaggle" else "predictions.csv")
+    counts = predict(model, flags.data_path, out, format=format, checkpoint=flags.checkpoint, views=flags.views)
     print(f"{wording.count(sum(counts), 'face')}; by predicted class: {', '.join(map(str, counts))}")
     print(f"predictions: {out}")
+
+
+def _load_recognizer(flags):
+    import fer_jax
+    from fer_jax import config as config_lib
+
+    command.keep_compiled(config_lib.get_default())
+    given = {"checkpoint": flags.checkpoint, "views": flags.views}
+    name = flags.model or flags.workdir
+    return fer_jax.load(*[name] if name else [], **{key: value for key, value in given.items() if value})
+
+
+def _options(flags):
+    from fer_jax import predicting
+
+    return predicting.Options(
+        flags.faces, flags.align, flags.threshold, flags.every, flags.smooth, flags.annotate and str(flags.annotate)
+    )
+
+
+def _split(text) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
+    part = tuple(map(int, match.groups())) if match else (0, 0)
+    if not 1 <= part[0] <= part[1]:
+        raise InputError(f"--split is {text!r}: it is i/n with 1 <= i <= n, as 2/5")
+    return part
+
+
+def _classes(recognizer, format):
+    """Returns the order of the class columns and numbers; for the challenge its own."""
+    if format != "kaggle":
+        return recognizer.classes
+    from fer_jax.datasets import facts
+
+    if set(recognizer.classes) != set(facts.CLASSES):
+        raise InputError(
+            f"{recognizer.name} knows {', '.join(recognizer.classes)}; the challenge's classes are "
+            f"{', '.join(facts.CLASSES)}: train on all seven, or write --format csv"
+        )
+    return facts.CLASSES
+
+
+def predict_files(recognizer, inputs, options, *, format="jsonl", out=None, split=None, stdin=None) -> dict:
+    """Predicts the files that words of a command line mean, and writes them to `out`, or to stdout.
+
+    recognizer: as `fer_jax.load` returns it. options: a predicting.Options. split: 'i/n', one part of the job.
+
+    Returns:
+      How many `items`, `faces` and `failed` files there were.
+
+    Raises:
+      InputError: no such files, or an output that cannot be written or was begun by another job.
+    """
+    from fer_jax import outputs, pictures, predicting
+
+    part = _split(split)
+    every_source = list(pictures.find(inputs, stdin=stdin))
+    sources = every_source[part[0] - 1 :: part[1]]
+    classes = _classes(recognizer, format)
+    first = outputs.header(format, classes)
+    if out is None:
+        output = outputs.Stdout(first)
+    else:
+        told = {name: getattr(options, name) for name in ("faces", "align", "threshold", "every", "smooth_seconds")}
+        model = [str(recognizer.name), list(recognizer.classes), getattr(recognizer, "facts", {}).get("sha256")]
+        digest = outputs.digest(sources=every_source, options=told, format=format, model=model)
+        job = {"digest": digest, "format": format, "part": list(part), "sources": len(sources)}
+        output = outputs.Output(outputs.part_of(out, part), first, job)
+    with output:
+        if output.done:
+            logger.info("%s was finished earlier", output.path)
+            return {name: output.state[name] for name in ("items", "faces", "failed")}
+        if output.state:
+            logger.info("%s: going on after %s images", output.path, f"{output.state['items']:,}")
+        return predicting.predict_files(recognizer, sources, output, format, options=options, classes=classes)
+
+
+def _predict_files(flags):
+    if flags.out:
+        from fer_jax import workdir as workdir_lib
+
+        workdir_lib.check_folder(pathlib.Path(flags.out).parent, option="--out")
+    options = _options(flags)
+    if flags.inputs != ["-"]:  # what is missing is said before a model is loaded
+        from fer_jax import pictures
+
+        pictures.find([word for word in flags.inputs if word != "-"])
+    counts = predict_files(
+        _load_recognizer(flags), flags.inputs, options, format=flags.format or "jsonl", out=flags.out, split=flags.split
+    )
+    failed = f"; could not be read: {counts['failed']:,}" if counts["failed"] else ""
+    logger.info("images: %s; faces: %s%s", f"{counts['items']:,}", f"{counts['faces']:,}", failed)
+    if flags.split:
+        logger.info("when all parts are there: %s --merge %s", command.program("predict"), flags.out)
+    sys.exit(1 if counts["failed"] else 0)
+
+
+def _watch(flags):
+    """Predicts a camera, or shows it."""
+    import contextlib
+
+    from fer_jax import live, outputs, predicting, videos
+
+    number = flags.camera or 0
+    if flags.annotate and pathlib.Path(flags.annotate).suffix.lower() not in videos.CODECS:
+        raise InputError(f"--annotate {flags.annotate}: a camera is drawn in a video, {', '.join(videos.CODECS)}")
+    format, options = flags.format or "jsonl", _options(flags)
+    with contextlib.ExitStack() as stack:
+        camera = stack.enter_context(videos.Camera(number))
+        recognizer = _load_recognizer(flags)
+        view = stack.enter_context(live.open_view(flags.port or live.PORT)) if flags.live else None
+        output = None
+        if flags.out:
+            job = {"digest": outputs.digest(camera=number), "format": format, "part": [1, 1], "sources": 1}
+            output = outputs.Output(flags.out, outputs.header(format, recognizer.classes), job)
+        elif view is None:
+            output = outputs.Stdout(outputs.header(format, recognizer.classes))
+        if output is not None:
+            stack.enter_context(output)
+        if view is not None:
+            logger.info("live: %s", view.place)
+        latencies, interrupt = predicting.watch(
+            recognizer, camera.frames(), camera.name, output, format, options=options, show_fn=view and view.show
+        )
+    if found := live.percentiles_ms(latencies):
+        logger.info("from camera to result: %.1f ms in the median, 95 %% within %.1f ms", *found)
+    if interrupt is not None:
+        raise interrupt
+
+
+def _merge(out):
+    from fer_jax import outputs
+
+    found = outputs.merge(out)
+    print(f"{out}: {found['sources']:,} files, {found['failed']:,} of them could not be read")
+    sys.exit(1 if found["failed"] else 0)
+
+
+def _main():
+    flags = _parse()
+    if len(flags.inputs) == 1 and flags.inputs[0].lower().endswith(".csv"):
+        flags.inputs, flags.data_path = [], flags.inputs[0]
+    _check(flags)
+    command.begin()
+    if flags.merge is not None:
+        _merge(flags.merge)
+    elif flags.data_path is not None:
+        _predict_table(flags)
+    elif _is_camera(flags):
+        _watch(flags)
+    else:
+        _predict_files(flags)
 
 
 if __name__ == "__main__":

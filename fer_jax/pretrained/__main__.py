@@ -8,7 +8,7 @@ from fer_jax.pretrained import fetch, registry
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog="python -m fer_jax.pretrained",
+        prog=command.program("pretrained"),
         description="Lists the weight files that are known by name, or fetches one into a folder and verifies it.",
     )
     action = parser.add_mutually_exclusive_group(required=True)

@@ -1,0 +1,50 @@
+"""The command `fer-jax`: its first word says which of the package's commands runs, with the flags of that one."""
+
+import runpy
+import sys
+
+COMMANDS = {
+    "predict": ("fer_jax.predict", "emotions of faces in pictures, folders, videos, tables, or of a camera"),
+    "train": ("fer_jax.main", "train a network as a config says"),
+    "evaluate": ("fer_jax.evaluate", "score trained runs on a split, and write reports"),
+    "ensemble": ("fer_jax.ensemble", "score several trained runs as one"),
+    "export": ("fer_jax.export", "make a model file of a run, with its figures and its card"),
+    "search": ("fer_jax.search", "search for hyperparameters"),
+    "pretrained": ("fer_jax.pretrained", "list and fetch weight files"),
+}
+
+
+def usage() -> str:
+    """Returns the list of commands."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: fer-jax COMMAND ...", "", *lines, "", "fer-jax COMMAND --help tells the flags of a command."]
+    )
+
+
+def main(argv=None) -> None:
+    """Runs the command that the words name; exit code 2 and the list where there is none of that name."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] in (["--help"], ["-h"], ["help"]):
+        print(usage())
+        return
+    if words[:1] == ["--version"]:
+        import fer_jax
+
+        print(fer_jax.__version__)
+        return
+    if not words or words[0] not in COMMANDS:
+        wrong = f"fer-jax: there is no command {words[0]!r}\n\n" if words else ""
+        print(f"{wrong}{usage()}", file=sys.stderr)
+        sys.exit(2)
+    from fer_jax import command
+
+    command.shell_name = "fer-jax"
+    # As `python -m` does it, so that a command is the same either way.
+    sys.argv = [f"fer-jax {words[0]}", *words[1:]]
+    runpy.run_module(COMMANDS[words[0]][0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
