@@ -20,11 +20,11 @@ FRAMINGS = {
     "blazeface": Framing(1.177, 0.009, -0.087),
     "blazeface:back": Framing(1.139, 0.013, -0.087),
     "blazeface:full": Framing(1.169, 0.008, -0.049),
-    "lbp": Framing(1.036, -0.017, -0.019),
+    "lbp": Framing(1.034, -0.013, -0.014),
 }
 # The least score of a face, and the levels of views (`views.cut`): faces of a twelfth of the longer side are found with
 # 3 levels, and of half that with 4, which take 4 times as long.
-MIN_SCORES = {"blazeface": 0.62, "blazeface:back": 0.62, "blazeface:full": 0.62, "lbp": 0.6, "yunet": 0.7}
+MIN_SCORES = {"blazeface": 0.62, "blazeface:back": 0.62, "blazeface:full": 0.62, "lbp": 0.5, "yunet": 0.7}
 LEVELS = {"blazeface": 3, "blazeface:back": 2, "blazeface:full": 2}
 logger = logging.getLogger("fer_jax")
 

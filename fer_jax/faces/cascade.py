@@ -10,13 +10,14 @@ from fer_jax.faces.geometry import Face, Framing
 
 SIDE_PX = 480  # the longer side of what is searched; its time grows with the square
 MIN_PX = 24  # the window of the cascade
-SCALE_FACTOR = 1.1  # from one size of windows to the next
+SCALE_FACTOR = 1.05  # from one size of windows to the next
 NEVER = 2.0  # of an overlap of at most 1: scikit-image does not say how many windows it merges
+HALF_SURE = 8  # windows that agree on a face of score 0.5
 SAME_FACE = 0.3  # intersection over union
 
 
 class Cascade:
-    """A detector of upright faces seen from the front; without eyes. A score of n / (n + 2) means n windows agree."""
+    """A detector of upright faces seen from the front; without eyes. The score is n / (n + 8) where n windows agree."""
 
     name = "lbp"
 
@@ -51,7 +52,7 @@ class Cascade:
         agreeing = np.array([np.sum(suppression.overlaps(box, boxes) > SAME_FACE) for box in boxes])
         boxes, agreeing = suppression.merge(boxes, agreeing, SAME_FACE)
         boxes, agreeing = suppression.drop_parts(boxes, agreeing, suppression.PART)
-        scores = agreeing / (agreeing + 2)
+        scores = agreeing / (agreeing + HALF_SURE)
         return [
             Face((left, top, right - left, bottom - top), score, None, self._framing)
             for (left, top, right, bottom), score in zip(boxes.tolist(), scores.tolist(), strict=True)

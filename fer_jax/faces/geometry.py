@@ -6,6 +6,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from fer_jax.faces import views
+
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
@@ -74,12 +76,11 @@ def cut(picture: np.ndarray, place: tuple[float, float, float], tilt: float, siz
     """Cuts a square (x, y of the centre, side), rotated by `tilt`, out of a picture; as `crop` does."""
     x, y, side = place
     side = max(side, 1.0)
-    # Few pixels are touched: those around the square, shrunk to at most four for one of the result.
+    # Only what is around the square is touched, shrunk to at most four px for one of the result.
     reach = side / 2 * (abs(math.cos(tilt)) + abs(math.sin(tilt)))
     factor = max(1, int(side / size_px / 2))
-    region, (left, top) = _region(picture, (x - reach, y - reach, x + reach, y + reach), margin=2 * factor)
+    region, (left, top) = _region(picture, (x - reach, y - reach, x + reach, y + reach), factor)
     image = Image.fromarray(region)
-    image = image.reduce(factor) if factor > 1 else image
     x, y, side = (x - left) / factor, (y - top) / factor, side / factor
     # Each px of the result is the mean of more x more samples.
     more = max(1, math.ceil(side / size_px))
@@ -98,15 +99,16 @@ def locate(points: np.ndarray, place: tuple[float, float, float], tilt: float, s
     return (points - size_px / 2) * (side / size_px) @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
 
 
-def _region(picture, rectangle, margin):
-    """Returns (the pixels of a rectangle and a margin, where the edge is repeated; its upper left corner)."""
-    height, width = picture.shape[:2]
-    left, top = (math.floor(edge) - margin for edge in rectangle[:2])
-    right, bottom = (math.ceil(edge) + margin for edge in rectangle[2:])
-    # At least one row and column of the picture, so that there is an edge to repeat.
-    columns = slice(min(max(left, 0), width - 1), max(min(right, width), 1))
-    rows = slice(min(max(top, 0), height - 1), max(min(bottom, height), 1))
-    around = ((rows.start - top, bottom - rows.stop), (columns.start - left, right - columns.stop), (0, 0))
-    cut = picture[rows, columns]
-    around = [(max(before, 0), max(after, 0)) for before, after in around]
-    return np.ascontiguousarray(np.pad(cut, around, "edge")), (left, top)
+def _region(picture, rectangle, factor):
+    """Returns (a rectangle of a picture and 2 px of margin, shrunk and beyond the edge repeated; its corner)."""
+    spans, around, corner = [], [], []
+    for begin, end, length in zip(rectangle[:2], rectangle[2:], picture.shape[1::-1], strict=True):
+        # At least a px of the picture, so that there is an edge to repeat.
+        first = min(max(math.floor(begin) - 2 * factor, 0), length - 1)
+        last = max(min(math.ceil(end) + 2 * factor, length), first + 1)
+        before = max(0, math.ceil((first - begin) / factor) + 2)
+        spans.append(slice(first, last))
+        around.append((before, max(0, math.ceil((end - last) / factor) + 2)))
+        corner.append(first - before * factor)
+    pixels = views.reduce(picture[spans[1], spans[0]], factor)
+    return np.pad(pixels, (around[1], around[0], (0, 0)), "edge"), corner

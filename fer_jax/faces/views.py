@@ -31,17 +31,22 @@ def shrink(picture: np.ndarray, side: int) -> tuple[np.ndarray, int]:
     """Shrinks a picture by the largest whole number that leaves its longer side at least `side` px.
 
     Returns:
-      (uint8 [H', W', 3], that number); strips of the picture are copied, never the whole.
+      (uint8 [H', W', 3], that number).
     """
     factor = max(1, max(picture.shape[:2]) // side)
+    return reduce(picture, factor), factor
+
+
+def reduce(picture: np.ndarray, factor: int) -> np.ndarray:
+    """Takes the means of factor x factor px; strips of the picture are copied, never the whole."""
     if factor == 1:
-        return picture, 1
+        return picture
     rows = factor * max(1, 2**20 // (factor * picture.shape[1]))
     strips = [
         np.asarray(Image.fromarray(np.ascontiguousarray(picture[top : top + rows])).reduce(factor))
         for top in range(0, picture.shape[0], rows)
     ]
-    return np.concatenate(strips), factor
+    return np.concatenate(strips)
 
 
 def fit(picture: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
