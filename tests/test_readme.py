@@ -8,10 +8,11 @@ import shlex
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import evaluate
+from fer_jax import evaluate, export, predict
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PICTURES = (ROOT / "docs" / "pictures.md").read_text()
 
 
 def commands_of(text, module):
@@ -20,7 +21,7 @@ def commands_of(text, module):
     return [shlex.split(re.sub(r"<[^>]*>", "somewhere", line)) for line in found]
 
 
-TRAININGS = commands_of(README, "main")
+TRAININGS = commands_of(README, "main") + commands_of(PICTURES, "main")
 for header in sorted((ROOT / "configs").glob("*.py")):
     TRAININGS += commands_of(header.read_text(), "main")
 
@@ -38,6 +39,23 @@ def test_a_training_command_names_a_config_and_known_fields(words):
     for word in words:
         if word.startswith("--config."):
             assert word.removeprefix("--config.").split("=")[0] in known
+
+
+def shell_commands(text, name):
+    """Returns the words after `fer-jax <name>` of every command in a text."""
+    lines = re.findall(rf"^(?:.*\| )?fer-jax {name} ([^\n#]*)", text, flags=re.MULTILINE)
+    return [shlex.split(re.sub(r"<[^>]*>", "somewhere", line)) for line in lines]
+
+
+@pytest.mark.parametrize("words", shell_commands(README + PICTURES, "predict"), ids=" ".join)
+def test_a_prediction_command_is_understood(words):
+    predict._check(predict._parse(words))
+
+
+def test_the_commands_of_the_documents_are_there():
+    assert len(shell_commands(README + PICTURES, "predict")) >= 8
+    assert shell_commands(PICTURES, "pretrained") == [["--fetch", "blazeface"]]
+    assert [export._parse(words).views for words in commands_of(PICTURES, "export")] == ["flip_shifts"]
 
 
 @pytest.mark.parametrize("words", commands_of(README, "evaluate"), ids=" ".join)
