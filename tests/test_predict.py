@@ -5,6 +5,7 @@ import csv
 import commands
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_jax import config as config_lib
 from fer_jax import datasets, inference, predict, train
@@ -36,6 +37,25 @@ def test_the_submission_has_a_class_for_each_row_in_its_order(run):
     logits = model.model.apply(model.variables, faces.images, train=False)
     assert [int(row) for row in rows] == np.argmax(logits, axis=-1).tolist()
     assert str(root / "run" / "submission.csv") in result.stdout
+
+
+def test_a_folder_of_faces_gets_the_classes_and_probabilities_of_the_table(run, tmp_path):
+    root, faces = run
+    (tmp_path / "faces").mkdir()
+    for number, image in enumerate(faces.images):
+        Image.fromarray(image[..., 0]).save(tmp_path / "faces" / f"{number:04d}.png")
+    predict.predict(root / "run", root / "test.csv", tmp_path / "table.csv", format="csv")
+    words = ("--model", root / "run", "--faces", "given", "--format", "csv", "--out", tmp_path / "folder.csv")
+    result = commands.run("predict", tmp_path / "faces", *words)
+    assert result.returncode == 0, result.stderr
+    table, folder = (
+        list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())) for name in ("table", "folder")
+    )
+    assert [row["label"] for row in folder] == [row["name"] for row in table]
+    for mine, theirs in zip(folder, table, strict=True):
+        assert [float(mine[c]) for c in datasets.facts.CLASSES] == pytest.approx(
+            [float(theirs[c]) for c in datasets.facts.CLASSES], abs=2e-6
+        )
 
 
 def test_csv_adds_names_and_probabilities(run, tmp_path):

@@ -129,7 +129,7 @@ def test_all_read_exits_with_0_and_bad_input_with_2(folder):
         ("--camera 0 --annotate drawn", "a camera is drawn in a video"),
         ("--camera 99", "camera 99 cannot be opened"),
         ("--merge none.jsonl", "none.jsonl has no parts"),
-        ("test.csv", "a table needs --workdir"),
+        ("test.csv", "test.csv: there is no such file"),
     ],
 )
 def test_words_that_do_not_go_together_are_refused(folder, monkeypatch, capsys, words, message):
@@ -326,6 +326,59 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_file(job, format, calls):
     assert "could not be read: 1\n" in result.stderr
     left = {path.name for path in job.iterdir()} - {"whole.csv", "whole.jsonl", "in", "v.avi"}
     assert left == {out}
+
+
+class Interrupted(stand_in.Recognizer):
+    """Is interrupted in its n-th call."""
+
+    def __init__(self, call):
+        super().__init__()
+        self._call = call
+
+    def predict(self, images, **options):
+        found = super().predict(images, **options)
+        if len(self.calls) == self._call:
+            raise KeyboardInterrupt
+        return found
+
+
+def write_changing_video(path):
+    """Writes 20 frames with a face that changes its mind and one that leaves and comes back."""
+    scenes = []
+    for step in range(20):
+        faces = [((10 + 2 * step, 20, 40), "happy" if step % 3 else "sad", 0.9)]
+        if not 8 <= step < 11:
+            faces.append(((100, 70 - step, 30), "fear" if step % 2 else "neutral", 0.8))
+        scenes.append(stand_in.picture(*faces))
+    return write_video(path, scenes)
+
+
+@pytest.mark.parametrize("annotate", [None, "drawn"])
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_job_may_be_interrupted_anywhere(tmp_path, monkeypatch, format, annotate):
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(streams, "MOST_ITEMS", 4)
+    for name in ("a.png", "b.png", "y.png", "z.png"):
+        Image.fromarray(stand_in.picture(((10, 10, 30), "sad", 0.7))).save(name)
+    write_changing_video(tmp_path / "v.avi")
+    inputs, options = ["a.png", "b.png", "v.avi", "y.png", "z.png"], predicting.Options(annotate=annotate)
+    whole = stand_in.Recognizer()
+    predict.predict_files(whole, inputs, options, format=format, out="whole")
+    assert whole.calls == [4] * 6
+    for call in range(1, 7):
+        out, recognizer = f"out{call}", stand_in.Recognizer()
+        with pytest.raises(KeyboardInterrupt):
+            predict.predict_files(Interrupted(call), inputs, options, format=format, out=out)
+        with open(f"{out}.partial", "ab") as file:
+            file.write(b"x" * 100_000)  # what is written after the last whole chunk is cut off
+        (tmp_path / "drawn/v.avi").unlink(missing_ok=True)
+        counts = predict.predict_files(recognizer, inputs, options, format=format, out=out)
+        assert (tmp_path / out).read_bytes() == (tmp_path / "whole").read_bytes(), call
+        assert counts["items"] == 24
+        assert annotate or sum(recognizer.calls) == 24 - 4 * (call - 1)
+        if annotate and call < 6:  # in the last one the video is whole already
+            assert cv2.VideoCapture("drawn/v.avi").get(cv2.CAP_PROP_FRAME_COUNT) == 20
 
 
 def test_a_finished_file_is_made_anew(job):
