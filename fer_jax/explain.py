@@ -23,8 +23,8 @@ from fer_jax.models import average, dual_channel
 
 BATCHES = (1, 8, 32)  # faces are padded to one of these sizes, so that few programs are compiled
 OCCLUDED_BATCH = 128
-KEPT = "explained"  # the collection that what is captured comes back in
 HEAT_SHARE = 0.7  # of the colour in an overlay where the heat is 1
+_COLLECTIONS = itertools.count()
 
 
 class _Map(NamedTuple):
@@ -189,8 +189,7 @@ def _make_cam(model, layer):
         grads, kept = jax.grad(score_fn, has_aux=True)(nudges)
         heat = jnp.zeros(faces.shape[:3])
         for one in maps:
-            # Sums, not means: heat per area, by which maps of different sizes add up.
-            weights = grads[one.number].astype(jnp.float32).sum(axis=(1, 2))
+            weights = grads[one.number].astype(jnp.float32).mean(axis=(1, 2))
             cam = nn.relu(jnp.einsum("bhwc,bc->bhw", kept[_name(one.number)].astype(jnp.float32), weights))
             cam = jax.image.resize(cam, heat.shape, "bilinear")
             heat += _put_back(cam, kept["centre"]) if "centre" in kept and one.path[:1] == ("region",) else cam
@@ -212,51 +211,56 @@ def _run(model, variables, faces, nudges):
     centres of a dual-channel network's regions are in `kept` too.
     """
 
-    def on_output(number, module, method, out):
+    def on_output(number, module, method, out, keep_fn):
         if isinstance(module, dual_channel.DualChannel) and method == "find":
-            _keep(module, "centre", out)
+            keep_fn("centre", out)
         if number in nudges:
             out = out + nudges[number]
-            _keep(module, _name(number), out)
+            keep_fn(_name(number), out)
         return out
 
-    logits, kept = _intercepted(model, variables, faces, on_output)
-    return logits, {path[-1]: value for path, value in traverse_util.flatten_dict(kept.get(KEPT, {})).items()}
+    return _intercept(model, variables, faces, on_output)
 
 
 def _name(number):
     return f"map_{number}"
 
 
-def _keep(module, name, value):
-    module.sow(KEPT, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+def _intercept(model, variables, faces, on_output):
+    """Applies a model and returns (logits [B, K], {name: what was kept}).
 
-
-def _intercepted(model, variables, faces, on_output):
-    """Applies a model; on_output(number of the call, module, method, output) may replace what each method returns."""
+    on_output(number of the call, module, method, output, keep_fn) returns what the method shall return. By
+    keep_fn(name, array) an array gets out of transformations; it says whether it does, which it does not of a scan.
+    """
     numbers = itertools.count()
+    # A name of its own each time: in `nn.jit` an equal one would take up an earlier trace, without interception.
+    collection = f"explained_{next(_COLLECTIONS)}"
 
     def intercept(call, args, kwargs, context):
+        def keep_fn(name, value):
+            return context.module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
         out = call(*args, **kwargs)
-        return on_output(next(numbers), context.module, context.method_name, out)
+        return on_output(next(numbers), context.module, context.method_name, out, keep_fn)
 
     with nn.intercept_methods(intercept):
-        return model.apply(variables, faces, train=False, mutable=[KEPT])
+        logits, kept = model.apply(variables, faces, train=False, mutable=[collection])
+    return logits, {path[-1]: value for path, value in traverse_util.flatten_dict(dict(kept)).items()}
 
 
 def _list_maps(model, variables, faces):
     """Returns the `_Map`s of a network in the order of its calls; what comes before the first kernel is the picture."""
     maps, has_kernel = [], False
 
-    def on_output(number, module, _, out):
+    def on_output(number, module, _, out, keep_fn):
         nonlocal has_kernel
-        if _is_map(out, faces.shape) and module.is_mutable_collection(KEPT):  # it is not in the body of a scan
+        if _is_map(out, faces.shape) and keep_fn(_name(number), out):
             has_kernel |= module.has_variable("params", "kernel")
             if has_kernel:
                 maps.append(_Map(number, module.path, jax.ShapeDtypeStruct(out.shape, out.dtype)))
         return out
 
-    jax.eval_shape(lambda *inputs: _intercepted(model, *inputs, on_output), variables, faces)
+    jax.eval_shape(lambda *inputs: _intercept(model, *inputs, on_output), variables, faces)
     return maps
 
 

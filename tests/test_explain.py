@@ -180,6 +180,35 @@ def test_maps_in_a_scan_are_passed_over():
     )
 
 
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(4, (3, 3), (2, 2))(x))
+
+
+class Blocks(nn.Module):
+    """Three convolutions, each a `block`."""
+
+    block: type
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = image / 255
+        for name in ("first", "second", "third"):
+            x = self.block(name=name)(x)
+        return nn.Dense(7, name="top")(x.mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("transform", [nn.jit, nn.remat])
+def test_maps_are_found_in_transformed_layers(transform):
+    model, plain = Blocks(transform(Block)), Blocks(Block)
+    variables = model.init(jax.random.key(0), FACES[:1], train=False)
+    for layer in (None, "first"):
+        found, expected = (explain.grad_cam(one, variables, FACES, LABELS, layer) for one in (model, plain))
+        assert np.ptp(expected) == 1
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_a_face_has_the_same_map_in_any_batch():
     model, variables = make("conv 4 relu, max_pool, flatten")
     many = RNG.integers(0, 256, (35, 48, 48, 1), dtype=np.uint8)
