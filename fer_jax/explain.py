@@ -27,6 +27,10 @@ HEAT_SHARE = 0.7  # of the colour in an overlay where the heat is 1
 _COLLECTIONS = itertools.count()
 
 
+class NoMapError(InputError):
+    """A network has no map for Grad-CAM."""
+
+
 class _Map(NamedTuple):
     """A call of a network's method that returns a map: its number, its module's path, and what it returns."""
 
@@ -51,7 +55,7 @@ def grad_cam(model, variables, faces, labels, layer=None):
         itself does not count.
 
     Raises:
-      InputError: the network has no map, or none of that name.
+      InputError: the network has no map (a NoMapError), or none of that name.
     """
     if isinstance(model, average.Average):
         parts = [_member(variables, number) for number in range(len(model.members))]
@@ -110,20 +114,28 @@ def occlusion(model, variables, faces, labels, *, patch=8, stride=4):
 METHODS = {"grad_cam": grad_cam, "occlusion": lambda *args: rescale(occlusion(*args))}
 
 
-def choose(model, variables, image_shape):
-    """Returns the method for a network, of METHODS: Grad-CAM where there is a map, else occlusion; nothing is computed.
+def choose(model, variables, image_shape, method="auto"):
+    """Returns the method for a network, of METHODS; 'auto' is Grad-CAM where there is a map, else occlusion.
 
-    image_shape: of the faces, (H, W, C).
+    image_shape: of the faces, (H, W, C). Nothing is computed.
+
+    Raises:
+      InputError: an unknown method, or Grad-CAM for a network without maps.
     """
-    if isinstance(model, average.Average):
-        members = enumerate(model.members)
-        methods = [choose(member, _member(variables, number), image_shape) for number, member in members]
-        return "occlusion" if "occlusion" in methods else "grad_cam"
-    faces = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-    return "grad_cam" if _list_maps(model, variables, faces) else "occlusion"
+    if method not in ("auto", *METHODS):
+        raise InputError(f"there is no method '{method}'; known are auto, {', '.join(METHODS)}")
+    if method == "occlusion":
+        return method
+    try:
+        _check_maps(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
+    except NoMapError:
+        if method == "auto":
+            return "occlusion"
+        raise
+    return "grad_cam"
 
 
-def overlays(model, variables, faces, labels, *, method="grad_cam", pictures=None):
+def overlays(model, variables, faces, labels, *, method="auto", pictures=None):
     """Returns faces with the heat of a class on them, a list of uint8 [H, W, 3].
 
     Args:
@@ -131,15 +143,16 @@ def overlays(model, variables, faces, labels, *, method="grad_cam", pictures=Non
       variables: of the model.
       faces: uint8 [H, W, C] each, of one size, as the network takes them.
       labels: [N], the class of each face whose evidence is shown.
-      method: one of METHODS; `choose` tells which one a network allows.
+      method: as of `choose`.
       pictures: uint8 [h, w, 1 or 3] each, the same views of the faces, to be painted on; None: the faces.
 
     Raises:
       InputError: an unknown method, or Grad-CAM for a network without maps.
     """
-    if method not in METHODS:
-        raise InputError(f"there is no method '{method}'; known are {', '.join(METHODS)}")
-    heat = METHODS[method](model, variables, np.stack(faces), labels) if len(faces) else []
+    if not len(faces):
+        return []
+    faces = np.stack(faces)
+    heat = METHODS[choose(model, variables, faces.shape[1:], method)](model, variables, faces, labels)
     return [overlay(*pair) for pair in zip(faces if pictures is None else pictures, heat, strict=True)]
 
 
@@ -248,6 +261,15 @@ def _intercept(model, variables, faces, on_output):
     return logits, {path[-1]: value for path, value in traverse_util.flatten_dict(dict(kept)).items()}
 
 
+def _check_maps(model, variables, faces):
+    """Raises NoMapError where a network, or a member of an average, has no map."""
+    if isinstance(model, average.Average):
+        for number, member in enumerate(model.members):
+            _check_maps(member, _member(variables, number), faces)
+    else:
+        _find_maps(model, variables, faces, None)
+
+
 def _list_maps(model, variables, faces):
     """Returns the `_Map`s of a network in the order of its calls; what comes before the first kernel is the picture."""
     maps, has_kernel = [], False
@@ -267,20 +289,20 @@ def _list_maps(model, variables, faces):
 def _find_maps(model, variables, faces, layer):
     """Returns the `_Map`s to explain a network by: the last one, or the last of both channels, or that of a layer."""
     maps = _list_maps(model, variables, faces)
-    if not maps:
-        raise InputError(
-            "Grad-CAM needs a map, the output of a convolution of more than 1x1 cells, and this network has none for "
-            f"faces of {faces.shape[1]}x{faces.shape[2]} pixels: explain it by occlusion"
-        )
-    if layer is not None:
+    if layer is not None and maps:
         wanted = [one for one in maps if f"/{'/'.join(one.path)}".endswith(f"/{layer}")]
         if not wanted:
             names = dict.fromkeys("/".join(one.path) for one in maps if one.path)
             raise InputError(f"no map comes from a layer '{layer}'; known are {', '.join(names)}")
         return wanted[-1:]
-    if isinstance(model, dual_channel.DualChannel):
-        return [[one for one in maps if one.path[:1] == (channel,)][-1] for channel in ("whole", "region")]
-    return maps[-1:]
+    is_dual = isinstance(model, dual_channel.DualChannel)
+    channels = [[one for one in maps if one.path[:1] == (name,)] for name in ("whole", "region")] if is_dual else [maps]
+    if not all(channels):
+        raise NoMapError(
+            "Grad-CAM needs a map, the output of a convolution of more than 1x1 cells, and this network has none for "
+            f"faces of {faces.shape[1]}x{faces.shape[2]} pixels: explain it by occlusion"
+        )
+    return [channel[-1] for channel in channels]
 
 
 def _is_map(out, faces_shape):

@@ -152,6 +152,8 @@ def test_a_network_without_maps_is_explained_by_occlusion_alone(layers):
     model, variables = make(layers)
     with pytest.raises(InputError, match="this network has none for faces of 48x48 pixels: explain it by occlusion"):
         explain.grad_cam(model, variables, FACES, LABELS)
+    with pytest.raises(InputError, match="explain it by occlusion"):
+        explain.choose(model, variables, (48, 48, 1), "grad_cam")
     assert explain.choose(model, variables, (48, 48, 1)) == "occlusion"
     assert np.abs(explain.occlusion(model, variables, FACES[:1], LABELS[:1])).max() > 0
 
@@ -370,5 +372,5 @@ def test_overlays_are_painted_on_the_pictures_that_are_given():
     ):
         np.testing.assert_array_equal(shown, explain.overlay(picture, heat))
     assert explain.overlays(model, variables, [], []) == []
-    with pytest.raises(InputError, match="no method 'lime'; known are grad_cam, occlusion"):
+    with pytest.raises(InputError, match="no method 'lime'; known are auto, grad_cam, occlusion"):
         explain.overlays(model, variables, FACES, LABELS, method="lime")
