@@ -12,6 +12,8 @@ from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.views import VIEWS
 
+EXPLAIN = ("auto", "grad_cam", "occlusion", "none")
+
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
@@ -25,6 +27,13 @@ def _parse(argv=None):
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
     parser.add_argument(
         "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
+    )
+    parser.add_argument(
+        "--explain",
+        choices=EXPLAIN,
+        default="auto",
+        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion where a network has no maps; "
+        "default: %(default)s",
     )
     parser.add_argument("--data_path", help="other faces than those of the run; classes are matched by name")
     parser.add_argument(
@@ -54,6 +63,7 @@ def _main():
 
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path, "views": flags.views}
+    options["heat"] = flags.explain
     if flags.data_path and not pathlib.Path(flags.data_path).expanduser().exists():
         raise InputError(f"--data_path: {flags.data_path} does not exist")
     config, *_ = [inference.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from fer_jax import augment, datasets, files, inference, metrics, params, report, significance
+from fer_jax import augment, datasets, explain, files, inference, metrics, params, report, significance
 from fer_jax import config as config_lib
 from fer_jax import run as run_lib
 from fer_jax import views as views_lib
@@ -102,16 +102,19 @@ def by_name(faces, names, classes):
     return datasets.Faces(faces.images, number[faces.labels], faces.votes)
 
 
-def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views="none") -> dict:
+def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views="none", heat="none") -> dict:
     """Scores a run on a split, writes its report and returns the scores, as in evaluation-<split>.json.
 
-    views: of fer_jax.views, over which the probabilities are averaged.
+    views: of fer_jax.views, over which the probabilities are averaged. heat: how the mistakes are explained, as of
+    `explain.choose`, or 'none'.
 
     Raises:
-      InputError: no such run, checkpoint, data or views, or classes that the model does not know.
+      InputError: no such run, checkpoint, data, views or method, Grad-CAM for a network without maps, or classes that
+        the model does not know.
     """
     views_lib.check(views)
     model = inference.load(workdir, checkpoint)
+    heat_fn = None if heat == "none" else make_heat_fn(model, heat)
     judged = load_faces(model, data_path, split)
     started = time.perf_counter()
     _, probs = inference.predict(model, judged.splits[split], views=views)
@@ -131,7 +134,23 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views=
     }
     path = target(workdir, split, data_path, views)
     history, augmented = workdir_lib.read_history(workdir), augment_faces(model, judged)
-    return write(path, judged, split, probs, facts_of_run, history=history, augmented=augmented)
+    return write(path, judged, split, probs, facts_of_run, history=history, augmented=augmented, heat_fn=heat_fn)
+
+
+def make_heat_fn(model: inference.Trained, method):
+    """Returns heat_fn(evaluation) -> `report.Heat` of its mistakes, each explained by the class predicted for it.
+
+    method, and what is raised: as of `explain.choose`.
+    """
+    method = explain.choose(model.model, model.variables, model.image_shape, method)
+
+    def heat_fn(evaluation):
+        rows = report.mistakes(evaluation)
+        predicted = evaluation.probs[rows].argmax(axis=1)
+        found = explain.overlays(model.model, model.variables, evaluation.images[rows], predicted, method=method)
+        return report.Heat(method, dict(zip(rows.tolist(), found, strict=True)))
+
+    return heat_fn
 
 
 def augment_faces(model: inference.Trained, judged: Judged) -> list[report.AugmentedFace]:
@@ -154,10 +173,10 @@ def augment_faces(model: inference.Trained, judged: Judged) -> list[report.Augme
     ]
 
 
-def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augmented=()) -> dict:
+def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augmented=(), heat_fn=None) -> dict:
     """Scores predictions [N, K] of a split and writes <path>.json, .md, .html and .npz; returns the scores.
 
-    history, augmented: as in `report.html`.
+    history, augmented: as in `report.html`; heat_fn: evaluation -> its `report.Heat`, None for none.
 
     The .npz holds `labels` [N], `probs` [N, K] float32, `classes` and `faces_digest`, from which models are compared
     face by face.
@@ -181,7 +200,8 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augme
         )
     workdir_lib.write_json(f"{path}.json", scores)
     report.write(report.markdown(scores, history), f"{path}.md")
-    report.write(report.html(evaluation, history, counts, augmented), f"{path}.html")
+    heat = heat_fn(evaluation) if heat_fn else None
+    report.write(report.html(evaluation, history, counts, augmented, heat), f"{path}.html")
     return scores
 
 

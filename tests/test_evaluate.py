@@ -12,7 +12,7 @@ import test_report
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
-from fer_jax import augment, datasets, ensemble, inference, report, scoring, train
+from fer_jax import augment, datasets, ensemble, explain, inference, report, scoring, train
 from fer_jax import config as config_lib
 from fer_jax import run as run_lib
 from fer_jax.errors import InputError
@@ -123,6 +123,7 @@ def test_two_workdirs_give_a_comparison(run, tmp_path):
     page = tmp_path / "pages" / "comparison.html"
     result = commands.run("evaluate", "--workdir", workdir, other, "--split", "validation", "--comparison", page)
     assert result.returncode == 0, result.stderr
+    assert "by Grad-CAM" in (workdir / "evaluation-validation.html").read_text()
     assert "accuracy" in result.stdout
     text = page.read_text()
     assert str(workdir) in text
@@ -187,6 +188,20 @@ def test_the_report_names_the_command_of_the_training(run):
         for name, code in zip(page.find("dt"), page.find("dd"), strict=True)
         if name["text"] == "training command"
     ] == [command]
+
+
+def test_mistakes_are_explained_by_the_class_that_was_predicted(run, monkeypatch):
+    pages = []
+    monkeypatch.setattr(scoring.report, "html", lambda *args: pages.append(args) or "")
+    scoring.evaluate(run[0], split="test", heat="auto")
+    evaluation, *_, heat = pages[0]
+    model, rows = inference.load(run[0]), report.mistakes(evaluation)
+    assert heat.method == "grad_cam" and list(heat.overlays) == rows.tolist() and len(rows)
+    faces, predicted = evaluation.images[rows], evaluation.probs[rows].argmax(axis=1)
+    for face, cam, row in zip(
+        faces, explain.grad_cam(model.model, model.variables, faces, predicted), rows, strict=True
+    ):
+        np.testing.assert_array_equal(heat.overlays[row], explain.overlay(face, cam))
 
 
 @pytest.fixture(scope="module")
@@ -292,8 +307,11 @@ def with_changes(workdir, copy, name, section="", **changes):
 
 def test_own_pictures_without_splits_are_scored_whole(run, pictures, tmp_path):
     copy = with_changes(run[0], tmp_path / "run", "config.json", "data", train_faces=70, split="random")
-    result = commands.run("evaluate", "--workdir", copy, "--split", "test", "--data_path", pictures)
+    result = commands.run(
+        "evaluate", "--workdir", copy, "--split", "test", "--data_path", pictures, "--explain", "none"
+    )
     assert result.returncode == 0, result.stderr
+    assert "Grad-CAM" not in (copy / "evaluation-test-my own.html").read_text()
     assert "loss" in result.stdout and ", 90 faces" in result.stdout
     scores = json.loads((copy / "evaluation-test-my own.json").read_text())
     assert np.sum(scores["confusion"]) == scores["n"] == 90

@@ -304,6 +304,24 @@ def test_fewer_mistakes_are_all_shown(mistakes):
     assert ("No mistakes." in page.texts("p")) == (mistakes == 0)
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(("method", "name"), [("grad_cam", "Grad-CAM"), ("occlusion", "occlusion")])
+def test_heat_is_shown_below_its_mistake(evaluation, method, name):
+    rng = np.random.default_rng(0)
+    rows = report.mistakes(evaluation).tolist()
+    overlays = {row: rng.integers(0, 256, (48, 48, 3), dtype=np.uint8) for row in rows}
+    assert len(overlays) == 24
+    page = Page(report.html(evaluation, [], {}, heat=report.Heat(method, overlays)))
+    images = [node for node in page.find("img") if node["attributes"].get("class") == "heat"]
+    for node, (row, overlay) in zip(images, overlays.items(), strict=True):
+        np.testing.assert_array_equal(pixels(node), overlay)
+        before = page.elements[page.elements.index(node) - 1]
+        np.testing.assert_array_equal(pixels(before), evaluation.images[row, :, :, 0])
+        assert node["attributes"]["alt"] == f"evidence for {CLASSES[evaluation.probs[row].argmax()]}"
+    assert sum(name in text for text in page.texts("p", "remark")) == 1
+    assert not any(name in text for text in page_of(evaluation).texts("p", "remark"))
+
+
 def test_samples_are_faces_of_their_class_and_marked_right_or_wrong(evaluation, page):
     samples = face_images(page, "sample")
     rows = [int(image[0, 0]) * 256 + int(image[0, 1]) for image in samples]

@@ -3,19 +3,21 @@
 import numpy as np
 
 from fer_jax.report import elements, figures, records, text, training
+from fer_jax.report import heat as heat_lib
 from fer_jax.report.elements import element
 
 MISTAKES = 24
 SAMPLES_PER_CLASS = 5
 
 
-def html(evaluation, history, train_counts, augmented=()) -> str:
+def html(evaluation, history, train_counts, augmented=(), heat=None) -> str:
     """Returns one evaluation as a self-contained HTML page.
 
     evaluation: an `Evaluation`; history: a list of dicts, one an epoch, with epoch, step, train_loss,
     train_accuracy, validation_loss, validation_accuracy, validation_macro_f1, learning_rate, seconds,
     images_per_second and data_wait_share (what is missing, None or NaN is left out); train_counts: faces per
-    class of each split, {split: [K]}; augmented: an `AugmentedFace` for each training face that is shown so.
+    class of each split, {split: [K]}; augmented: an `AugmentedFace` for each training face that is shown so;
+    heat: a `Heat` with an overlay of each of `mistakes(evaluation)`, or None.
 
     Raises:
       ValueError: a list in train_counts does not have one count a class.
@@ -41,7 +43,7 @@ def html(evaluation, history, train_counts, augmented=()) -> str:
         _classes(scores, train_counts),
         _calibration(evaluation),
         _samples(evaluation),
-        _mistakes(evaluation),
+        _mistakes(evaluation, heat),
         _config(scores.get("config")),
     ]
     return elements.page(title, content)
@@ -131,9 +133,14 @@ def _samples(evaluation):
     return elements.section("Sample faces", element("p", told, class_="remark"), grid)
 
 
-def _mistakes(evaluation):
+def mistakes(evaluation):
+    """Returns the rows of the mistakes that a page shows."""
+    return records.most_confident_mistakes(evaluation, MISTAKES)
+
+
+def _mistakes(evaluation, heat):
     classes, scores = evaluation.scores["classes"], evaluation.scores
-    rows = records.most_confident_mistakes(evaluation, MISTAKES)
+    rows = mistakes(evaluation)
     tiles = []
     for row in rows:
         predicted = int(evaluation.probs[row].argmax())
@@ -142,11 +149,16 @@ def _mistakes(evaluation):
             (f"predicted: {classes[predicted]}", "wrong"),
             (f"{evaluation.probs[row, predicted]:.1%}", None),
         )
-        tiles.append(elements.face(evaluation.images[row], "mistake", *captions))
+        tile = elements.face(evaluation.images[row], "mistake", *captions)
+        if heat:
+            tile = heat_lib.below(tile, heat.overlays[row], f"evidence for {classes[predicted]}")
+        tiles.append(tile)
     total = scores["n"] - int(np.trace(np.array(scores["confusion"])))
     told = f"{len(rows)} of {total:,}, by the probability of the predicted class." if total else "No mistakes."
     faces = element("div", *tiles, class_="faces")
-    return elements.section("Most confident mistakes", element("p", told, class_="remark"), faces)
+    remarks = [told, heat_lib.remark(heat)] if heat and total else [told]
+    shown = [element("p", remark, class_="remark") for remark in remarks]
+    return elements.section("Most confident mistakes", *shown, faces)
 
 
 def _config(config):

@@ -66,6 +66,7 @@ td b { color: var(--blue); }
 .faces.samples { grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 8px; }
 .faces img { display: block; width: 100%; max-width: 128px; height: auto; aspect-ratio: 1;
   image-rendering: pixelated; background: #eee; }
+.faces img.heat { margin-top: 4px; }
 .faces figure { break-inside: avoid; min-width: 0; }
 .faces span { display: block; font-size: 12.5px; line-height: 1.35; overflow-wrap: anywhere; }
 .right { color: #166534; }

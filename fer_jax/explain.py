@@ -1,0 +1,344 @@
+"""Where a network looks: heat maps over faces, by Grad-CAM and by occlusion.
+
+Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: Visual explanations from deep networks via gradient-based localization")
+weighs the channels of the last map by the class score's mean gradient with respect to each. The mean forgets where in
+the map a gradient was: below a head that flattens the map, cells may glow that the score does not depend on (Draelos
+and Carin 2020). Occlusion (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks") measures
+what a covered patch takes from the class's probability; it needs no map, and many more evaluations.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from fer_jax import ops
+from fer_jax.errors import InputError
+from fer_jax.models import average, dual_channel
+
+BATCHES = (1, 8, 32)  # faces are padded to one of these sizes, so that few programs are compiled
+OCCLUDED_BATCH = 128
+HEAT_SHARE = 0.7  # of the colour in an overlay where the heat is 1
+_COLLECTIONS = itertools.count()
+
+
+class NoMapError(InputError):
+    """A network has no map for Grad-CAM."""
+
+
+class _Map(NamedTuple):
+    """A call of a network's method that returns a map: its number, its module's path, and what it returns."""
+
+    number: int
+    path: tuple[str, ...]
+    value: jax.ShapeDtypeStruct
+
+
+def grad_cam(model, variables, faces, labels, layer=None):
+    """Returns heat maps by Grad-CAM, float32 [N, H, W]: 1 at the hottest pixel of a face, 0 without evidence.
+
+    The score is the class's logit. The map is the last one before the head, enlarged bilinearly. Both channels of a
+    dual-channel network have one: their heat is added, the region's where the region lies. An `average` has the mean of
+    its members' maps.
+
+    Args:
+      model: as of `inference.Trained`.
+      variables: of the model.
+      faces: uint8 [N, H, W, C].
+      labels: [N], the class whose evidence is shown of each face.
+      layer: the name or path of a layer, whose output is taken instead; an activation after it that is no layer by
+        itself does not count.
+
+    Raises:
+      InputError: the network has no map (a NoMapError), or none of that name.
+    """
+    if isinstance(model, average.Average):
+        parts = [_member(variables, number) for number in range(len(model.members))]
+        members = zip(model.members, parts, strict=True)
+        return rescale(np.mean([grad_cam(member, part, faces, labels, layer) for member, part in members], axis=0))
+    cam_fn = _make_cam(model, layer)
+    faces, labels = np.asarray(faces), np.asarray(labels)
+    found = [np.zeros((0, *faces.shape[1:3]), np.float32)]
+    for start in range(0, len(faces), BATCHES[-1]):
+        chunk = faces[start : start + BATCHES[-1]], labels[start : start + BATCHES[-1]]
+        size = next(size for size in BATCHES if size >= len(chunk[0]))
+        found.append(np.asarray(cam_fn(variables, *_pad(size, *chunk)))[: len(chunk[0])])
+    return rescale(np.concatenate(found))
+
+
+def occlusion(model, variables, faces, labels, *, patch=8, stride=4):
+    """Returns what patches take from the probability of a class, float32 [N, H, W] in -1..1.
+
+    A square of the face's mean colour slides over the face; each pixel has the mean drop of the patches that cover it.
+    It is negative where the covered pixels spoke against the class.
+
+    Args:
+      model: as of `inference.Trained`.
+      variables: of the model.
+      faces: uint8 [N, H, W, C].
+      labels: [N], the class of each face whose probability is watched.
+      patch: the side of the square, in pixels.
+      stride: by how many pixels it moves; the last one of a row or column touches the edge.
+
+    Raises:
+      InputError: a patch that is larger than the face, or a stride that leaves pixels uncovered.
+    """
+    faces, labels = np.asarray(faces), np.asarray(labels)
+    height, width = faces.shape[1:3]
+    if not 1 <= patch <= min(height, width):
+        raise InputError(f"the patch has {patch} px: give 1 to {min(height, width)}, the side of the faces")
+    if not 1 <= stride <= patch:
+        raise InputError(f"the stride is {stride} px: give 1 to {patch}, the patch, so that every pixel is covered")
+    tops, lefts = (_starts(side, patch, stride) for side in (height, width))
+    outside = (-patch, -patch)  # covers nothing: the probability of the whole face
+    corners = np.array([outside, *itertools.product(tops, lefts)], np.int32)
+    rows, places = np.divmod(np.arange(len(faces) * len(corners)), len(corners))
+    occluded_fn = _make_occluded(model, patch)
+    probs = [np.zeros(0, np.float32)]
+    for start in range(0, len(rows), OCCLUDED_BATCH):
+        some, where = (part[start : start + OCCLUDED_BATCH] for part in (rows, places))
+        chunk = _pad(OCCLUDED_BATCH, faces[some], labels[some], corners[where])
+        probs.append(np.asarray(occluded_fn(variables, *chunk))[: len(some)])
+    probs = np.concatenate(probs).reshape(len(faces), len(corners))
+    drops = (probs[:, :1] - probs[:, 1:]).reshape(len(faces), len(tops), len(lefts))
+    down, across = (_covered(starts, side, patch) for starts, side in ((tops, height), (lefts, width)))
+    total = np.einsum("ntl,th,lw->nhw", drops, down, across)
+    return (total / np.outer(down.sum(0), across.sum(0))).astype(np.float32)
+
+
+METHODS = {"grad_cam": grad_cam, "occlusion": lambda *args: rescale(occlusion(*args))}
+
+
+def choose(model, variables, image_shape, method="auto"):
+    """Returns the method for a network, of METHODS; 'auto' is Grad-CAM where there is a map, else occlusion.
+
+    image_shape: of the faces, (H, W, C). Nothing is computed.
+
+    Raises:
+      InputError: an unknown method, or Grad-CAM for a network without maps.
+    """
+    if method not in ("auto", *METHODS):
+        raise InputError(f"there is no method '{method}'; known are auto, {', '.join(METHODS)}")
+    if method == "occlusion":
+        return method
+    try:
+        _check_maps(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
+    except NoMapError:
+        if method == "auto":
+            return "occlusion"
+        raise
+    return "grad_cam"
+
+
+def overlays(model, variables, faces, labels, *, method="auto", pictures=None):
+    """Returns faces with the heat of a class on them, a list of uint8 [H, W, 3].
+
+    Args:
+      model: as of `inference.Trained`.
+      variables: of the model.
+      faces: uint8 [H, W, C] each, of one size, as the network takes them.
+      labels: [N], the class of each face whose evidence is shown.
+      method: as of `choose`.
+      pictures: uint8 [h, w, 1 or 3] each, the same views of the faces, to be painted on; None: the faces.
+
+    Raises:
+      InputError: an unknown method, or Grad-CAM for a network without maps.
+    """
+    if not len(faces):
+        return []
+    faces = np.stack(faces)
+    heat = METHODS[choose(model, variables, faces.shape[1:], method)](model, variables, faces, labels)
+    return [overlay(*pair) for pair in zip(faces if pictures is None else pictures, heat, strict=True)]
+
+
+def overlay(face, heat):
+    """Returns a face with heat on it in a perceptually uniform colour map, uint8 [H, W, 3].
+
+    Where there is no heat the face stays as it is. face: uint8 [H, W, 1 or 3]; heat: [h, w] in 0..1, brought to the
+    size of the face bilinearly.
+    """
+    import matplotlib
+    from PIL import Image
+
+    face = np.asarray(face)
+    if heat.shape != face.shape[:2]:
+        size = (face.shape[1], face.shape[0])
+        heat = np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR))
+    heat = np.clip(heat, 0, 1)[..., None]
+    colour = 255 * matplotlib.colormaps["inferno"](heat[..., 0])[..., :3]
+    share = HEAT_SHARE * heat
+    return np.rint((1 - share) * face + share * colour).astype(np.uint8)
+
+
+def rescale(heat):
+    """Returns maps [N, H, W] with negative heat at 0 and the largest of each at 1; what is nowhere positive is 0."""
+    heat = np.maximum(heat, 0)
+    top = heat.max(axis=(1, 2), keepdims=True)
+    return (heat / np.where(top > 0, top, 1)).astype(np.float32)
+
+
+def _member(variables, number):
+    """Returns the variables of a member of an average."""
+    return {kind: tree.get(f"members_{number}", {}) for kind, tree in variables.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def _make_cam(model, layer):
+    """Returns cam_fn(variables, faces [B, H, W, C], labels [B]) -> heat [B, H, W], not negative."""
+
+    def cam_fn(variables, faces, labels):
+        maps = _find_maps(model, variables, faces, layer)
+
+        def score_fn(nudges):
+            logits, kept = _run(model, variables, faces, nudges)
+            return jnp.take_along_axis(logits, labels[:, None], axis=1).sum(), kept
+
+        nudges = {one.number: jnp.zeros(one.value.shape, one.value.dtype) for one in maps}
+        grads, kept = jax.grad(score_fn, has_aux=True)(nudges)
+        heat = jnp.zeros(faces.shape[:3])
+        for one in maps:
+            weights = grads[one.number].astype(jnp.float32).mean(axis=(1, 2))
+            cam = nn.relu(jnp.einsum("bhwc,bc->bhw", kept[_name(one.number)].astype(jnp.float32), weights))
+            cam = jax.image.resize(cam, heat.shape, "bilinear")
+            heat += _put_back(cam, kept["centre"]) if "centre" in kept and one.path[:1] == ("region",) else cam
+        return heat
+
+    return ops.jit(cam_fn)
+
+
+def _put_back(heat, centre):
+    """Moves the heat [B, H, W] of regions to where they are in the faces; centre: as of `dual_channel.sample`."""
+    _, spread = jax.vjp(lambda face: dual_channel.sample(face, centre), jnp.zeros((*heat.shape, 1)))
+    return spread(heat[..., None])[0][..., 0]
+
+
+def _run(model, variables, faces, nudges):
+    """Returns (logits [B, K], kept): kept has the outputs of the calls whose numbers are keys of `nudges`.
+
+    A nudge, zeros, is added to the output of its call, so that a gradient can be had with respect to that output. The
+    centres of a dual-channel network's regions are in `kept` too.
+    """
+
+    def on_output(number, module, method, out, keep_fn):
+        if isinstance(module, dual_channel.DualChannel) and method == "find":
+            keep_fn("centre", out)
+        if number in nudges:
+            out = out + nudges[number]
+            keep_fn(_name(number), out)
+        return out
+
+    return _intercept(model, variables, faces, on_output)
+
+
+def _name(number):
+    return f"map_{number}"
+
+
+def _intercept(model, variables, faces, on_output):
+    """Applies a model and returns (logits [B, K], {name: what was kept}).
+
+    on_output(number of the call, module, method, output, keep_fn) returns what the method shall return. By
+    keep_fn(name, array) an array gets out of transformations; it says whether it does, which it does not of a scan.
+    """
+    numbers = itertools.count()
+    # A name of its own each time: in `nn.jit` an equal one would take up an earlier trace, without interception.
+    collection = f"explained_{next(_COLLECTIONS)}"
+
+    def intercept(call, args, kwargs, context):
+        def keep_fn(name, value):
+            return context.module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+        out = call(*args, **kwargs)
+        return on_output(next(numbers), context.module, context.method_name, out, keep_fn)
+
+    with nn.intercept_methods(intercept):
+        logits, kept = model.apply(variables, faces, train=False, mutable=[collection])
+    return logits, {path[-1]: value for path, value in traverse_util.flatten_dict(dict(kept)).items()}
+
+
+def _check_maps(model, variables, faces):
+    """Raises NoMapError where a network, or a member of an average, has no map."""
+    if isinstance(model, average.Average):
+        for number, member in enumerate(model.members):
+            _check_maps(member, _member(variables, number), faces)
+    else:
+        _find_maps(model, variables, faces, None)
+
+
+def _list_maps(model, variables, faces):
+    """Returns the `_Map`s of a network in the order of its calls; what comes before the first kernel is the picture."""
+    maps, has_kernel = [], False
+
+    def on_output(number, module, _, out, keep_fn):
+        nonlocal has_kernel
+        if _is_map(out, faces.shape) and keep_fn(_name(number), out):
+            has_kernel |= module.has_variable("params", "kernel")
+            if has_kernel:
+                maps.append(_Map(number, module.path, jax.ShapeDtypeStruct(out.shape, out.dtype)))
+        return out
+
+    jax.eval_shape(lambda *inputs: _intercept(model, *inputs, on_output), variables, faces)
+    return maps
+
+
+def _find_maps(model, variables, faces, layer):
+    """Returns the `_Map`s to explain a network by: the last one, or the last of both channels, or that of a layer."""
+    maps = _list_maps(model, variables, faces)
+    if layer is not None and maps:
+        wanted = [one for one in maps if f"/{'/'.join(one.path)}".endswith(f"/{layer}")]
+        if not wanted:
+            names = dict.fromkeys("/".join(one.path) for one in maps if one.path)
+            raise InputError(f"no map comes from a layer '{layer}'; known are {', '.join(names)}")
+        return wanted[-1:]
+    is_dual = isinstance(model, dual_channel.DualChannel)
+    channels = [[one for one in maps if one.path[:1] == (name,)] for name in ("whole", "region")] if is_dual else [maps]
+    if not all(channels):
+        raise NoMapError(
+            "Grad-CAM needs a map, the output of a convolution of more than 1x1 cells, and this network has none for "
+            f"faces of {faces.shape[1]}x{faces.shape[2]} pixels: explain it by occlusion"
+        )
+    return [channel[-1] for channel in channels]
+
+
+def _is_map(out, faces_shape):
+    """Whether an output is [B, h, w, C] with several cells on both sides, in the face's proportion to a cell."""
+    if not isinstance(out, jax.Array) or out.ndim != 4 or len(out) != faces_shape[0] or min(out.shape[1:3]) < 2:
+        return False
+    (height, width), (rows, columns) = faces_shape[1:3], out.shape[1:3]
+    return abs(rows * width - columns * height) < max(height, width)
+
+
+@functools.lru_cache(maxsize=16)
+def _make_occluded(model, patch):
+    """Returns occluded_fn(variables, faces [B, H, W, C], labels [B], corners (y, x) [B, 2]) -> probabilities [B]."""
+
+    def occluded_fn(variables, faces, labels, corners):
+        places = [jnp.arange(side)[None, :] - corners[:, axis, None] for axis, side in enumerate(faces.shape[1:3])]
+        down, across = ((place >= 0) & (place < patch) for place in places)
+        hidden = (down[:, :, None] & across[:, None, :])[..., None]
+        mean = jnp.rint(faces.astype(jnp.float32).mean(axis=(1, 2), keepdims=True)).astype(faces.dtype)
+        logits = model.apply(variables, jnp.where(hidden, mean, faces), train=False)
+        return jnp.take_along_axis(nn.softmax(logits), labels[:, None], axis=1)[:, 0]
+
+    return ops.jit(occluded_fn)
+
+
+def _starts(side, patch, stride):
+    """Returns where patches begin on a side."""
+    return sorted({*range(0, side - patch, stride), side - patch})
+
+
+def _covered(starts, side, patch):
+    """Returns [starts, side], 1 where a patch lies."""
+    places = np.arange(side) - np.asarray(starts)[:, None]
+    return ((places >= 0) & (places < patch)).astype(np.float32)
+
+
+def _pad(size, *arrays):
+    """Returns arrays with `size` rows, the last one repeated."""
+    return [np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)]) for array in arrays]

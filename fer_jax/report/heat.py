@@ -1,0 +1,37 @@
+"""Heat maps below the faces of a page: where the network saw a class."""
+
+import dataclasses
+
+import numpy as np
+
+from fer_jax.report import figures
+from fer_jax.report.elements import element
+
+REMARKS = {
+    "grad_cam": "Below each face is the evidence for the predicted class by Grad-CAM (Selvaraju et al. 2017)",
+    "occlusion": "Below each face is what a covered patch takes from the probability of the predicted class: occlusion "
+    "(Zeiler and Fergus 2014)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Heat:
+    """Faces with the heat of their predicted class on them.
+
+    method: a key of REMARKS; overlays: {row of the evaluation: uint8 [H, W, 3]}.
+    """
+
+    method: str
+    overlays: dict[int, np.ndarray]
+
+
+def remark(heat):
+    """Returns one sentence on what the heat shows."""
+    return f"{REMARKS[heat.method]}; yellow is the most of a face, uncoloured none."
+
+
+def below(tile, overlay, description):
+    """Puts an overlay between the face of a tile, as of `elements.face`, and its captions; returns the tile."""
+    picture = element("img", src=figures.face(overlay), alt=description, width=96, height=96, class_="heat")
+    tile.insert(1, picture)
+    return tile
