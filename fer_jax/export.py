@@ -24,7 +24,7 @@ FIGURES = (
     "confusion",
     "faces_digest",
 )
-TRAINED = ("time", "command", "commit", "device", "data_fingerprint")
+TRAINED = ("time", "commit", "device", "data_fingerprint")
 
 
 def _parse(argv=None):
@@ -44,6 +44,8 @@ def _parse(argv=None):
 
 def export(workdir, out, *, views="none", score_test=False) -> dict:
     """Writes a run's best checkpoint as a model file with its card; returns what its JSON holds.
+
+    The files are made to be passed on: no path of this machine is in them.
 
     Raises:
       InputError: no such run, checkpoint, data or views; a network in a user's own file; a folder that cannot be
@@ -71,7 +73,7 @@ def export(workdir, out, *, views="none", score_test=False) -> dict:
         **_facts(trained, judged),
         "test_scored": "once, for this model" if score_test else "not scored",
         "figures": figures,
-        "exported": workdir_lib.facts(),
+        "exported": {name: value for name, value in workdir_lib.facts().items() if name != "command"},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = portable.save(out, variables, facts)
@@ -109,7 +111,8 @@ def _facts(trained, judged):
         "checkpoint": f"of the best epoch by {config['train']['monitor']}",
         "epoch": trained.meta["epoch"],
         "temperature_fitted_on": "validation",
-        "trained": {name: trained.run[name] for name in TRAINED} | {"seed": trained.config.seed, "config": config},
+        "trained": {name: trained.run[name] for name in TRAINED}
+        | {"seed": trained.config.seed, "config": config_lib.result_fields(config)},
     }
 
 

@@ -182,3 +182,9 @@ def test_a_network_in_a_users_file_is_no_model_file(tmp_path):
     with pytest.raises(InputError, match=r"has a network of your own, .*tiny.py:TINY: a model file has no code"):
         export.export(tmp_path / "run", tmp_path / "model")
     assert not list(tmp_path.glob("model*"))
+
+
+def test_no_path_of_the_machine_is_in_the_files(exported):
+    root, _, _ = exported
+    for ending in ("json", "md"):
+        assert str(root) not in (root / "models" / f"drawn.{ending}").read_text()

@@ -59,8 +59,9 @@ def test_a_folder_of_faces_is_predicted_as_its_figures_say(facts, validation, tm
     from PIL import Image
 
     faces = validation.validation
-    assert significance.digest_faces(faces.images, faces.labels, validation.classes) == (
-        facts["figures"]["validation"]["faces_digest"]
+    assert (
+        significance.digest_faces(faces.images, faces.labels, validation.classes)
+        == (facts["figures"]["validation"]["faces_digest"])
     )
     model = fer_jax.load()
     expected = model.probs(faces.images)
