@@ -70,6 +70,7 @@ def _parse(argv=None):
         "--out", metavar="FILE", help="default: stdout; for a table submission.csv or predictions.csv in the workdir"
     )
     output("--annotate", metavar="DIR|VIDEO", help="draw the predictions; a folder, or a file for one video or camera")
+    output("--explain", metavar="DIR", help="write each face with the heat of where its class is seen (Grad-CAM)")
     output("--split", metavar="i/n", help="predict every n-th file, from the i-th; writes OUT.i-of-n")
     output("--merge", metavar="OUT", help="join the parts OUT.1-of-n ... into OUT, and do nothing else")
     video = parser.add_argument_group("videos and cameras").add_argument
@@ -160,6 +161,8 @@ def _check(flags):
         raise InputError(
             "give pictures, folders, globs or videos, or else one of --camera, --live, --data_path and --merge"
         )
+    if flags.explain and (not flags.inputs or flags.inputs == ["-"]):
+        raise InputError("--explain is for pictures that are named: give files, folders or globs")
     if flags.split and not (flags.inputs and flags.out):
         raise InputError("--split is for files, and writes parts of --out: give both")
     if flags.format == "kaggle" and flags.data_path is None and (_is_camera(flags) or flags.faces != "given"):
@@ -268,14 +271,37 @@ def _predict_files(flags):
         from fer_jax import pictures
 
         pictures.find([word for word in flags.inputs if word != "-"])
+    recognizer = _load_recognizer(flags)
     counts = predict_files(
-        _load_recognizer(flags), flags.inputs, options, format=flags.format or "jsonl", out=flags.out, split=flags.split
+        recognizer, flags.inputs, options, format=flags.format or "jsonl", out=flags.out, split=flags.split
     )
     failed = f"; could not be read: {counts['failed']:,}" if counts["failed"] else ""
     logger.info("images: %s; faces: %s%s", f"{counts['items']:,}", f"{counts['faces']:,}", failed)
+    if flags.explain:
+        _explain(recognizer, flags)
     if flags.split:
         logger.info("when all parts are there: %s --merge %s", command.program("predict"), flags.out)
     sys.exit(1 if counts["failed"] else 0)
+
+
+def _explain(recognizer, flags):
+    """Writes every face of the pictures with its heat, as <name of the picture>-<number of the face>.png."""
+    from PIL import Image
+
+    from fer_jax import files, pictures
+
+    folder, written = pathlib.Path(flags.explain), 0
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in pictures.find(flags.inputs):
+        try:
+            found = recognizer.explain(source, flags.faces, align=flags.align)
+        except InputError:  # it was reported when it was predicted
+            continue
+        for number, face in enumerate(found):
+            with files.replacing(folder / f"{pathlib.Path(source).stem}-{number}.png") as temporary:
+                Image.fromarray(face).save(temporary, format="png")
+        written += len(found)
+    logger.info("explained: %s, in %s", wording.count(written, "face"), folder)
 
 
 def _watch(flags):

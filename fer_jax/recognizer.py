@@ -139,19 +139,7 @@ class Recognizer:
 
     def predict_pixels(self, pixels, faces="detect", *, align=False, threshold=THRESHOLD) -> list[PicturePrediction]:
         """Returns a prediction for each picture uint8 [H, W, 3]; the options are those of `predict`."""
-        if faces == "given":
-            crops = [_resize(picture, self.image_shape) for picture in pixels]
-            boxes = [[None] for _ in pixels]
-        else:
-            from fer_jax import faces as faces_lib
-
-            boxes = self._detector(faces).detect(pixels)
-            side = self.image_shape[0]
-            crops = [
-                faces_lib.crop(picture, face, side, align=align)
-                for picture, found in zip(pixels, boxes, strict=True)
-                for face in found
-            ]
+        crops, boxes = self._crops(pixels, faces, align, self.image_shape)
         probs = iter(self.probs(np.stack(crops)) if crops else ())
         return [
             PicturePrediction(
@@ -161,6 +149,51 @@ class Recognizer:
             )
             for picture, found in zip(pixels, boxes, strict=True)
         ]
+
+    def explain(self, image, faces="detect", *, align=False, method="auto", side_px=192) -> list[np.ndarray]:
+        """Returns the faces of a picture, each with the heat of where the class that is predicted is seen.
+
+        image, faces, align: as of `predict`; the order is the same. method: as of `explain.choose`. Views and
+        temperature play no part.
+
+        Returns:
+          uint8 [side_px, side_px, 3] each.
+
+        Raises:
+          InputError: as `predict` does; also a picture that cannot be read.
+        """
+        from fer_jax import explain
+
+        _, pixels, error = _read(image)
+        if error:
+            raise InputError(error)
+        crops, large = (
+            self._crops([pixels], faces, align, (side, side, 3))[0] for side in (self.image_shape[0], side_px)
+        )
+        if not crops:
+            return []
+        crops = self._check(np.stack(crops))
+        labels = [self.classes[number] for number in self.probs(crops).argmax(axis=1)]
+        heat = 0.0
+        for member, variables in zip(self._members, self._variables, strict=True):
+            chosen = explain.choose(member.model, variables, self.image_shape, method)
+            numbers = np.array([member.classes.index(label) for label in labels])
+            heat += member.weight * explain.METHODS[chosen](member.model, variables, crops, numbers)
+        return [explain.overlay(*pair) for pair in zip(large, explain.rescale(heat), strict=True)]
+
+    def _crops(self, pixels, faces, align, image_shape):
+        """Returns (faces cut out of all pictures, the found faces of each); [None] of one that is given."""
+        if faces == "given":
+            return [_resize(picture, image_shape) for picture in pixels], [[None] for _ in pixels]
+        from fer_jax import faces as faces_lib
+
+        boxes = self._detector(faces).detect(pixels)
+        crops = [
+            faces_lib.crop(picture, face, image_shape[0], align=align)
+            for picture, found in zip(pixels, boxes, strict=True)
+            for face in found
+        ]
+        return crops, boxes
 
     def _detector(self, name):
         from fer_jax import faces as faces_lib

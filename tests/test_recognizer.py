@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import fer_jax
+from fer_jax import explain, recognizer
 from fer_jax import faces as faces_lib
-from fer_jax import recognizer
 from fer_jax.errors import InputError
 
 CLASSES = ("left", "right")
@@ -170,3 +170,20 @@ def test_views_of_an_unknown_name_are_refused():
 def test_load_is_that_of_the_recognizer():
     with pytest.raises(InputError, match="there is no model 'none'"):
         fer_jax.load("none")
+
+
+def test_each_face_is_explained_for_the_class_that_is_predicted(model):
+    found = model.explain(scene("left", "right"), method="occlusion", side_px=96)
+    for painted, name in zip(found, CLASSES, strict=True):
+        large, small = (np.asarray(Image.fromarray(face(name, 60)).resize((side, side))) for side in (96, SIDE))
+        grey = np.asarray(Image.fromarray(small).convert("L"))[None, ..., None]
+        number = CLASSES.index(name)
+        heat = explain.occlusion(Brighter(), {"gain": np.float32(9)}, grey, [number])
+        np.testing.assert_array_equal(painted, explain.overlay(large, explain.rescale(heat)[0]))
+        assert (painted != large).any()
+    assert model.explain(scene(None)) == []
+
+
+def test_a_picture_that_cannot_be_explained_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone.png: there is no such file"):
+        make().explain(tmp_path / "gone.png", faces="given")
