@@ -75,7 +75,7 @@ def test_every_kind_of_picture_becomes_rgb(make_data, tmp_path):
     clear = Image.new("RGBA", (8, 8), (200, 10, 30, 128))
     kinds = [
         (red, (200, 10, 30)),
-        (clear, (200, 10, 30)),
+        (clear, (227, 132, 142)),  # half of it, and half white
         (red.convert("P", palette=Image.Palette.ADAPTIVE, colors=2), (200, 10, 30)),
         (Image.new("L", (8, 8), 90), (90, 90, 90)),
         (Image.fromarray(np.full((8, 8), 257 * 100, np.uint16)), (100, 100, 100)),
