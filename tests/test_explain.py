@@ -295,12 +295,12 @@ def trained(tmp_path_factory):
     """A network that knows its training faces, 12 of these, and the classes that it gives them."""
     folder = tmp_path_factory.mktemp("explained")
     config = tiny.make_config(folder / "cache", **{"model.name": "cnn", "model.layers": LAYERS, "model.size_px": 0})
-    config.update_from_flattened_dict({"train.epochs": 16, "train.batch_size": 32, "optim.learning_rate": 5e-3})
+    config.update_from_flattened_dict({"train.epochs": 30, "train.batch_size": 32, "optim.learning_rate": 5e-3})
     config.model.head = ""
     train.train(config, folder / "run")
     model, faces = inference.load(folder / "run", "latest"), datasets.load(config.data).train
     predicted = np.argmax(model.model.apply(model.variables, faces.images[:300], train=False), axis=-1)
-    assert np.mean(predicted == faces.labels[:300]) > 0.45
+    assert np.mean(predicted == faces.labels[:300]) > 0.4  # chance: 0.25, all happy
     return model, faces.images[:12], predicted[:12]
 
 
@@ -317,11 +317,14 @@ def cascade(trained, count, seed):
 def rank_correlations(trained, map_fn):
     """Returns the mean rank correlation with the maps of the trained network for each number of layers drawn anew.
 
-    map_fn: variables -> maps [N, H, W]. Maps without heat correlate with nothing.
+    map_fn: variables -> maps [N, H, W]. Faces of which the trained network's map has no heat are left out; other maps
+    without heat correlate with nothing.
     """
     maps, found = map_fn(trained.variables), []
+    assert sum(np.ptp(one) > 0 for one in maps) > 6
     for count in range(len(TOP_DOWN) + 1):
         pairs = [pair for seed in (7, 8, 9) for pair in zip(maps, map_fn(cascade(trained, count, seed)), strict=True)]
+        pairs = [pair for pair in pairs if np.ptp(pair[0])]
         values = [stats.spearmanr(a.ravel(), b.ravel()).statistic if np.ptp(b) else 0.0 for a, b in pairs]
         found.append(np.mean(values))
     return found
