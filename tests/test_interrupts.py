@@ -221,6 +221,7 @@ def main():
         stop.defer()
         while not stop.asked:
             time.sleep(0.01)
+        time.sleep(0.2)
         stop.end("saved")
 command.run(lambda: main())
 """
@@ -243,11 +244,21 @@ def test_a_second_signal_ends_at_once():
     with program(DEFERS) as process:
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline().startswith("stopping: the step that runs ends and is saved")
-        time.sleep(0.5)
+        time.sleep(1.0)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.stderr.read() == "nothing is saved\n"
+
+
+def test_the_echo_of_a_signal_is_no_second_one():
+    with program(LOSES_THEN_TRAINS.replace("signal.raise_signal(signal.SIGINT)", "None")) as process:
+        time.sleep(0.5)
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        assert process.wait(30) == 130
+        assert process.stderr.read().splitlines()[-1] == "saved"
 
 
 def test_an_interrupted_command_promises_nothing_that_it_did_not_save():

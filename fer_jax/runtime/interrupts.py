@@ -10,9 +10,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 5.0  # for what has nothing to save to end by itself
+ECHO_SECONDS = 0.5  # `timeout` and some schedulers signal a process and its group, so that it gets two at once
 SAVING = "stopping: the step that runs ends and is saved; once more ends at once"
 _stop = None  # of the training that runs: signals are the process's
 _watched = False  # whether a command's thread sees to the end
@@ -140,15 +142,17 @@ def _imports(frame):
 
 def _watch(wakeups, timers):
     """Runs in the thread: reads the numbers of the signals that come."""
-    first = True
+    first_time = None
     with wakeups:
         while numbers := wakeups.recv(1):
             signum = numbers[0]
             if signum not in SIGNALS:
                 continue
-            if not first:
-                _end(signum)
-            first = False
+            if first_time is not None:
+                if time.monotonic() - first_time > ECHO_SECONDS:
+                    _end(signum)
+                continue
+            first_time = time.monotonic()
             if _saves():
                 print(SAVING, file=sys.stderr, flush=True)
                 _ask(signum)
