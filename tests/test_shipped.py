@@ -38,6 +38,13 @@ def test_its_files_are_small_and_the_card_is_that_of_the_figures(facts):
     assert list(facts["figures"]) == ["validation", "test"]
 
 
+def test_the_readme_has_its_figures(facts):
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    for split in ("validation", "test"):
+        assert f"{100 * facts['figures'][split]['accuracy']:.2f}%" in readme
+    assert f"{facts['parameters']:,}" in readme
+
+
 def test_it_is_loaded_without_tensorflow_or_training():
     script = (
         "import sys, numpy as np, fer_jax\n"
