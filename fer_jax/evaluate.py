@@ -1,7 +1,7 @@
 """Evaluates runs: python -m fer_jax.evaluate --workdir runs/x --split test.
 
 Writes evaluation-<split>.json, .md, .html and .npz (the predictions) into the workdir; with --views their names end in
--<views>. Several workdirs give one comparison page besides.
+-<views>. Several workdirs also give one comparison page.
 """
 
 import argparse

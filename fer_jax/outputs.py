@@ -1,4 +1,4 @@
-"""Predictions as JSON lines or CSV, in files that an interrupted command goes on with and that parts merge into.
+"""Predictions as JSON lines or CSV, in files that can be resumed and merged from parts.
 
 While it is written, OUT is OUT.partial, and OUT.job.json says by which job it is written and how far it is. A job that
 is split writes OUT.1-of-3 and so on, whose .job.json stay for the merge.
@@ -101,7 +101,7 @@ class Stdout:
 
 
 class Output:
-    """A file of predictions that a job writes; for a `with`, after which it is whole, or goes on another time.
+    """A file of predictions that a job writes; a context manager; the file is then whole, or can be resumed.
 
     path: of the file; first: its header; job: `digest`, `format`, `part` [i, n], `sources` (how many the part has) and
     `total`.
@@ -161,7 +161,7 @@ class Output:
             self._save(None)
 
     def write(self, text: str, state: dict | None) -> None:
-        """Writes lines. After those with a state, the job goes on from there when it is interrupted."""
+        """Writes lines. An interrupted job resumes after the last ones with a state."""
         self._file.write(text.encode("utf-8", "backslashreplace"))
         self._file.flush()
         if state is not None:

@@ -112,7 +112,7 @@ def record(item: streams.Item, faces: Sequence, tracks: Sequence[int] | None) ->
 
 
 def predict_files(recognizer, sources: Sequence[str], output, format: str, *, options: Options, classes=None) -> dict:
-    """Predicts files and writes them to an entered outputs.Output or Stdout; goes on where that was interrupted.
+    """Predicts files and writes them to an entered outputs.Output or Stdout; resumes an interrupted job.
 
     classes: the order of the class columns and numbers; None: the recognizer's.
 
@@ -144,7 +144,7 @@ def predict_files(recognizer, sources: Sequence[str], output, format: str, *, op
                 drawings.add(item, faces, tracks)
                 state = _after(item, faces, state)
             state["tracker"] = predictor.state()
-            # A video that is being drawn would have to be begun anew, so its lines too.
+            # A video that is being drawn would have to restart from its first frame, so its lines do too.
             output.write("".join(text), None if drawings.writes_video else state)
             progress.update(state["items"])
     output.write("", state)
@@ -168,7 +168,7 @@ def watch(recognizer, frames: Iterable, name: str, output, format: str, *, optio
     """Predicts the frames of a camera, one at a time and always the newest, until it ends.
 
     frames: of videos.Frame. output: an entered outputs.Output or Stdout, or None. show_fn(pixels, record, latencies):
-    shows an annotated frame; returns False where whoever looks has enough. options.annotate: a video's file, or None.
+    shows an annotated frame; returns False once the viewer quits. options.annotate: a video's file, or None.
 
     Returns:
       (the seconds from the arrival of each of the last frames until it was written and shown, the KeyboardInterrupt

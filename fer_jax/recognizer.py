@@ -210,14 +210,16 @@ class Recognizer:
         return FacePrediction(box, score, named, top, top[0][1] < threshold)
 
 
-def load(name_or_path=portable.DEFAULT, *, checkpoint=None, views=None) -> Recognizer:
+def load(name_or_path=None, *, checkpoint=None, views=None) -> Recognizer:
     """Loads a model: a shipped one by its name, a .safetensors file, the workdir of a run, the folder of an ensemble.
 
+    name_or_path: None: portable.DEFAULT.
     checkpoint: of a run, 'best' (the default) or 'latest'. views: of fer_jax.views; None: those that it was made with.
 
     Raises:
       InputError: there is no such model, or it cannot be read.
     """
+    name_or_path = portable.DEFAULT if name_or_path is None else name_or_path
     folder = pathlib.Path(name_or_path).expanduser()
     if folder.is_dir():
         return _load_trained(folder, checkpoint, views)

@@ -1,4 +1,4 @@
-"""Pictures and frames of many files as one stream that is read ahead of whoever takes it, in constant memory."""
+"""Pictures and frames of many files as one stream that is prefetched in constant memory."""
 
 import collections
 import concurrent.futures

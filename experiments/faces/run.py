@@ -133,7 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=144, help="of each size and tilt; default: %(default)s")
     parser.add_argument("--yunet", default="", help="the ONNX file of a YuNet")
-    parser.add_argument("--only", default="", choices=("", "framing"), help="measure the framings alone anew")
+    parser.add_argument("--only", default="", choices=("", "framing"), help="measure only the framings again")
     options = parser.parse_args()
     shown = scenes.read_faces(scenes.data_folder(), count=2 * options.faces)
     fitting, counted = shown[: options.faces], shown[options.faces :]
