@@ -32,6 +32,6 @@ def run(module, *flags, cwd=ROOT):
     )
 
 
-def start(module, *flags):
-    """Starts a command and returns its process."""
-    return subprocess.Popen(command(module, *flags), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+def start(module, *flags, stderr=subprocess.DEVNULL):
+    """Starts a command and returns its process; what it says on stderr is text."""
+    return subprocess.Popen(command(module, *flags), cwd=ROOT, env=environment(), stderr=stderr, text=True)

@@ -60,13 +60,7 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tm
     flags += (f"--config.train.epochs={EPOCHS}", "--config.log.every_steps=7")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert commands.run("main", *flags, f"--workdir={whole}").returncode == 0
-    with subprocess.Popen(
-        commands.command("main", *flags, f"--workdir={cut}"),
-        cwd=commands.ROOT,
-        env=commands.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with commands.start("main", *flags, f"--workdir={cut}", stderr=subprocess.PIPE) as process:
         next(line for line in process.stderr if line.startswith("epoch 2/"))
         process.send_signal(signum)
         said = process.stderr.read()

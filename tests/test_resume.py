@@ -114,13 +114,7 @@ def test_a_disk_that_is_full_in_mid_run_gives_one_message_and_loses_nothing(tmp_
     flags = (*commands.SMALL, "--config.data.feeder=resident", f"--config.train.epochs={EPOCHS}")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert commands.run("main", *flags, f"--workdir={whole}").returncode == 0
-    with subprocess.Popen(
-        commands.command("main", *flags, f"--workdir={cut}"),
-        cwd=commands.ROOT,
-        env=commands.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with commands.start("main", *flags, f"--workdir={cut}", stderr=subprocess.PIPE) as process:
         next(line for line in process.stderr if line.startswith("epoch 2/"))
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
         told = process.stderr.read()
