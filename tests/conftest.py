@@ -40,3 +40,14 @@ def make_shardings():
         return tuple(jax.sharding.NamedSharding(mesh, spec) for spec in (jax.P("data"), jax.P()))
 
     return make
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder of its own, where no file lies yet."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    return folder

@@ -31,13 +31,3 @@ def detector(weights):
         return made[name]
 
     return get
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home folder of its own, where no file lies yet."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.delenv("KERAS_HOME", raising=False)
-    return folder

@@ -89,17 +89,6 @@ def write_by_hand():
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home folder of its own, where no file lies yet."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.delenv("KERAS_HOME", raising=False)
-    monkeypatch.setenv("no_proxy", "*")
-    return folder
-
-
-@pytest.fixture
 def shapes():
     """Makes variables of {layer: {leaf: shape}}: anything with a shape will do."""
 
