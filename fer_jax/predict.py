@@ -117,8 +117,8 @@ def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=No
     if recognizer.image_shape != images.shape[1:]:
         size, _, channels = recognizer.image_shape
         raise InputError(
-            f"{data_path} holds 48x48 grey faces, and {model} was trained on faces with data.size_px {size} and "
-            f"data.channels {channels}: a table needs a model of 48x48 grey faces"
+            f"{data_path} holds 48x48 grey faces, and {recognizer.name} was trained on faces with data.size_px {size} "
+            f"and data.channels {channels}: a table needs a model of 48x48 grey faces"
         )
     names = _classes(recognizer, format)
     size = recognizer_lib.SIZES[-1]
@@ -173,13 +173,22 @@ def _is_camera(flags):
     return flags.camera is not None or flags.live
 
 
-def _predict_table(flags):
+def _config_of(model):
+    """Returns the config that a model was trained with, of an ensemble its first member's; else the default one."""
     from fer_jax import config as config_lib
-    from fer_jax import portable
 
-    model, format = flags.workdir or flags.model or portable.DEFAULT, flags.format or "kaggle"
-    command.keep_compiled(config_lib.get_default())
-    folder = pathlib.Path(model) if pathlib.Path(model).is_dir() else pathlib.Path()
+    if model is None or not pathlib.Path(model).is_dir():
+        return config_lib.get_default()
+    from fer_jax import inference, members
+
+    record = members.read_record(model)
+    return inference.read_config(record["members"][0]["workdir"] if record else model)
+
+
+def _predict_table(flags):
+    model, format = flags.workdir or flags.model, flags.format or "kaggle"
+    command.keep_compiled(_config_of(model))
+    folder = pathlib.Path(model) if model and pathlib.Path(model).is_dir() else pathlib.Path()
     out = flags.out or folder / ("submission.csv" if format == "kaggle" else "predictions.csv")
     counts = predict(model, flags.data_path, out, format=format, checkpoint=flags.checkpoint, views=flags.views)
     print(f"{wording.count(sum(counts), 'face')}; by predicted class: {', '.join(map(str, counts))}")
@@ -188,12 +197,10 @@ def _predict_table(flags):
 
 def _load_recognizer(flags):
     import fer_jax
-    from fer_jax import config as config_lib
 
-    command.keep_compiled(config_lib.get_default())
-    given = {"checkpoint": flags.checkpoint, "views": flags.views}
-    name = flags.model or flags.workdir
-    return fer_jax.load(*[name] if name else [], **{key: value for key, value in given.items() if value})
+    model = flags.workdir or flags.model
+    command.keep_compiled(_config_of(model))
+    return fer_jax.load(model, checkpoint=flags.checkpoint, views=flags.views)
 
 
 def _options(flags):

@@ -11,7 +11,7 @@ from safetensors import numpy as safetensors
 from sklearn import metrics as sklearn_metrics
 
 import fer_jax
-from fer_jax import calibration, datasets, export, inference, train
+from fer_jax import calibration, datasets, export, inference, predict, train
 from fer_jax.errors import InputError
 
 NETWORK = {
@@ -182,6 +182,12 @@ def test_a_network_in_a_users_file_is_no_model_file(tmp_path):
     with pytest.raises(InputError, match=r"has a network of your own, .*tiny.py:TINY: a model file has no code"):
         export.export(tmp_path / "run", tmp_path / "model")
     assert not list(tmp_path.glob("model*"))
+
+
+def test_predict_keeps_compiled_programs_where_the_run_does(exported):
+    root, _, _ = exported
+    assert predict._config_of(root / "run").data.cache_dir == str(root / "cache")
+    assert predict._config_of(None).data.cache_dir == "~/.cache/fer_jax"
 
 
 def test_no_path_of_the_machine_is_in_the_files(exported):
