@@ -88,7 +88,7 @@ def _score(model, judged, splits):
     temperature, figures = 1.0, {}
     for split in splits:
         faces = judged.splits[split]
-        probs = model.probs(faces.images)
+        probs = model.probs(faces.images, progress=f"scoring {split}")
         if split == "validation":
             temperature = calibration.fit_temperature(faces.labels, probs)
         scores = metrics.score(faces.labels, calibration.apply(probs, temperature), judged.classes)

@@ -69,7 +69,7 @@ def save(path, variables, facts: dict) -> dict:
 
 
 def load(name_or_path) -> Portable:
-    """Loads a model by its name, of those that ship with the package, or by the path of its .safetensors or .json file.
+    """Loads a model by its name, of those that ship with the package, or by its path, with or without the ending.
 
     Raises:
       InputError: no such model; a file that is not there, damaged or of another version; weights that are not the
@@ -97,6 +97,9 @@ def _place(name_or_path):
     path = pathlib.Path(text).expanduser()
     if path.suffix in (".safetensors", ".json"):
         return path
+    whole = path.with_name(f"{path.name}.safetensors")
+    if whole.is_file():
+        return whole
     raise InputError(
         f"there is no model '{text}': give the name of a shipped one ({', '.join(names()) or 'none'}), a .safetensors "
         "file, the workdir of a run or the folder of an ensemble"

@@ -104,7 +104,6 @@ def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=No
     from fer_jax import recognizer as recognizer_lib
     from fer_jax import workdir as workdir_lib
     from fer_jax.datasets import tables
-    from fer_jax.runtime import timing
 
     if format not in FORMATS:
         raise InputError(f"the format is '{format}'; known are {', '.join(FORMATS)}")
@@ -121,10 +120,7 @@ def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=No
             f"and data.channels {channels}: a table needs a model of 48x48 grey faces"
         )
     names = _classes(recognizer, format)
-    size = recognizer_lib.SIZES[-1]
-    parts = [images[first : first + size] for first in range(0, len(images), size)]
-    parts = timing.watched(parts, "predicting", faces=len(images), batch_size=size)
-    probs = np.concatenate([recognizer.probs(part) for part in parts])
+    probs = recognizer.probs(images, progress="predicting")
     probs = probs[:, [recognizer.classes.index(name) for name in names]]
     _write(out, probs, names, format)
     return np.bincount(probs.argmax(axis=1), minlength=len(names)).tolist()

@@ -13,6 +13,7 @@ import numpy as np
 from fer_jax import calibration, ops, portable
 from fer_jax import views as views_lib
 from fer_jax.errors import InputError
+from fer_jax.runtime import timing
 
 SIZES = (1, 8, 32, 128)  # of batches: a last one is padded to the next, so that few programs are compiled
 THRESHOLD = 0.5
@@ -87,19 +88,21 @@ class Recognizer:
             total += member.weight * probs[:, order].astype(jnp.float32)
         return total
 
-    def probs(self, faces) -> np.ndarray:
+    def probs(self, faces, *, progress: str | None = None) -> np.ndarray:
         """Returns the probabilities [N, K] float32 of faces, uint8 [N, H, W, C] of `image_shape`.
 
-        RGB faces are made grey for a model of grey faces.
+        RGB faces are made grey for a model of grey faces. progress: shows how far it is, under this name.
 
         Raises:
           InputError: faces of another shape or type.
         """
         faces = self._check(np.asarray(faces))
         found = []
-        while len(faces):
-            size = next((size for size in SIZES if size >= len(faces)), SIZES[-1])
-            batch, faces = faces[:size], faces[size:]
+        batches = [faces[first : first + SIZES[-1]] for first in range(0, len(faces), SIZES[-1])]
+        if progress:
+            batches = timing.watched(batches, progress, faces=len(faces), batch_size=SIZES[-1])
+        for batch in batches:
+            size = next(size for size in SIZES if size >= len(batch))
             padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
             found.append(np.asarray(self._mean_probs(self._variables, padded))[: len(batch)])
         probs = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *found])

@@ -152,6 +152,12 @@ def test_the_weights_are_plain_safetensors(exported):
     assert arrays["batch_stats/batch_normalization/var"].dtype == np.float32
 
 
+def test_a_model_is_found_by_the_path_that_it_was_exported_to(exported, tmp_path):
+    for ending in ("safetensors", "json"):
+        shutil.copy(exported[0] / "models" / f"drawn.{ending}", tmp_path / f"mine.v2.{ending}")
+    assert fer_jax.load(tmp_path / "mine.v2").facts == fer_jax.load(exported[0] / "models" / "drawn.safetensors").facts
+
+
 def test_what_is_no_model_is_named(tmp_path):
     with pytest.raises(InputError, match=r"there is no model 'smal': give the name of a shipped one"):
         fer_jax.load("smal")

@@ -1,6 +1,7 @@
 """The recognizer: pictures in, one typed result out."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import fer_jax
 from fer_jax import explain, recognizer
 from fer_jax import faces as faces_lib
 from fer_jax.errors import InputError
+from fer_jax.runtime import timing
 
 CLASSES = ("left", "right")
 SIDE = 48
@@ -187,3 +189,15 @@ def test_each_face_is_explained_for_the_class_that_is_predicted(model):
 def test_a_picture_that_cannot_be_explained_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone.png: there is no such file"):
         make().explain(tmp_path / "gone.png", faces="given")
+
+
+def test_long_work_says_how_far_it_is(monkeypatch, caplog):
+    monkeypatch.setattr(timing, "PREDICTION_LINE_SECONDS", 0.0)
+    faces = np.random.default_rng(0).integers(0, 256, (300, 48, 48, 1), np.uint8)
+    model = fer_jax.load()
+    with caplog.at_level(logging.INFO, "fer_jax"):
+        probs = model.probs(faces, progress="scoring test")
+    assert any(line.startswith("scoring test step 2/3: ") for line in caplog.messages), caplog.messages
+    caplog.clear()
+    np.testing.assert_array_equal(model.probs(faces), probs)
+    assert caplog.messages == []
