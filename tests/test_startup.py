@@ -31,6 +31,10 @@ def starts(tmp_path_factory):
     return root, runs
 
 
+def test_a_second_start_does_not_say_again_that_nothing_is_kept(starts):
+    assert "are not kept" not in starts[1]["warm"][2]
+
+
 def test_a_second_start_compiles_nothing(starts):
     root, runs = starts
     cold, warm = runs["cold"][1], runs["warm"][1]

@@ -43,7 +43,6 @@ def keep_compiled(cache_dir) -> pathlib.Path | None:
         logger.warning("compiled programs are not kept: %s cannot be written (%s); see data.cache_dir", folder, error)
         return None
     if refused:
-        logger.info("compiled programs are not kept: XLA does not load its own ones on this CPU")
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -64,7 +63,7 @@ def _cpu() -> str:
 
 
 def _loads_on_cpu(folder) -> bool:
-    """Says whether XLA loads what it compiled for this CPU, in silence; tried once and written down in the folder.
+    """Says whether XLA loads what it compiled for this CPU, in silence; tried once, logged and written to the folder.
 
     On some it takes a preference of its compiler for an instruction that the CPU lacks, and says so on stderr for each
     program (https://github.com/jax-ml/jax/issues/38445).
@@ -73,7 +72,10 @@ def _loads_on_cpu(folder) -> bool:
 
     answer = folder / f"loads-{jax.lib.__version__}"
     if not answer.exists():
-        answer.write_text("yes" if _loads_in_silence() else "no")
+        loads = _loads_in_silence()
+        answer.write_text("yes" if loads else "no")
+        if not loads:
+            logger.info("compiled programs are not kept: XLA does not load its own ones on this CPU")
     return answer.read_text() != "no"
 
 
