@@ -11,7 +11,7 @@ from fer_jax import config as config_lib
 from fer_jax import evaluate, export, predict
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text().replace("\\\n  ", "")
 PICTURES = (ROOT / "docs" / "pictures.md").read_text()
 
 
