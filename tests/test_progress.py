@@ -45,6 +45,18 @@ def test_a_log_gets_a_line_now_and_then_with_the_rate_and_the_time_left(monkeypa
     assert shown.close() == 61.125
 
 
+def test_a_slow_rate_keeps_a_decimal(monkeypatch, caplog):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing.sys, "stderr", types.SimpleNamespace(isatty=lambda: False))
+    shown = timing.Progress("predicting", steps=15, batch_size=1, line_every_seconds=5)
+    with caplog.at_level(logging.INFO, "fer_jax"):
+        shown.update(1)
+        clock.now += 16
+        shown.update(5)
+    assert caplog.messages == ["predicting step 5/15: 0.25 steps/s, 0.2 images/s, 40 s left"]
+
+
 def test_the_bar_begins_with_the_first_steps_and_makes_one_estimate(monkeypatch):
     clock, terminal = types.SimpleNamespace(now=0.0), io.StringIO()
     terminal.isatty = lambda: True

@@ -168,7 +168,8 @@ class Progress:
         said = [] if self._loss is None else [f"loss {number(self._loss)}"]
         rate = self._rate(now, done)
         if rate:
-            said += [f"{rate * self._batch_size:,.0f} images/s", f"{duration(self._left(rate, done))} left"]
+            images = rate * self._batch_size
+            said += [f"{images:,.{0 if images >= 10 else 1}f} images/s", f"{duration(self._left(rate, done))} left"]
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(said), refresh=False)
             self._bar.update(done - self._done)
