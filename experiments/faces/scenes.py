@@ -35,15 +35,20 @@ def backgrounds():
     return found
 
 
-def read_faces(folder, usage="Training", count=400, seed=0):
-    """Reads faces uint8 [N, 48, 48] of a split of fer2013.csv, not of PrivateTest; drawn at random."""
+def read_labelled(folder, usage="Training", count=400, seed=0):
+    """Reads faces uint8 [N, 48, 48] and classes int [N] of a split of fer2013.csv, not of PrivateTest; at random."""
     if usage not in ("Training", "PublicTest"):
         raise ValueError(usage)
     with open(pathlib.Path(folder) / "csv" / "fer2013.csv", encoding="utf-8") as file:
-        rows = [line.split(",")[1] for line in file if line.rstrip().endswith(usage)]
+        rows = [line.split(",")[:2] for line in file if line.rstrip().endswith(usage)]
     chosen = np.random.default_rng(seed).choice(len(rows), count, replace=False)
-    faces = [np.array(rows[number].strip('"').split(), np.uint8) for number in chosen]
-    return np.stack(faces).reshape(-1, 48, 48)
+    faces = [np.array(rows[number][1].strip('"').split(), np.uint8) for number in chosen]
+    return np.stack(faces).reshape(-1, 48, 48), np.array([int(rows[number][0]) for number in chosen])
+
+
+def read_faces(folder, usage="Training", count=400, seed=0):
+    """Reads the faces of `read_labelled` alone."""
+    return read_labelled(folder, usage, count, seed)[0]
 
 
 def compose(faces, picture, squares):
