@@ -32,7 +32,7 @@ def _parse(argv=None):
         "--explain",
         choices=EXPLAIN,
         default="auto",
-        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion where a network has no maps; "
+        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion where a network has no fine map; "
         "default: %(default)s",
     )
     parser.add_argument("--data_path", help="other faces than those of the run; classes are matched by name")

@@ -23,6 +23,7 @@ from fer_jax.models import average, dual_channel
 
 BATCHES = (1, 8, 32)  # faces are padded to one of these sizes, so that few programs are compiled
 OCCLUDED_BATCH = 128
+MIN_CELLS = 6  # a side: a cell of a coarser map sees most of the face, and Grad-CAM says nothing about where
 HEAT_SHARE = 0.7  # of the colour in an overlay where the heat is 1
 _COLLECTIONS = itertools.count()
 
@@ -115,7 +116,7 @@ METHODS = {"grad_cam": grad_cam, "occlusion": lambda *args: rescale(occlusion(*a
 
 
 def choose(model, variables, image_shape, method="auto"):
-    """Returns the method for a network, of METHODS; 'auto' is Grad-CAM where there is a map, else occlusion.
+    """Returns the method for a network, of METHODS; 'auto' is Grad-CAM where there is a fine map, else occlusion.
 
     image_shape: of the faces, (H, W, C). Nothing is computed.
 
@@ -127,12 +128,12 @@ def choose(model, variables, image_shape, method="auto"):
     if method == "occlusion":
         return method
     try:
-        _check_maps(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
+        cells = _count_cells(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
     except NoMapError:
         if method == "auto":
             return "occlusion"
         raise
-    return "grad_cam"
+    return "occlusion" if method == "auto" and cells < MIN_CELLS else "grad_cam"
 
 
 def overlays(model, variables, faces, labels, *, method="auto", pictures=None):
@@ -261,13 +262,16 @@ def _intercept(model, variables, faces, on_output):
     return logits, {path[-1]: value for path, value in traverse_util.flatten_dict(dict(kept)).items()}
 
 
-def _check_maps(model, variables, faces):
-    """Raises NoMapError where a network, or a member of an average, has no map."""
+def _count_cells(model, variables, faces):
+    """Returns the shortest side of the maps of a network, or of an average's members.
+
+    Raises:
+      NoMapError: one has none.
+    """
     if isinstance(model, average.Average):
-        for number, member in enumerate(model.members):
-            _check_maps(member, _member(variables, number), faces)
-    else:
-        _find_maps(model, variables, faces, None)
+        members = enumerate(model.members)
+        return min(_count_cells(member, _member(variables, number), faces) for number, member in members)
+    return min(min(one.value.shape[1:3]) for one in _find_maps(model, variables, faces, None))
 
 
 def _list_maps(model, variables, faces):

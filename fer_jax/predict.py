@@ -70,7 +70,7 @@ def _parse(argv=None):
         "--out", metavar="FILE", help="default: stdout; for a table submission.csv or predictions.csv in the workdir"
     )
     output("--annotate", metavar="DIR|VIDEO", help="draw the predictions; a folder, or a file for one video or camera")
-    output("--explain", metavar="DIR", help="write each face with the heat of where its class is seen (Grad-CAM)")
+    output("--explain", metavar="DIR", help="write each face with a heat map of where its class is seen")
     output("--split", metavar="i/n", help="predict every n-th file, from the i-th; writes OUT.i-of-n")
     output("--merge", metavar="OUT", help="join the parts OUT.1-of-n ... into OUT, and do nothing else")
     video = parser.add_argument_group("videos and cameras").add_argument

@@ -158,6 +158,16 @@ def test_a_network_without_maps_is_explained_by_occlusion_alone(layers):
     assert np.abs(explain.occlusion(model, variables, FACES[:1], LABELS[:1])).max() > 0
 
 
+@pytest.mark.parametrize(("pools", "method"), [(3, "grad_cam"), (4, "occlusion")])
+def test_a_coarse_map_is_left_for_occlusion(pools, method):
+    model, variables = make(", ".join(["conv 4 same relu, max_pool"] * pools) + ", global_avg_pool")
+    assert explain.choose(model, variables, (48, 48, 1)) == method
+    other, others = make("conv 4 same relu, global_avg_pool")
+    params = {"members_0": variables["params"], "members_1": others["params"]}
+    assert explain.choose(models.average.Average((model, other)), {"params": params}, (48, 48, 1)) == method
+    assert explain.choose(model, variables, (48, 48, 1), "grad_cam") == "grad_cam"
+
+
 class Scanned(nn.Module):
     """A convolution, and one that a scan repeats, whose maps cannot be had from outside."""
 
