@@ -47,6 +47,17 @@ def parse_flags(argv, config_flag) -> list[str]:
     return rest
 
 
+def add_explain_option(parser) -> None:
+    """Adds --explain, of the commands that write a report."""
+    parser.add_argument(
+        "--explain",
+        choices=("auto", "grad_cam", "occlusion", "none"),
+        default="auto",
+        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion where a network has no fine map; "
+        "default: %(default)s",
+    )
+
+
 def _check_fields(argv, flag):
     """Refuses fields on the command line that do not exist, or come without a config."""
     given = [match[1] for word in argv if (match := re.match(rf"--?(?:no)?{flag}\.([^=]*)", word))]

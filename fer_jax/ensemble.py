@@ -40,6 +40,7 @@ def _parse(argv=None):
     parser.add_argument(
         "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
     )
+    command.add_explain_option(parser)
     return parser.parse_args(argv)
 
 
@@ -98,14 +99,15 @@ def _check_scored(workdir, split, digest):
         )
 
 
-def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best", views="none") -> dict:
+def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best", views="none", heat="none") -> dict:
     """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
 
-    views: of fer_jax.views, over which the probabilities of each member are averaged.
+    views: of fer_jax.views, over which the probabilities of each member are averaged. heat: as of `scoring.evaluate`.
 
     Raises:
       InputError: fewer than two members, a member without a checkpoint, members with other classes or splits or scored
-        on other faces, weights that cannot be fitted, or a folder `out` that cannot be written or is a run's.
+        on other faces, weights that cannot be fitted, a folder `out` that cannot be written or is a run's, or Grad-CAM
+        for a network without maps.
     """
     import numpy as np
 
@@ -122,6 +124,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best",
         )
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
     models = members_lib.load(workdirs, checkpoint)  # all, before one of them is scored
+    method = None if heat == "none" else scoring.choose_heat(models, heat)
     judged = scoring.load_faces(models[0])
     digests = {name: judged.digest(name) for name in needed}
     for workdir in workdirs:
@@ -152,9 +155,9 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best",
     record["faces_digests"] = digests
     workdir_lib.write_json(out / members_lib.RECORD, {**record, **workdir_lib.facts()})
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
-    return scoring.write(
-        scoring.target(out, split), judged, split, mixed, {**record, "workdir": str(out), "config": config}
-    )
+    facts_of_ensemble = {**record, "workdir": str(out), "config": config}
+    heat_fn = None if method is None else scoring.make_heat_fn(models, method, shares)
+    return scoring.write(scoring.target(out, split), judged, split, mixed, facts_of_ensemble, heat_fn=heat_fn)
 
 
 def _main():
@@ -165,7 +168,7 @@ def _main():
     config = inference.read_config(flags.workdir[0])
     command.keep_compiled(config)
     options = {"weights": flags.weights, "split": flags.split, "checkpoint": flags.checkpoint, "views": flags.views}
-    scores = ensemble(flags.workdir, flags.out, **options)
+    scores = ensemble(flags.workdir, flags.out, heat=flags.explain, **options)
     print(scores["classification_report"])
     for member in scores["members"]:
         print(f"weight {member['weight']:.4f}: {member['workdir']}, epoch {member['epoch']}")

@@ -12,8 +12,6 @@ from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 from fer_jax.views import VIEWS
 
-EXPLAIN = ("auto", "grad_cam", "occlusion", "none")
-
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
@@ -28,13 +26,7 @@ def _parse(argv=None):
     parser.add_argument(
         "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
     )
-    parser.add_argument(
-        "--explain",
-        choices=EXPLAIN,
-        default="auto",
-        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion where a network has no fine map; "
-        "default: %(default)s",
-    )
+    command.add_explain_option(parser)
     parser.add_argument("--data_path", help="other faces than those of the run; classes are matched by name")
     parser.add_argument(
         "--comparison", default="runs/comparison.html", help="page of several runs; default: %(default)s"

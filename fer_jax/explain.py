@@ -136,27 +136,6 @@ def choose(model, variables, image_shape, method="auto"):
     return "occlusion" if method == "auto" and cells < MIN_CELLS else "grad_cam"
 
 
-def overlays(model, variables, faces, labels, *, method="auto", pictures=None):
-    """Returns faces with the heat of a class on them, a list of uint8 [H, W, 3].
-
-    Args:
-      model: as of `inference.Trained`.
-      variables: of the model.
-      faces: uint8 [H, W, C] each, of one size, as the network takes them.
-      labels: [N], the class of each face whose evidence is shown.
-      method: as of `choose`.
-      pictures: uint8 [h, w, 1 or 3] each, the same views of the faces, to be painted on; None: the faces.
-
-    Raises:
-      InputError: an unknown method, or Grad-CAM for a network without maps.
-    """
-    if not len(faces):
-        return []
-    faces = np.stack(faces)
-    heat = METHODS[choose(model, variables, faces.shape[1:], method)](model, variables, faces, labels)
-    return [overlay(*pair) for pair in zip(faces if pictures is None else pictures, heat, strict=True)]
-
-
 def overlay(face, heat):
     """Returns a face with heat on it in a perceptually uniform colour map, uint8 [H, W, 3].
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views=
     """
     views_lib.check(views)
     model = inference.load(workdir, checkpoint)
-    heat_fn = None if heat == "none" else make_heat_fn(model, heat)
+    heat_fn = None if heat == "none" else make_heat_fn([model], choose_heat([model], heat))
     judged = load_faces(model, data_path, split)
     started = time.perf_counter()
     _, probs = inference.predict(model, judged.splits[split], views=views)
@@ -137,18 +138,25 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views=
     return write(path, judged, split, probs, facts_of_run, history=history, augmented=augmented, heat_fn=heat_fn)
 
 
-def make_heat_fn(model: inference.Trained, method):
+def choose_heat(models: Sequence[inference.Trained], method) -> str:
+    """Returns one method for all models; method, and what is raised: as of `explain.choose`."""
+    chosen = {explain.choose(model.model, model.variables, model.image_shape, method) for model in models}
+    return chosen.pop() if len(chosen) == 1 else "occlusion"
+
+
+def make_heat_fn(models: Sequence[inference.Trained], method, weights=(1.0,)):
     """Returns heat_fn(evaluation) -> `report.Heat` of its mistakes, each explained by the class predicted for it.
 
-    method, and what is raised: as of `explain.choose`.
+    Several models, with the same order of classes, have the weighted mean of their maps. method: of `explain.METHODS`.
     """
-    method = explain.choose(model.model, model.variables, model.image_shape, method)
 
     def heat_fn(evaluation):
         rows = report.mistakes(evaluation)
-        predicted = evaluation.probs[rows].argmax(axis=1)
-        found = explain.overlays(model.model, model.variables, evaluation.images[rows], predicted, method=method)
-        return report.Heat(method, dict(zip(rows.tolist(), found, strict=True)))
+        faces, predicted = evaluation.images[rows], evaluation.probs[rows].argmax(axis=1)
+        make = explain.METHODS[method]
+        maps = [make(model.model, model.variables, faces, predicted) for model in models]
+        heat = explain.rescale(np.average(maps, axis=0, weights=weights))
+        return report.Heat(method, dict(zip(rows.tolist(), map(explain.overlay, faces, heat), strict=True)))
 
     return heat_fn
 

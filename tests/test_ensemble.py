@@ -10,7 +10,7 @@ from scipy import optimize
 from sklearn import metrics
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, ensemble, inference, predict, scoring, train
+from fer_jax import datasets, ensemble, explain, inference, predict, scoring, train
 from fer_jax.errors import InputError
 
 
@@ -59,6 +59,27 @@ def test_equal_weights_give_the_mean(runs):
     record = json.loads((root / "mean" / "ensemble.json").read_text())
     assert [member["weight"] for member in record["members"]] == [0.5, 0.5]
     assert (root / "mean" / "evaluation-test.html").read_text().startswith("<!")
+
+
+@pytest.mark.parametrize("conv", [True, False])
+def test_the_heat_of_an_ensemble_is_its_members_weighted_mean(runs, monkeypatch, conv):
+    """One method for all: Grad-CAM cannot explain the dense member."""
+    root, (with_map, without) = runs
+    workdirs = [with_map, shutil.copytree(with_map if conv else without, root / f"other-{conv}")]
+    pages = []
+    monkeypatch.setattr(scoring.report, "html", lambda *args: pages.append(args) or "")
+    scores = ensemble.ensemble(workdirs, root / f"heat-{conv}", split="test", weights="fitted", heat="auto")
+    evaluation, *_, heat = pages[0]
+    assert heat.method == ("grad_cam" if conv else "occlusion")
+    rows = list(heat.overlays)[:3]
+    faces, labels = evaluation.images[rows], evaluation.probs[rows].argmax(1)
+    mean = 0.0
+    for member, workdir in zip(scores["members"], workdirs, strict=True):
+        model = inference.load(workdir)
+        mean += member["weight"] * explain.METHODS[heat.method](model.model, model.variables, faces, labels)
+    for row, face, one in zip(rows, faces, mean, strict=True):
+        shown = explain.overlay(face, one / one.max())
+        assert np.abs(heat.overlays[row].astype(int) - shown).max() <= 1
 
 
 def test_fitted_weights_are_of_the_validation_split_alone(runs):

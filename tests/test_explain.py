@@ -152,6 +152,8 @@ def test_a_network_without_maps_is_explained_by_occlusion_alone(layers):
     model, variables = make(layers)
     with pytest.raises(InputError, match="this network has none for faces of 48x48 pixels: explain it by occlusion"):
         explain.grad_cam(model, variables, FACES, LABELS)
+    with pytest.raises(InputError, match="no method 'lime'; known are auto, grad_cam, occlusion"):
+        explain.choose(model, variables, (48, 48, 1), "lime")
     with pytest.raises(InputError, match="explain it by occlusion"):
         explain.choose(model, variables, (48, 48, 1), "grad_cam")
     assert explain.choose(model, variables, (48, 48, 1)) == "occlusion"
@@ -373,17 +375,3 @@ def test_an_overlay_is_the_face_where_there_is_no_heat_and_bright_where_there_is
     colour = RNG.integers(0, 256, (96, 64, 3), dtype=np.uint8)
     np.testing.assert_array_equal(explain.overlay(colour, heat * 0), colour)
     assert explain.overlay(colour, heat).shape == (96, 64, 3)
-
-
-def test_overlays_are_painted_on_the_pictures_that_are_given():
-    model, variables = make("conv 4 relu, max_pool, flatten")
-    pictures = [RNG.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (60, 200)]
-    painted = explain.overlays(model, variables, list(FACES[:2]), [0, 3], pictures=pictures)
-    assert [one.shape for one in painted] == [(60, 60, 3), (200, 200, 3)]
-    for shown, picture, heat in zip(
-        painted, pictures, explain.grad_cam(model, variables, FACES[:2], [0, 3]), strict=True
-    ):
-        np.testing.assert_array_equal(shown, explain.overlay(picture, heat))
-    assert explain.overlays(model, variables, [], []) == []
-    with pytest.raises(InputError, match="no method 'lime'; known are auto, grad_cam, occlusion"):
-        explain.overlays(model, variables, FACES, LABELS, method="lime")
