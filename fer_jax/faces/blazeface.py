@@ -1,4 +1,4 @@
-"""The detector BlazeFace: views of pictures in, faces with key points out, in three sizes of batches."""
+"""The detector BlazeFace: views of pictures in, faces with key points out."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from fer_jax.faces import geometry, suppression, tflite_file, views
 from fer_jax.faces.geometry import Face, Framing, square
 from fer_jax.faces.networks import NUMBERS, SPECS, Spec
 
-BATCHES = (32, 8, 1)
-AT_ONCE = 4  # pictures of a batch on a CPU, whose cache does not hold the maps of more: half the time or less
+BATCHES = (1, 8, 32)
+BATCHES_ON_CPU = (1,)  # its cache does not hold the maps of more, and each size takes seconds to compile
 CANDIDATE = 0.4  # the least score of a first look
 SECOND_SIDE = 2.4  # of the square of a second look, in sizes of the box
 SAME_FACE = 0.3  # intersection over union
@@ -55,23 +55,16 @@ class BlazeFace:
 
         def run(params, images):
             self.traces += 1
-            few = AT_ONCE if ops.on_cpu() else len(images)
-            if len(images) <= few:
-                return network.apply({"params": params}, images)
-            chunks = images.reshape(-1, few, *images.shape[1:])
-            found = jax.lax.map(lambda chunk: network.apply({"params": params}, chunk), chunks)
-            return jax.tree.map(lambda part: part.reshape(len(images), *part.shape[2:]), found)
+            return network.apply({"params": params}, images)
 
         self._run = ops.jit(run)
+        self._sizes = BATCHES_ON_CPU if ops.on_cpu() else BATCHES
 
     def outputs(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the raw outputs of uint8 pictures [N, S, S, 3]: regressors [N, A, 16] and logits [N, A]."""
         found, done = [], 0
         while done < len(images):
-            left = len(images) - done
-            size = next((size for size in BATCHES if size <= left), 1)
-            if 1 < left < BATCHES[1]:
-                size = BATCHES[1]
+            size = next((size for size in self._sizes if size >= len(images) - done), self._sizes[-1])
             batch = images[done : done + size]
             padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
             found.append([np.asarray(part)[: len(batch)] for part in self._run(self._params, padded)])
@@ -142,7 +135,7 @@ class BlazeFace:
 def _batches(items):
     """Yields lists of as many items as the largest batch has; the last one is shorter."""
     items = iter(items)
-    while batch := list(itertools.islice(items, BATCHES[0])):
+    while batch := list(itertools.islice(items, BATCHES[-1])):
         yield batch
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_jax import faces
 from fer_jax.faces import blazeface, networks, tflite_file
 
 NAMES = tuple(networks.SPECS)
@@ -78,8 +79,11 @@ def test_decoding_by_hand():
     np.testing.assert_allclose(numbers[1], [12, 14] * 7 + [19, 22])
 
 
-def test_a_batch_of_any_size_gives_the_same_and_compiles_three_programs(detector, inputs):
-    found = detector("blazeface")
+@pytest.mark.parametrize("sizes", [blazeface.BATCHES, blazeface.BATCHES_ON_CPU])
+def test_a_batch_of_any_size_gives_the_same_and_compiles_a_program_a_size(weights, inputs, monkeypatch, sizes):
+    weights("blazeface")
+    monkeypatch.setattr(blazeface, "BATCHES_ON_CPU", sizes)
+    found = faces.make_detector("blazeface")
     images = inputs(found.spec.size_px, 43)
     alone = [found.outputs(image[None]) for image in images[:3]]
     expected = [np.concatenate([alone[number % 3][part] for number in range(43)]) for part in (0, 1)]
@@ -87,4 +91,4 @@ def test_a_batch_of_any_size_gives_the_same_and_compiles_three_programs(detector
         for part, wanted in zip(found.outputs(images[:count]), expected, strict=True):
             assert len(part) == count
             np.testing.assert_allclose(part, wanted[:count], **EQUAL)
-    assert found.traces == 3
+    assert found.traces == len(sizes)
