@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fer_jax.errors import InputError, tells_full_disk
+from fer_jax.runtime import processes
 
 # Two of each kind: a run goes on from the one before a damaged one, and finds the best there was at that time.
 KEPT = 2
@@ -53,9 +54,12 @@ class Checkpoints:
 
     def _manager(self, kind):
         if kind not in self._managers:
-            self._managers[kind] = self._ocp.CheckpointManager(
+            manager = self._managers[kind] = self._ocp.CheckpointManager(
                 self._root / kind, options=self._ocp.CheckpointManagerOptions(max_to_keep=KEPT)
             )
+            # Orbax would ask at each save, with other numbers than the training (`interrupts.Stop.asks`), and several
+            # processes would then stop at different places.
+            manager.reached_preemption = lambda step: False
         return self._managers[kind]
 
     def _steps(self, kind):
@@ -295,7 +299,7 @@ class _SaveErrors:
         return self
 
     def __exit__(self, kind, error, trace):
-        if not isinstance(error, Exception) or isinstance(error, InputError):
+        if not isinstance(error, Exception) or isinstance(error, InputError) or processes.is_lost(error):
             return
         text, full = str(error), tells_full_disk(error, wrapped=True)
         mend = "make room" if full else "mend that"

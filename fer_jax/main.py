@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from fer_jax import command
 from fer_jax import config as config_lib
 from fer_jax.errors import InputError
-from fer_jax.runtime import timing
+from fer_jax.runtime import processes, timing
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE or FILE:VARIANT.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -26,6 +26,10 @@ _MULTI_PROCESS = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", processes.HEARTBEAT_SECONDS, "How long a process may be silent before it counts as lost."
+)
+_JOIN = flags.DEFINE_integer("join_seconds", processes.JOIN_SECONDS, "How long to wait for the others at the start.")
 
 
 def _workdir(config) -> str:
@@ -42,10 +46,17 @@ def _main(argv):
     if _CONFIG.value is None:
         raise InputError(f"give a config, for instance --config {command.EXAMPLE}")
     clock = timing.Clock(timing.command_started())
-    import jax
-
     if _MULTI_PROCESS.value:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        processes.join(
+            *(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value),
+            heartbeat_seconds=_HEARTBEAT.value,
+            join_seconds=_JOIN.value,
+        )
+    with processes.leaving():
+        _train(clock)
+
+
+def _train(clock):
     from fer_jax import datasets, train
 
     clock.mark("imports")

@@ -81,7 +81,7 @@ def _train(config, ckpt, clock, on_epoch, stop):
     began = position
     with contextlib.closing(writer_lib.Writer(run, workdir, position, rules.best.epoch)) as writer:
         for phase in run.phases[first:]:
-            if stop.asked:
+            if stop.asks():
                 stop.end(f"stopped before epoch {phase.first_epoch}; the same command goes on from there ({workdir})")
             if phase is not run.phases[first]:
                 state, position = start_phase(run, phase, state, rules)
@@ -97,7 +97,7 @@ def _train(config, ckpt, clock, on_epoch, stop):
                     state, means, speed = train_epoch(
                         run, state, position, feeder, train_steps, writer=writer, saver=saver, clock=clock
                     )
-                    _defer(stop)
+                    stop.defer()
                     trained = Position(position.epoch, int(state.step), writer.sums, seconds=writer.seconds)
                     scores = evaluate(state.variables, functools.partial(saver.stop_if_asked, state, trained))
                     position = Position(trained.epoch + 1, trained.step)
@@ -111,11 +111,6 @@ def _train(config, ckpt, clock, on_epoch, stop):
     return writer.end(rules, position, trained=position != began)
 
 
-def _defer(stop):
-    if jax.process_count() == 1:  # several would have to agree on the step to save
-        stop.defer()
-
-
 def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clock):
     """Runs the steps of an epoch that are left; returns (state, the means over its faces, its speed)."""
     start, stop = run.steps_of(position.epoch + 1, position.step)
@@ -124,13 +119,13 @@ def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clo
     for chunk in feeder.chunks(start, stop):
         clock.mark("input")
         state, sums = train_steps(state, feeder.arrays, chunk)  # asynchronous
-        _defer(saver.stop)
+        saver.stop.defer()
         if clock.running:
             writer.first_step(position.epoch + 1, clock.end(sums), train_steps.program)
         if pending:
             writer.step(*pending)  # fetched while the next chunk runs
         pending = chunk.step, sums
-        if run.saves_after(chunk.step, saved) or (saver.stop.asked and run.may_stop_after(chunk)):
+        if run.saves_after(chunk.step, saved) or (run.may_stop_after(chunk) and saver.stop.asks()):
             writer.step(*pending)
             here = Position(position.epoch, chunk.step, writer.sums, writer.window, writer.seconds)
             saver.stop_if_asked(state, here)
@@ -184,7 +179,7 @@ class Saver(NamedTuple):
 
     def stop_if_asked(self, state, position) -> None:
         """Where a signal has come, saves the state and raises `interrupts.Stopped`."""
-        if not self.stop.asked:
+        if not (self.stop.agreed or self.stop.asks()):
             return
         self.save(state, position)
         self.stop.end(

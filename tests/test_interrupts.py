@@ -213,7 +213,7 @@ def main():
     del kept
     with interrupts.stop("nothing is saved") as stop:
         stop.defer()
-        while not stop.asked:
+        while not stop.asks():
             time.sleep(0.01)
         time.sleep(0.2)
         stop.end("saved")

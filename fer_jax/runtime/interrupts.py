@@ -12,8 +12,11 @@ import sys
 import threading
 import time
 
+from fer_jax.runtime import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 5.0  # for what has nothing to save to end by itself
+AGREE_SECONDS = 30.0  # for several processes to agree where they stop, after which one that waits in vain ends
 ECHO_SECONDS = 0.5  # `timeout` and some schedulers signal a process and its group, so that it gets two at once
 SAVING = "stopping: the step that runs ends and is saved; once more ends at once"
 _stop = None  # of the training that runs: signals are the process's
@@ -25,26 +28,38 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
       exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM.
+      agreed: whether all processes of the training stop here.
     """
 
-    def __init__(self, signum: int, text: str = "stopped"):
+    def __init__(self, signum: int, text: str = "stopped", agreed: bool = False):
         super().__init__(text)
-        self.exit_code = 128 + signum
+        self.exit_code, self.agreed = 128 + signum, agreed
 
 
 class Stop:
     """What a training asks between its steps.
 
-    text: what to say where it ends at once. signum: of the signal that has come since `defer`, 0 without.
+    text: what to say where it ends at once. signum: of the signal that has come since `defer`, 0 without. agreed:
+    whether `asks` has said so.
     """
 
     def __init__(self, text: str):
-        self.text, self.defers, self.signum = text, False, 0
+        self.text, self.defers, self.signum, self.agreed = text, False, 0, False
+        self._asked = 0
 
-    @property
-    def asked(self) -> bool:
-        """Whether a signal has come since `defer`."""
-        return bool(self.signum)
+    def asks(self) -> bool:
+        """Whether to stop here: a signal has come since `defer`, to this process or to another one of the training.
+
+        Several processes agree on the place, so each has to ask at the same ones.
+        """
+        if processes.are_many() and not self.agreed:
+            self._asked += 1
+            self.agreed = processes.agreed(self._asked)
+            if self.agreed:
+                self.signum = self.signum or signal.SIGTERM
+            return self.agreed
+        self.agreed = bool(self.signum)
+        return self.agreed
 
     def defer(self) -> None:
         """Keeps signals from now on until the training asks: it has something to save."""
@@ -52,7 +67,7 @@ class Stop:
 
     def end(self, text: str) -> None:
         """Raises Stopped with the text."""
-        raise Stopped(self.signum, text)
+        raise Stopped(self.signum, text, self.agreed)
 
     def handle(self, signum, frame) -> None:
         """The signals' handler."""
@@ -75,12 +90,12 @@ def stop(text: str):
         try:
             yield mine
         except Exception as error:
-            if mine.asked:  # an error of one run must not lead to the next one
+            if mine.signum:  # an error of one run must not lead to the next one
                 raise Stopped(mine.signum, f"stopped; the run ended with {type(error).__name__}: {error}") from error
             raise
         finally:
             _stop = before
-    if mine.asked:
+    if mine.signum:
         mine.end("stopped after the last epoch of a run")
 
 
@@ -155,26 +170,39 @@ def _watch(wakeups, timers):
             first_time = time.monotonic()
             if _saves():
                 print(SAVING, file=sys.stderr, flush=True)
-                _ask(signum)
+                _ask(signum, timers)
             else:
-                timers.append(threading.Timer(GRACE_SECONDS, _end_or_save, (signum,)))
-                timers[-1].daemon = True
-                timers[-1].start()
+                _later(timers, GRACE_SECONDS, _end_or_save, signum, timers)
+
+
+def _later(timers, seconds, call, *args):
+    timers.append(threading.Timer(seconds, call, args))
+    timers[-1].daemon = True
+    timers[-1].start()
 
 
 def _saves():
     return _stop is not None and _stop.defers
 
 
-def _end_or_save(signum):
+def _end_or_save(signum, timers):
     if not _saves():
         _end(signum)
-    _ask(signum)
+    _ask(signum, timers)
 
 
-def _ask(signum):
+def _ask(signum, timers):
     """Has the training stop, also where what the handler raised was lost before the training began."""
     _stop.signum = _stop.signum or signum
+    if processes.are_many():
+        processes.tell_the_others()
+        _later(timers, AGREE_SECONDS, _end_alone, signum)
+
+
+def _end_alone(signum):
+    """Ends a process whose partners do not stop with it."""
+    if _stop is None or not _stop.agreed:
+        _end(signum)
 
 
 def _end(signum):
