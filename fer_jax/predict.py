@@ -62,7 +62,12 @@ def _parse(argv=None):
         help="given (pictures are faces), auto, lbp, blazeface, blazeface:back, blazeface:full or yunet:FILE.onnx; "
         "default: %(default)s, the best detector that is there",
     )
-    faces("--align", action="store_true", help="turn faces until the eyes are level")
+    faces(
+        "--align",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="turn faces until their eyes are level; default: on, where the detector finds eyes",
+    )
     faces("--threshold", type=float, default=0.5, metavar="P", help="less probable is uncertain; default: %(default)s")
     output = parser.add_argument_group("output").add_argument
     output("--format", choices=("jsonl", "csv", "kaggle"), help="default: jsonl, or kaggle for a table")

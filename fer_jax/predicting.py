@@ -25,7 +25,7 @@ class Options:
     """
 
     faces: str = "auto"
-    align: bool = False
+    align: bool = True
     threshold: float = 0.5
     every: int = 1
     smooth_seconds: float = 0.5

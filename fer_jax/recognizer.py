@@ -121,12 +121,13 @@ class Recognizer:
             return np.stack([_grey(face) for face in faces]) if len(faces) else faces[..., :1]
         return np.repeat(faces, channels, axis=3)
 
-    def predict(self, images, faces="detect", *, align=False, threshold=THRESHOLD) -> list[PicturePrediction]:
+    def predict(self, images, faces="detect", *, align=True, threshold=THRESHOLD) -> list[PicturePrediction]:
         """Returns a prediction for each picture, in their order.
 
         images: a path, a PIL picture or an array uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB), or a list of these.
         faces: 'given' takes each picture as one face; 'detect' finds them, by the best detector that is there, or the
-        name of one (`fer_jax.faces`). align: turns faces until the eyes are level. threshold: see FacePrediction.
+        name of one (`fer_jax.faces`). align: turns faces until the eyes are level, where the detector finds eyes.
+        threshold: see FacePrediction.
 
         Raises:
           InputError: an unknown detector, or images of another type. A picture that cannot be read does not raise; its
@@ -140,7 +141,7 @@ class Recognizer:
             for source, _, error in read
         ]
 
-    def predict_pixels(self, pixels, faces="detect", *, align=False, threshold=THRESHOLD) -> list[PicturePrediction]:
+    def predict_pixels(self, pixels, faces="detect", *, align=True, threshold=THRESHOLD) -> list[PicturePrediction]:
         """Returns a prediction for each picture uint8 [H, W, 3]; the options are those of `predict`."""
         crops, boxes = self._crops(pixels, faces, align, self.image_shape)
         probs = iter(self.probs(np.stack(crops)) if crops else ())
@@ -153,7 +154,7 @@ class Recognizer:
             for picture, found in zip(pixels, boxes, strict=True)
         ]
 
-    def explain(self, image, faces="detect", *, align=False, method="auto", side_px=192) -> list[np.ndarray]:
+    def explain(self, image, faces="detect", *, align=True, method="auto", side_px=192) -> list[np.ndarray]:
         """Returns the faces of a picture, each with the heat of where the class that is predicted is seen.
 
         image, faces, align: as of `predict`; the order is the same. method: as of `explain.choose`. Views and

@@ -63,7 +63,7 @@ def model(monkeypatch):
     monkeypatch.setattr(
         faces_lib,
         "crop",
-        lambda picture, found, side, align=False: np.asarray(
+        lambda picture, found, side, align=True: np.asarray(
             Image.fromarray(picture[int(found.box[1]) :, int(found.box[0]) :][:60, :60]).resize((side, side))
         ),
     )

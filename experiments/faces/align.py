@@ -1,4 +1,4 @@
-"""Does turning a face until its eyes are level (`--align`) help the recognition?
+"""Does turning a face until its eyes are level (`--align`, the default) help the recognition?
 
 python -m fer_jax.pretrained --fetch blazeface
 FER2013_DIR=<folder with csv/fer2013.csv> python experiments/faces/align.py
@@ -62,7 +62,7 @@ def main():
     facts = {"faces": options.faces, "size_px": SIZE_PX, "model": model.name, "views": model.views}
     results = {**facts, "by_tilt_degrees": rows, "made": workdir_lib.facts()}
     (HERE / "align.json").write_text(json.dumps(results, indent=1) + "\n")
-    print("| tilt | found | given upright | plain | aligned | difference | p |\n" + "| --- " * 7 + "|")
+    print("| tilt | found | original | plain | aligned | difference | p |\n" + "| --- " * 7 + "|")
     for tilt, row in rows.items():
         test = row["aligned_minus_plain"]
         shares = " | ".join(f"{row[name]:.4f}" for name in ("original", "plain", "aligned"))

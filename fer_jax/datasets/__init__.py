@@ -132,7 +132,7 @@ def _load_prepared(name, source, data):
         # Sets of the default shape keep the name that they had when there was no other.
         shape = "" if image_shape == facts.IMAGE_SHAPE else f"{'x'.join(map(str, image_shape))}-"
         detector = _detector_name(data.detector)
-        found_by = f"{re.sub('[^a-z0-9]+', '_', detector)}-" if detector else ""
+        found_by = f"aligned_{re.sub('[^a-z0-9]+', '_', detector)}-" if detector else ""
         key = f"{data.on_bad_row}-{shape}{found_by}{source.signature(*filter(None, [votes_path]))}"
         options = {"votes_path": votes_path, "on_bad_row": data.on_bad_row}
         options |= {"image_shape": image_shape, "detector": detector}

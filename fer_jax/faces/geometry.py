@@ -56,14 +56,14 @@ def square(face: Face, tilt: float = 0.0) -> tuple[float, float, float]:
     )
 
 
-def crop(picture: np.ndarray, face: Face, size_px: int, align: bool = False) -> np.ndarray:
+def crop(picture: np.ndarray, face: Face, size_px: int, align: bool = True) -> np.ndarray:
     """Cuts the square around a face out of a picture as FER-2013 frames faces.
 
     Args:
       picture: uint8 [H, W, 3].
       face: in that picture.
       size_px: the side of the result.
-      align: whether to rotate the face so that its eyes are level.
+      align: whether to rotate the face so that its eyes are level; where they are known.
 
     Returns:
       uint8 [size_px, size_px, 3], antialiased; what lies outside of the picture repeats its edge.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fer_jax
 from fer_jax import faces
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,6 +89,17 @@ def test_an_aligned_crop_is_the_same_whichever_way_the_face_is_tilted(scenes, as
             crops[tilt, align] = cut[8:40, 8:40].mean(-1).ravel()
     aligned, other = (np.corrcoef(crops[0, True], crops[30, align])[0, 1] for align in (True, False))
     assert aligned > 0.65 and other < aligned - 0.2
+
+
+def test_faces_are_turned_unless_the_caller_says_no(scenes, astronaut, detector):
+    detector("blazeface")
+    (scene,) = scenes.make(astronaut[None], 200, 30, side_px=640)
+    model = fer_jax.load(views="none")
+    turned, plain, usual = (
+        model.predict(scene.picture, "blazeface", **options)[0].faces[0].probs
+        for options in ({"align": True}, {"align": False}, {})
+    )
+    assert usual == turned != plain
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux alone")
