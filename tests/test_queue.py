@@ -284,31 +284,43 @@ def test_the_queue_waits_before_a_row_while_the_file_is_there(modules, rows, opt
     assert not pause.exists()
 
 
-def test_two_queues_do_not_share_their_runs(modules, options):
-    with modules.run.lock(options):
-        other = [
-            sys.executable,
-            HERE / "run.py",
-            "--data_path",
-            "",
-            "--runs",
-            options.runs,
-            "--collect",
-            "--out",
-            options.out,
-        ]
-        ran = subprocess.run(
-            [*map(str, other)],
-            cwd=commands.ROOT,
-            env=commands.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert ran.returncode == 2
-    assert "another process runs the rows of" in ran.stderr
-    with modules.run.lock(options):
-        pass  # it is free again
+QUEUE = """
+import sys, time
+sys.path.insert(0, {folder!r})
+import run
+options = run.parse(["--data_path", "x", "--runs", {runs!r}, "--out", {out!r}])
+with run.lock("first", 0, options) as is_ours:
+    print(is_ours, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_queue_has_is_passed_over(modules, rows, options, done, capsys):
+    asked, *_ = done
+    script = QUEUE.format(folder=str(HERE), runs=options.runs, out=str(options.out))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], env=commands.environment(), **pipes) as other:
+        assert other.stdout.readline() == "True\n"
+        modules.run.run_queue(options)
+        assert ("first", 0) not in asked and {("first", 1), ("last", 0), ("long", 0)} <= set(asked)
+        assert "first, seed 0: another queue runs it" in capsys.readouterr().out
+        other.communicate("")
+    modules.run.run_queue(options)
+    assert asked.count(("first", 0)) == 1
+
+
+def test_a_run_that_another_queue_has_just_recorded_is_not_run_again(modules, rows, options, done, monkeypatch):
+    asked, *_ = done
+    wait = modules.processes.wait
+
+    def record_meanwhile(pause):
+        if not asked:
+            modules.run._try("first", 0, options)
+        wait(pause)
+
+    monkeypatch.setattr(modules.processes, "wait", record_meanwhile)
+    modules.run.run_queue(options)
+    assert asked.count(("first", 0)) == 1
 
 
 def test_rows_that_need_weights_are_never_run_whole_with_random_ones(modules):

@@ -45,30 +45,38 @@ def chosen(options) -> dict:
 def run_queue(options) -> list[str]:
     """Runs what is left, one row at a time; returns the names of the rows that failed.
 
-    What is left is read before every row, so that run files and weights that come in meanwhile count. No row is tried
-    twice: one that has run and is still left has failed.
+    What is left is read before every row, so that run files and weights that come in meanwhile count, and rows that
+    other queues run are passed over. No row is tried twice: one that has run and is still left has failed.
     """
     tried, failed = set(), []
     while True:
         left = schedule.left(options)
         print(schedule.describe(left), flush=True)
         ready = [(job.name, job.seed) for job in left if not job.obstacle and (job.name, job.seed) not in tried]
-        if not ready:
-            return [name for name, _ in failed]
-        processes.wait(running.pause_file(options))
-        tried.add(ready[0])
-        if not _try(*ready[0], options) or not _is_done(*ready[0], options):
-            failed.append(ready[0])
+        with _first_free(ready, options) as job:
+            if job is None:
+                return [name for name, _ in failed]
+            processes.wait(running.pause_file(options))
+            tried.add(job)
+            if not _is_left(*job, options):  # another queue has just recorded it
+                continue
+            if not _try(*job, options) or not _is_done(*job, options):
+                failed.append(job)
+
+
+def _is_left(name, seed, options):
+    return (name, seed) in {(job.name, job.seed) for job in schedule.left(options)}
 
 
 def run_smoke(options) -> list[str]:
     """Runs the rows for a minute each; returns the names of those that failed."""
-    return [
-        name
-        for name, row in chosen(options).items()
-        for seed in range(options.seeds if row.kind != "ensemble" else 1)
-        if not _try(name, seed, options)
-    ]
+    failed = []
+    for name, row in chosen(options).items():
+        for seed in range(options.seeds if row.kind != "ensemble" else 1):
+            with lock(name, seed, options) as is_ours:
+                if is_ours and not _try(name, seed, options):
+                    failed.append(name)
+    return failed
 
 
 def collect(options) -> list[str]:
@@ -80,8 +88,9 @@ def collect(options) -> list[str]:
         name, seed = path.parent.name, int(path.name.removeprefix("seed"))
         if name not in rows or (name, seed) in done or not running.has_ended(name, seed, options):
             continue
-        if not _try(name, seed, options, add=_record):
-            failed.append(name)
+        with lock(name, seed, options) as is_ours:
+            if is_ours and not _try(name, seed, options, add=_record):
+                failed.append(name)
     return failed
 
 
@@ -112,19 +121,32 @@ def _try(name, seed, options, add=None):
 
 
 @contextlib.contextmanager
-def lock(options):
-    """Keeps a second queue from the same runs. Raises InputError where there is one."""
-    folder = pathlib.Path(options.runs) / options.budget
+def lock(name, seed, options):
+    """Yields whether a run is this process's for now; where another queue has it, on any machine, says so."""
+    folder = pathlib.Path(options.runs) / options.budget / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    queue_lock = filelock.FileLock(folder / "queue.lock")
+    row_lock = filelock.FileLock(folder / f"{name}-seed{seed}.lock")
     try:
-        queue_lock.acquire(timeout=0)
+        row_lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise InputError(f"another process runs the rows of {folder}: wait for its end, or give other --runs") from None
+        print(f"{name}, seed {seed}: another queue runs it", flush=True)
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
-        queue_lock.release()
+        row_lock.release()
+
+
+@contextlib.contextmanager
+def _first_free(ready, options):
+    """Yields the first of some runs that no other queue has, locked, or None."""
+    for name, seed in ready:
+        with lock(name, seed, options) as is_ours:
+            if is_ours:
+                yield name, seed
+                return
+    yield None
 
 
 def _path(text):
@@ -175,9 +197,8 @@ def main():
                 f"{options.data_path} has the fingerprint {found.fingerprint}, and whole rows are of FER-2013's "
                 f"{datasets.facts.FINGERPRINT}: give its fer2013.csv or icml_face_data.csv, or --budget smoke"
             )
-    with lock(options):
-        steps = collect if options.collect else run_queue if options.budget == "whole" else run_smoke
-        failed = steps(options)
+    steps = collect if options.collect else run_queue if options.budget == "whole" else run_smoke
+    failed = steps(options)
     if failed:
         raise InputError(f"{', '.join(dict.fromkeys(failed))} failed: see the messages above; the others are recorded")
 
