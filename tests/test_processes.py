@@ -101,10 +101,13 @@ def assert_scored_alike_on_one_device(workdir):
 @pytest.mark.slow
 @pytest.mark.parametrize("feeder", ["resident", "tfdata"])
 def test_losses_and_counts_are_those_of_one_device(tmp_path, feeder):
-    """A run of one device, of four, and one whose checkpoints go from 2 processes x 2 devices to one device."""
-    flags = (f"--config.data.feeder={feeder}", "--config.train.epochs=2")
+    """A run of one device, of four, and one whose checkpoints go from 2 processes x 2 devices to one device.
+
+    All prepare the faces and keep compiled programs in one new cache at once.
+    """
+    flags = (f"--config.data.feeder={feeder}", f"--config.data.cache_dir={tmp_path / 'cache'}", "--config.train.epochs=2")
     running = [*start(tmp_path / "1", *flags), *start(tmp_path / "4", *flags, devices=4)]
-    running += start(tmp_path / "2x2", flags[0], "--config.train.epochs=1", devices=2, count=2)
+    running += start(tmp_path / "2x2", *flags[:2], "--config.train.epochs=1", devices=2, count=2)
     codes, said = end(running)
     assert codes == [0] * 4, "\n".join(said)
     assert "epoch 1/1" in said[2] and "epoch" not in said[3]  # process 0 speaks for all
