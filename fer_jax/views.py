@@ -57,7 +57,7 @@ def make_logits(apply_fn, name: str):
         return apply_fn
 
     def logits_fn(images):
-        logits = jnp.stack([apply_fn(view) for view in make_views(name, images)])
+        logits = jax.lax.map(apply_fn, make_views(name, images))  # the program holds the network once
         return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
 
     return logits_fn

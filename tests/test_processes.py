@@ -105,7 +105,11 @@ def test_losses_and_counts_are_those_of_one_device(tmp_path, feeder):
 
     All prepare the faces and keep compiled programs in one new cache at once.
     """
-    flags = (f"--config.data.feeder={feeder}", f"--config.data.cache_dir={tmp_path / 'cache'}", "--config.train.epochs=2")
+    flags = (
+        f"--config.data.feeder={feeder}",
+        f"--config.data.cache_dir={tmp_path / 'cache'}",
+        "--config.train.epochs=2",
+    )
     running = [*start(tmp_path / "1", *flags), *start(tmp_path / "4", *flags, devices=4)]
     running += start(tmp_path / "2x2", *flags[:2], "--config.train.epochs=1", devices=2, count=2)
     codes, said = end(running)

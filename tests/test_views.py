@@ -64,3 +64,15 @@ def test_an_evaluation_with_views_has_a_report_of_its_own(tmp_path):
     with np.load(tmp_path / "run" / "evaluation-validation-flip.npz") as found:
         np.testing.assert_allclose(found["probs"], np.mean(both, axis=0), atol=1e-5)
     assert (tmp_path / "run" / "evaluation-validation.npz").exists()
+
+
+def test_the_program_holds_the_network_once():
+    """Ten copies took ten times as long to compile."""
+    traced = []
+
+    def apply_fn(images):
+        traced.append(images.shape)
+        return images.mean((1, 2))
+
+    jax.jit(views.make_logits(apply_fn, "flip_shifts")).lower(np.zeros((4, 48, 48, 3), np.float32))
+    assert traced == [(4, 48, 48, 3)]
