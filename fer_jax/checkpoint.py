@@ -127,10 +127,16 @@ class Checkpoints:
     def restore(self, kind: str, like):
         """Returns (tree, meta) of the newest checkpoint of a kind; meta: as of `meta`. kind: 'latest' or 'best'.
 
+        like: None gives the tree as it was saved, on one device.
+
         Raises:
           InputError: there is none, it is damaged (the message says what to do), or it holds other arrays.
         """
-        return self._newest(kind, functools.partial(self._read, kind), like)
+
+        def read(step, like, saved):
+            return self._read(kind, step, like or self._as_saved(kind, step), saved)
+
+        return self._newest(kind, read, like)
 
     def restore_state(self, like):
         """Returns (state, meta) of the latest training state.
@@ -230,6 +236,12 @@ class Checkpoints:
                 return dict(reader.metadata(folder).item_metadata.tree)
         except Exception:  # whatever a damaged folder leads to: reading it says what it is
             return {}
+
+    def _as_saved(self, kind, step):
+        """Returns what a checkpoint holds, as `like`; a checkpoint of several processes cannot be read without."""
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        stored = self._stored(kind, step)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), stored) or None
 
     def _orbax(self, kind, step, *, compared=True, **args):
         """Returns what Orbax reads of a step; compared: whether its structure was found to be the one asked for."""
