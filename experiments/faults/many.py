@@ -143,10 +143,10 @@ def table(results) -> str:
     equal = sum(not one["different"] for one in results["runs"])
     lines += [
         "",
-        f"In {results['minutes']:.0f} minutes {len(results['runs'])} runs came to their end so, {equal} of them with the "
-        "bits of the run that was left alone. Memory of the larger process when it was harmed: "
-        f"{np.median(most[:third]):.0f} MiB in the median of the first third, {np.median(most[-third:]):.0f} MiB in that "
-        "of the last.",
+        f"In {results['minutes']:.0f} minutes {len(results['runs'])} runs came to their end so, {equal} of them with "
+        "the bits of the run that was left alone. Memory of the larger process when it was harmed: "
+        f"{np.median(most[:third]):.0f} MiB in the median of the first third, {np.median(most[-third:]):.0f} MiB in "
+        "that of the last.",
     ]
     return "\n".join(lines) + "\n"
 

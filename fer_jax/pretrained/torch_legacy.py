@@ -6,7 +6,9 @@ only the few names that such a file needs are allowed.
 """
 
 import collections
+import io
 import math
+import pathlib
 import pickle
 from typing import NamedTuple
 
@@ -45,7 +47,7 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # the one in C takes the memory that a damaged index asks for
     """Knows ordered dicts, tensors and storages, and refuses the rest."""
 
     def find_class(self, module, name):
@@ -70,22 +72,23 @@ def read(path) -> dict[str, np.ndarray]:
     Raises:
       InputError: not such a file, one that needs more than tensors, or a truncated one.
     """
-    with open(path, "rb") as file:
-        try:
-            if _Unpickler(file).load() != MAGIC or _Unpickler(file).load() != PROTOCOL:
-                raise InputError(f"{path} is no PyTorch weight file")
-            little = _Unpickler(file).load()["little_endian"]
-            tensors = _Unpickler(file).load()
-            keys = _Unpickler(file).load()
-            storages = _read_storages(file, tensors, keys, "<" if little else ">")
-            return {name: _as_array(tensor, storages) for name, tensor in tensors.items()}
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{path} cannot be read as PyTorch's weights ({error or 'it ends too early'}): it is truncated, or "
-                "holds more than a state dict of tensors"
-            ) from error
+    # From memory, where a damaged length cannot ask for more bytes than there are.
+    file = io.BytesIO(pathlib.Path(path).read_bytes())
+    try:
+        if _Unpickler(file).load() != MAGIC or _Unpickler(file).load() != PROTOCOL:
+            raise InputError(f"{path} is no PyTorch weight file")
+        little = _Unpickler(file).load()["little_endian"]
+        tensors = _Unpickler(file).load()
+        keys = _Unpickler(file).load()
+        storages = _read_storages(file, tensors, keys, "<" if little else ">")
+        return {name: _as_array(tensor, storages) for name, tensor in tensors.items()}
+    except InputError:
+        raise
+    except Exception as error:  # damaged pickles lead to any
+        raise InputError(
+            f"{path} cannot be read as PyTorch's weights ({error or 'it ends too early'}): it is truncated, or "
+            "holds more than a state dict of tensors"
+        ) from error
 
 
 def _read_storages(file, tensors, keys, order):
@@ -105,7 +108,8 @@ def _read_storages(file, tensors, keys, order):
 def _as_array(tensor, storages):
     values = storages[tensor.storage.key][tensor.offset :]
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if min(tensor.offset, 0, *tensor.strides) < 0 or (math.prod(tensor.shape) and last >= len(values)):
+    size = math.prod(tensor.shape)
+    if min(tensor.offset, 0, *tensor.strides) < 0 or size > len(values) or (size and last >= len(values)):
         raise ValueError("a tensor reaches beyond its storage")
     # What was converted from TensorFlow is a permuted view, not stored row by row.
     strides = [stride * values.itemsize for stride in tensor.strides]
