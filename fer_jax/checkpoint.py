@@ -10,6 +10,7 @@ import zlib
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import processes
@@ -291,10 +292,17 @@ def _checksums(tree) -> dict[str, str]:
     """Returns a line an array, by name: type, shape and CRC-32; 70 MiB take 17 ms."""
 
     def checksum(leaf):
-        array = np.ascontiguousarray(jax.device_get(leaf))
+        array = np.ascontiguousarray(_whole(leaf))
         return f"{_type(leaf)} {zlib.crc32(array.reshape(-1).view(np.uint8)):08x}"
 
     return {name: checksum(leaf) for name, leaf in _named(tree)}
+
+
+def _whole(leaf):
+    """Returns an array on the host, of which other processes may hold parts."""
+    if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
+        return jax.device_get(leaf)
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def _checksum_json(meta: dict) -> str:

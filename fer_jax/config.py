@@ -25,6 +25,7 @@ WHERE_NOT_WHAT = (
     "data.votes_path",
     "data.cache_dir",
     "train.keep_compiled",
+    "train.shard_optimizer",
     "train.checkpoint_every_steps",
     "log",
 )

@@ -186,6 +186,15 @@ FIELDS = {
         "none | activations | segments: what is computed twice, to need less memory; auto: activations for an "
         "EfficientNet on a CPU, else none",
     ),
+    "train.shard_optimizer": Field(
+        False, "of the optimizer's arrays each device holds a share and not the whole (ZeRO-1: less memory)"
+    ),
+    "train.accumulate_steps": Field(
+        1,
+        "parts of a batch that are computed one after another and whose gradients are added (less memory); batch "
+        "normalization sees a part at a time",
+        "[1, inf)",
+    ),
     "train.keep_compiled": Field(True, "keep compiled programs in data.cache_dir, so that the next start loads them"),
     "search.space": Field(
         (), 'of fer_jax.search: "optim.learning_rate log 1e-4 1e-2", "width choice 32 64"; see fer_jax/space.py'

@@ -49,6 +49,11 @@ class Phase(PhasePlan):
         return steps.abstract_state(self, steps.make_shardings()[1])
 
     @property
+    def shardings(self) -> steps.TrainState:
+        """How the training state lies on the devices."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    @property
     def learning_rate(self) -> float:
         """The peak of the schedule."""
         return self.config.optim.learning_rate

@@ -149,6 +149,11 @@ def _check(config):
             f"train.batch_size is {train.batch_size}, which {jax.device_count()} devices cannot share evenly: "
             "give a multiple"
         )
+    if train.batch_size % (jax.device_count() * train.accumulate_steps):
+        raise InputError(
+            f"train.batch_size is {train.batch_size}, which {train.accumulate_steps} parts (train.accumulate_steps) on "
+            f"{wording.count(jax.device_count(), 'device')} cannot share evenly: give a multiple"
+        )
     if config.log.tensorboard and not importlib.util.find_spec("tensorboardX"):
         raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'")
     if config.search.space:

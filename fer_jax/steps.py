@@ -66,9 +66,26 @@ def abstract_variables(model, image_shape, sharding) -> dict:
     return _with_sharding({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, sharding)
 
 
-def abstract_state(phase, sharding) -> TrainState:
-    """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with a sharding: what a checkpoint is read into."""
-    return _with_sharding(jax.eval_shape(lambda: init_state(phase, jax.random.key(0))), sharding)
+def abstract_state(phase, replicated) -> TrainState:
+    """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is read into.
+
+    All lies whole on each device, but for the optimizer's arrays with `train.shard_optimizer`: these are split along
+    their longest axis that the devices divide (Rajbhandari et al. 2020, "ZeRO", stage 1).
+    """
+    state = jax.eval_shape(lambda: init_state(phase, jax.random.key(0)))
+    abstract = _with_sharding(state, replicated)
+    if not phase.config.train.shard_optimizer:
+        return abstract
+    return abstract.replace(
+        opt_state=jax.tree.map(lambda leaf: _with_sharding(leaf, _share(leaf, replicated.mesh)), state.opt_state)
+    )
+
+
+def _share(leaf, mesh):
+    axes = [axis for axis, length in enumerate(leaf.shape) if length % mesh.size == 0]
+    longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
+    spec = ("data" if axis == longest else None for axis in range(leaf.ndim))
+    return jax.sharding.NamedSharding(mesh, jax.P(*spec))
 
 
 def _with_sharding(tree, sharding):
@@ -101,17 +118,43 @@ def make_train_step(phase, objective, *, key, forward=None):
 
     apply = remat.rematerialize(apply, remat.choose(phase.config))
 
-    def loss_fn(trained, frozen_params, state, batch):
+    def loss_fn(trained, frozen_params, state, batch, part=None):
         dropout_key = jax.random.fold_in(key, state.step)
+        if part is not None:
+            dropout_key = jax.random.fold_in(dropout_key, part)
         logits, updated = apply(trained, frozen_params, state.batch_stats, batch["image"], dropout_key)
         loss, sums = objective(logits, batch, trained)
         return loss, (updated.get("batch_stats", {}), sums)
 
+    grad_fn = jax.grad(loss_fn, has_aux=True)
+    parts = phase.config.train.accumulate_steps
+
+    def accumulate(trained, frozen_params, state, batch):
+        """Returns the gradients of a batch in parts, each weighed by its real faces, the statistics and the sums."""
+        # Each device's part is of its own faces.
+        batch = jax.tree.map(lambda rows: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1), batch)
+        count = jnp.maximum(jnp.sum(batch["mask"]), 1)
+
+        def add(carry, part):
+            (grads, batch_stats, sums), (number, piece) = carry, part
+            now = state.replace(batch_stats=batch_stats)
+            more, (batch_stats, some) = grad_fn(trained, frozen_params, now, piece, number)
+            share = jnp.sum(piece["mask"]) / count
+            grads = jax.tree.map(lambda total, one: total + share * one, grads, more)
+            return (grads, batch_stats, jax.tree.map(jnp.add, sums, some)), None
+
+        first = jax.tree.map(lambda rows: rows[0], batch)
+        _, (_, sums) = jax.eval_shape(grad_fn, trained, frozen_params, state, first, 0)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (trained, sums))
+        start = (zeros[0], state.batch_stats, zeros[1])
+        return jax.lax.scan(add, start, (jnp.arange(parts), batch))[0]
+
     def train_step(state, batch):
         trained, frozen_params = params_lib.split(state.params, phase.frozen)
-        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            trained, frozen_params, state, batch
-        )
+        if parts > 1:
+            grads, batch_stats, sums = accumulate(trained, frozen_params, state, batch)
+        else:
+            grads, (batch_stats, sums) = grad_fn(trained, frozen_params, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, trained, lr_scale=state.lr_scale)
         trained = optax.apply_updates(trained, updates)
         state = state.replace(

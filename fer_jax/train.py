@@ -156,7 +156,7 @@ def restore_or_init(run, ckpt):
 def start_phase(run, phase, state, rules):
     """Begins a later phase: a fresh optimizer for what it trains, and rules that count from nothing."""
     rules.start_phase(phase.learning_rate)
-    init = jax.jit(functools.partial(steps.init_optimizer, phase), out_shardings=run.shardings[1])
+    init = jax.jit(functools.partial(steps.init_optimizer, phase), out_shardings=phase.shardings.opt_state)
     state = state.replace(
         step=wiring.put(run, np.asarray(phase.first_step, np.int32)),
         opt_state=init(state.params),

@@ -9,7 +9,7 @@ from fer_jax.runtime import dispatch, remat
 
 def init_state(run, phase) -> steps.TrainState:
     """Draws the initial state and puts pretrained weights into it; the optimizer's does not depend on them."""
-    state = jax.jit(lambda: steps.init_state(phase, run.keys["init"]), out_shardings=run.shardings[1])()
+    state = jax.jit(lambda: steps.init_state(phase, run.keys["init"]), out_shardings=phase.shardings)()
     if run.weights is None:
         return state
     return state.replace(
@@ -61,7 +61,7 @@ def make_train_steps(run, phase, feeder, forward) -> dispatch.TrainSteps:
     objective = losses.make_objective(run.config.loss, run.sampler.class_counts)
     train_step = steps.make_train_step(phase, objective, key=run.keys["dropout"], forward=forward)
     options = remat.compiler_options(remat.choose(run.config))
-    return dispatch.jit_steps(train_step, feeder, replicated=run.shardings[1], options=options)
+    return dispatch.jit_steps(train_step, feeder, shardings=(phase.shardings, run.shardings[1]), options=options)
 
 
 def make_evaluate(run, phase, faces, forward):

@@ -14,8 +14,11 @@ import commands
 import jax
 import numpy as np
 import pytest
+import tiny
 
-from fer_jax import checkpoint
+from fer_jax import checkpoint, wiring
+from fer_jax import run as run_lib
+from fer_jax import train as trainer
 from fer_jax.errors import InputError
 from fer_jax.runtime import processes
 
@@ -131,7 +134,7 @@ def test_a_checkpoint_of_one_device_goes_on_in_several_processes(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_goes_on_bit_identically(tmp_path):
-    flags = ("--config.train.epochs=6", "--config.data.feeder=resident")
+    flags = ("--config.train.epochs=6", "--config.data.feeder=resident", "--config.train.shard_optimizer")
     train(tmp_path / "whole", *flags, count=2)
     running = start(tmp_path / "stopped", *flags, count=2)
     wait_for_epochs(tmp_path / "stopped", 2)
@@ -142,6 +145,24 @@ def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_goes_on_
     assert len(steps[0]) == 1 and steps[0] == steps[1]
     train(tmp_path / "stopped", *flags, count=2)
     jax.tree.map(np.testing.assert_array_equal, *(latest(tmp_path / name) for name in ("whole", "stopped")))
+
+
+def test_an_optimizer_in_shares_trains_alike_in_less_memory_and_goes_on_whole(tmp_path):
+    assert jax.device_count() == 2
+    network = {"model.name": "cnn", "model.layers": "conv 8 relu, max_pool, flatten, dense 9 relu", "model.size_px": 16}
+    states = {}
+    for name, split, epochs in (("whole", False, 2), ("shares", True, 1), ("shares", False, 2)):
+        config = tiny.make_config(tmp_path, **network, **{"train.shard_optimizer": split, "train.epochs": epochs})
+        run = run_lib.build(config)
+        states[split] = wiring.init_state(run, run.phases[0])
+        trainer.train(config, tmp_path / name)
+    assert_same_scores(tmp_path / "whole", tmp_path / "shares")
+    sizes = {
+        split: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.opt_state))
+        for split, state in states.items()
+    }
+    assert sizes[True] < 0.52 * sizes[False]
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(states[True].params))
 
 
 @pytest.mark.slow

@@ -39,10 +39,10 @@ def make_batch(n=8, seed=0, padding=0):
     }
 
 
-def make(model, tx=None, *, key=7, **loss):
+def make(model, tx=None, *, key=7, parts=1, **loss):
     """Returns (initial state, jitted train step)."""
     tx = tx or optim.scale_by_rate(optax.constant_schedule(RATE))
-    phase = tiny.make_phase(model, tx, (SIDE, SIDE, 1))
+    phase = tiny.make_phase(model, tx, (SIDE, SIDE, 1), **{"train.accumulate_steps": parts})
     state = steps.init_state(phase, jax.random.key(0))
     return state, jax.jit(steps.make_train_step(phase, tiny.make_objective(COUNTS, **loss), key=jax.random.key(key)))
 
@@ -88,6 +88,36 @@ def test_a_step_is_gradient_descent_on_the_loss_by_hand(options, reference):
         for name, value in expected.items():
             np.testing.assert_allclose(sums[name], value, rtol=1e-5)
         assert int(state.step) == seed + 1
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
+    state, step = make(Linear(), parts=parts, label_smoothing=0.1, class_weights="balanced", l2=0.02)
+    for seed in range(3):
+        batch = make_batch(seed=seed, padding=3 * seed)  # parts with fewer real faces, and without any
+        kernel, bias, expected = by_hand(state, batch, smoothing=0.1, weights=WEIGHTS, l2=0.02)
+        state, sums = step(state, batch)
+        np.testing.assert_allclose(state.params["dense"]["kernel"], kernel, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(state.params["dense"]["bias"], bias, rtol=1e-4, atol=1e-6)
+        assert int(state.step) == seed + 1
+        for name, value in expected.items():
+            np.testing.assert_allclose(sums[name], value, rtol=1e-5)
+
+
+def test_parts_draw_their_own_dropout_and_move_the_statistics_one_after_another():
+    batch = make_batch()
+    batch = jax.tree.map(lambda rows: np.repeat(rows[:1], 8, 0), batch)  # one face
+    state, step = make(Linear(dropout=0.5), parts=8)
+    one, _ = make(Linear(dropout=0.5))
+    changes = np.asarray(step(state, batch)[0].params["dense"]["kernel"] - one.params["dense"]["kernel"])
+    assert len(np.unique(np.round(np.abs(changes[:, 0]), 7))) > 2  # of one mask a row would move wholly or not at all
+    state, step = make(Linear(batch_norm=True), parts=2)
+    batch = make_batch()
+    after, _ = step(state, batch)
+    (statistics,) = after.batch_stats.values()
+    x = batch["image"].reshape(8, -1) / 255
+    mean = 0.9 * 0.1 * x[0::2].mean(0) + 0.1 * x[1::2].mean(0)
+    np.testing.assert_allclose(statistics["mean"], mean, rtol=1e-4)
 
 
 def test_a_step_is_keras_train_on_batch(keras):
@@ -155,10 +185,12 @@ def test_the_initial_state_holds_arrays_alone():
     assert (state.params["dense"]["kernel"] != other.params["dense"]["kernel"]).all()
 
 
-def test_two_devices_compute_what_one_does(make_shardings):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_devices_compute_what_one_does(make_shardings, parts):
     """Batch normalization and dropout over all devices' faces, not over each device's."""
     assert jax.device_count() == 2
-    state, step = make(Linear(dropout=0.3, batch_norm=True), optax.adam(0.01), label_smoothing=0.1, l2=0.01)
+    model = Linear(dropout=0.3, batch_norm=True)
+    state, step = make(model, optax.adam(0.01), parts=parts, label_smoothing=0.1, l2=0.01)
     ends = []
     for count in (1, 2):
         batch_sharding, replicated = make_shardings(count)

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from fer_jax import ops
 
 
-def jit_steps(train_step, feeder, *, replicated, options: dict | None = None) -> "TrainSteps":
+def jit_steps(train_step, feeder, *, shardings, options: dict | None = None) -> "TrainSteps":
     """Compiles train steps for the chunks of a feeder.
 
     Args:
       train_step: (state, batch) -> (state, sums); the sums are any tree of arrays.
       feeder: makes a batch inside the program, `feeder.batch(arrays, item)`.
-      replicated: the sharding of state and sums.
+      shardings: of the state, and of the sums.
       options: compiler options of this step besides those of `ops.jit`.
 
     Returns:
@@ -35,7 +35,7 @@ def jit_steps(train_step, feeder, *, replicated, options: dict | None = None) ->
 
         return jax.lax.scan(add, (state, zeros), items)[0]
 
-    jitted = [ops.jit(fun, options=options, donate_argnums=0, out_shardings=replicated) for fun in (one, several)]
+    jitted = [ops.jit(fun, options=options, donate_argnums=0, out_shardings=shardings) for fun in (one, several)]
     return TrainSteps(*jitted)
 
 

@@ -161,7 +161,7 @@ def take(make_shardings):
     replicated = make_shardings(2)[1]
 
     def take(feeder, spans):
-        train_steps = dispatch.jit_steps(count_step, feeder, replicated=replicated)
+        train_steps = dispatch.jit_steps(count_step, feeder, shardings=(replicated, replicated))
         state, totals = feeders.put(np.zeros([], np.int32), replicated), collections.Counter()
         for start, stop in spans:
             for chunk in feeder.chunks(start, stop):
@@ -276,7 +276,7 @@ def test_the_resident_feeder_needs_no_tensorflow():
 
         feeder = make("resident")
         (chunk,) = feeder.chunks(0, 3)
-        train_steps = dispatch.jit_steps(step, feeder, replicated=shardings[1])
+        train_steps = dispatch.jit_steps(step, feeder, shardings=(shardings[1], shardings[1]))
         state, sums = train_steps(jax.device_put(0, shardings[1]), feeder.arrays, chunk)
         print(int(state), int(sums["count"]), sum(1 for _ in feeders.padded_batches(faces, 4, shardings[0])))
         try:
