@@ -267,6 +267,21 @@ def test_a_damaged_file_is_read_or_refused(name, change, tmp_path):
     survives(read, tmp_path / name, tmp_path)
 
 
+def test_a_zip_with_a_name_that_is_no_utf_8_is_refused(tmp_path):
+    files = {
+        f"{part}/{name}/{number}é.png": picture("PNG")
+        for part in ("train", "test")
+        for name in ("angry", "happy")
+        for number in (0, 1)
+    }
+    content = bytearray(zipped(files))
+    first = content.index("é".encode())
+    content[first : first + 2] = b"\xfa\xfa"  # before the file, and not in the directory
+    (tmp_path / "folders.zip").write_bytes(content)
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        load_faces(tmp_path / "folders.zip")
+
+
 @given(change=changes())
 @common
 def test_a_damaged_torch_file_is_read_or_refused(change, tmp_path):

@@ -20,6 +20,7 @@ from fer_jax.errors import InputError
 # The first bytes of a compressed file, and what unpacks it.
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, csv.Error)
+_DAMAGE += (UnicodeDecodeError,)  # zipfile: a name that is not the UTF-8 that it says it is
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def reading(label):
     except PermissionError as error:
         raise InputError(f"{label} may not be read: you lack the permission.") from error
     except _DAMAGE as error:
-        reason = str(error) or type(error).__name__
+        reason = (str(error) or type(error).__name__)[:200]  # zipfile quotes names of up to 64 KiB
         raise InputError(
             f"{label} cannot be read ({reason}). It may be damaged or incomplete: download or copy it again."
         ) from error
