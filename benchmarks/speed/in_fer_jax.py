@@ -80,7 +80,9 @@ class System:
         objective = losses.make_objective(config.loss, (1,) * self._classes)
         train_step = steps.make_train_step(self.phase, objective, key=self._keys["dropout"], forward=self._forward)
         options = remat.compiler_options(remat.choose(config))
-        self._train_steps = dispatch.jit_steps(train_step, self._feeder, shardings=(self._shardings[1],) * 2, options=options)
+        self._train_steps = dispatch.jit_steps(
+            train_step, self._feeder, shardings=(self._shardings[1],) * 2, options=options
+        )
         self._eval_step = ops.jit(steps.make_eval_step(self.phase.model, classes=self._classes, forward=self._forward))
         self._resident = list(feeders.padded_batches(self._faces, self._batch, self._shardings[0]))
 
