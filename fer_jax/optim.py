@@ -128,6 +128,25 @@ def _momentum(optim):
     return [optax.trace(decay=optim.momentum, nesterov=optim.nesterov)] if optim.momentum else []
 
 
+def _muon(optim):
+    """Muon (Jordan et al. 2024) for kernels, where one of a convolution is a matrix [H W C, F]; Adam for the rest."""
+
+    def matrices(params):
+        return jax.tree.map(
+            lambda leaf: (
+                optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
+                if leaf.ndim > 1
+                else None
+            ),
+            params,
+        )
+
+    rate = -1.0  # it multiplies by minus its rate, and this module has its own
+    return [
+        optax.contrib.muon(rate, beta=optim.momentum, nesterov=optim.nesterov, muon_weight_dimension_numbers=matrices)
+    ]
+
+
 class Rule(NamedTuple):
     """An optimizer between clipping and weight decay.
 
@@ -142,6 +161,8 @@ class Rule(NamedTuple):
 # optim.name -> its rule
 OPTIMIZERS = {
     "adam": Rule(lambda optim: [scale_by_keras_adam()]),
+    "lion": Rule(lambda optim: [optax.scale_by_lion(b1=optim.momentum)]),  # Chen et al. 2023
+    "muon": Rule(_muon),
     # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
     "sgd": Rule(_momentum, rate_first=True),
 }

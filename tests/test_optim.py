@@ -159,6 +159,40 @@ def test_weight_decay_shrinks_kernels_alone():
     np.testing.assert_array_equal(after["bias"], before["bias"])
 
 
+def test_lion_is_keras_lion(keras):
+    gradients = draw(6, 5)
+    theirs = follow_keras(keras, keras.optimizers.Lion(0.01, beta_1=0.8, beta_2=0.99, weight_decay=0.1), gradients)
+    assert_near(follow(gradients, name="lion", learning_rate=0.01, momentum=0.8, weight_decay=0.1), theirs)
+
+
+def orthogonal(matrix):
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    return left @ right
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((3, 3, 4, 8), 1.0), ((4, 8), 2**0.5), ((8, 4), 1.0)])
+def test_muon_steps_along_the_nearest_orthogonal_matrix(shape, scale):
+    """Jordan et al. 2024: five Newton-Schulz iterations bring the singular values to about 1, by 0.7 to 1.2."""
+    gradient = np.random.default_rng(5).normal(size=shape).astype(np.float32)
+    tx, _ = optim.make(settings(name="muon", learning_rate=0.5), **LENGTH)
+    params = {"layer": {"kernel": jnp.zeros(shape)}}
+    updates, _ = tx.update({"layer": {"kernel": jnp.asarray(gradient)}}, tx.init(params), params)
+    step = np.asarray(updates["layer"]["kernel"]).reshape(-1, shape[-1]) / (-0.5 * scale)
+    assert 0.6 < np.linalg.svd(step, compute_uv=False).min() <= np.linalg.svd(step, compute_uv=False).max() < 1.3
+    wanted = orthogonal(gradient.reshape(step.shape))
+    assert np.sum(step * wanted) > 0.97 * np.linalg.norm(step) * np.linalg.norm(wanted)
+
+
+def test_muon_leaves_biases_to_adam_and_decays_kernels(keras):
+    gradients = draw(7, 4)
+    ours = follow(gradients, name="muon", learning_rate=0.05, nesterov=False, weight_decay=0.1)
+    theirs = follow_keras(keras, keras.optimizers.Adam(0.05, epsilon=1e-8), gradients)
+    np.testing.assert_allclose(ours["bias"], theirs["bias"], rtol=1e-4, atol=1e-6)
+    still = [jax.tree.map(np.zeros_like, draw(0))] * 3
+    decayed = follow(still, name="muon", learning_rate=0.1, weight_decay=0.5)
+    np.testing.assert_allclose(decayed["kernel"], draw(0)["kernel"] * 0.95**3, rtol=1e-5)
+
+
 @pytest.mark.parametrize("scale", [100.0, 1e-3])
 def test_clipping_is_keras_global_clipnorm(keras, scale):
     gradients = draw(4, 5, scale)
@@ -170,7 +204,7 @@ def test_clipping_is_keras_global_clipnorm(keras, scale):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "adamax"}, "optim.name is 'adamax'; known are adam, sgd"),
+        ({"name": "adamax"}, "optim.name is 'adamax'; known are adam, lion, muon, sgd"),
         ({"schedule": "linear"}, "optim.schedule is 'linear'; known are constant, exponential, cosine"),
         ({"plateau": {"factor": 2.0}}, "optim.plateau.factor is 2.0: give 0 to under 1"),
         ({"schedule": "cosine", "warmup_epochs": 10.0}, "optim.warmup_epochs is 10.0, but train.epochs is 10"),
