@@ -177,7 +177,7 @@ def _check_faces(config, data, sampler):
             f"all {len(data.train):,} training faces are of the class {data.classes[there[0]]}: training needs two "
             "classes at least"
         )
-    size, devices = config.train.batch_size, jax.device_count()
+    size, devices = config.train.batch_size, jax.device_count() * config.train.accumulate_steps
     if size > sampler.epoch_faces >= devices:
         raise InputError(
             f"train.batch_size is {size:,}, more than the {sampler.epoch_faces:,} training faces of an epoch: give "

@@ -135,19 +135,19 @@ def make_train_step(phase, objective, *, key, forward=None):
         batch = jax.tree.map(lambda rows: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1), batch)
         count = jnp.maximum(jnp.sum(batch["mask"]), 1)
 
-        def add(carry, part):
-            (grads, batch_stats, sums), (number, piece) = carry, part
+        def add(carry, number, piece):
+            grads, batch_stats, sums = carry
             now = state.replace(batch_stats=batch_stats)
             more, (batch_stats, some) = grad_fn(trained, frozen_params, now, piece, number)
             share = jnp.sum(piece["mask"]) / count
             grads = jax.tree.map(lambda total, one: total + share * one, grads, more)
-            return (grads, batch_stats, jax.tree.map(jnp.add, sums, some)), None
+            return grads, batch_stats, jax.tree.map(jnp.add, sums, some)
 
         first = jax.tree.map(lambda rows: rows[0], batch)
         _, (_, sums) = jax.eval_shape(grad_fn, trained, frozen_params, state, first, 0)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (trained, sums))
         start = (zeros[0], state.batch_stats, zeros[1])
-        return jax.lax.scan(add, start, (jnp.arange(parts), batch))[0]
+        return _fold(add, start, batch, parts)
 
     def train_step(state, batch):
         trained, frozen_params = params_lib.split(state.params, phase.frozen)
@@ -166,6 +166,17 @@ def make_train_step(phase, objective, *, key, forward=None):
         return state, sums
 
     return train_step
+
+
+def _fold(add, carry, batch, parts):
+    """Returns what add(carry, number, piece) makes of all parts of a batch [parts, ...], one after another."""
+    if jax.default_backend() != "cpu":
+        return jax.lax.scan(lambda carry, part: (add(carry, *part), None), carry, (jnp.arange(parts), batch))[0]
+    # XLA:CPU runs convolutions in a loop tens of times slower; the barrier keeps the parts apart, for their memory.
+    for number in range(parts):
+        piece = jax.tree.map(lambda rows, number=number: rows[number], batch)
+        carry = add(*jax.lax.optimization_barrier((carry, jnp.int32(number), piece)))
+    return carry
 
 
 def make_eval_step(model, *, classes, forward=None, views="none"):

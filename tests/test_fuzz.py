@@ -208,9 +208,10 @@ def _audit(event, arguments):
         mode, flags = arguments[1] or "", arguments[2] or 0
         writes = any(letter in mode for letter in "wax+") or bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
     if writes:
-        path = os.path.abspath(os.fsdecode(arguments[0]))
-        if not path.startswith(str(folder)) and path != os.devnull:
-            _watched["elsewhere"].append(f"{event} {path}")
+        for given in arguments[: 2 if event in ("os.rename", "os.symlink", "os.link") else 1]:
+            path = pathlib.Path(os.path.abspath(os.fsdecode(given)))
+            if not path.is_relative_to(folder) and str(path) != os.devnull:
+                _watched["elsewhere"].append(f"{event} {path}")
 
 
 sys.addaudithook(_audit)

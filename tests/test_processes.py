@@ -211,7 +211,6 @@ def test_who_waits_in_vain_says_where(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("10.0.0.1:1234", None, 0), "give all of --coordinator_address, --num_processes and --process_id"),
         (("10.0.0.1:1234", 2, 2), "--process_id is 2: with 2 processes give 0 to 1"),
         (("10.0.0.1", 2, 1), "--coordinator_address is '10.0.0.1': give HOST:PORT"),
         ((None, None, None, 0), "--heartbeat_seconds and --join_seconds are 1 or more"),

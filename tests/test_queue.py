@@ -287,9 +287,9 @@ def test_the_queue_waits_before_a_row_while_the_file_is_there(modules, rows, opt
 QUEUE = """
 import sys, time
 sys.path.insert(0, {folder!r})
-import run
+import run, running
 options = run.parse(["--data_path", "x", "--runs", {runs!r}, "--out", {out!r}])
-with run.lock("first", 0, options) as is_ours:
+with running.lock("first", 0, options) as is_ours:
     print(is_ours, flush=True)
     sys.stdin.read()
 """

@@ -31,13 +31,8 @@ from fer_jax.errors import InputError
 
 HEARTBEAT_SECONDS = 5
 LATE_SECONDS = 60
-# What is done to one of two -> the exit codes that it and the other one may have after the first step.
-CODES = {
-    "SIGTERM": ({143}, {143, 1}),
-    "Ctrl-C": ({130}, {143, 1}),
-    "kill -9": ({-9}, {1}),
-    "hang": ({-9}, {1}),
-}
+# What is done to one of two -> the exit codes of it and the other one, after the first step.
+CODES = {"SIGTERM": (143, 143), "Ctrl-C": (130, 143), "kill -9": (-9, 1), "hang": (-9, 1)}
 SIGNALS = {"SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT, "kill -9": signal.SIGKILL, "hang": signal.SIGSTOP}
 
 
@@ -100,12 +95,10 @@ def harm(kind, victim, delay, workdir) -> dict:
     texts = [said(workdir, number) for number in range(2)]
     finished = finished or codes == [0, 0]
     if not finished and trained:
-        mine, others = CODES[kind]
-        if codes[victim] not in mine or codes[1 - victim] not in others:
+        if (codes[victim], codes[1 - victim]) != CODES[kind]:
             wrong.append(f"exit codes {codes}")
         steps = [re.findall(r"stopped at step (\d+)", text) for text in texts]
-        if codes == [143 if number != victim or kind == "SIGTERM" else 130 for number in range(2)]:
-            wrong += [] if steps[0] == steps[1] else [f"saved steps {steps}"]
+        wrong += [] if steps[0] == steps[1] else [f"saved steps {steps}"]
     wrong += ["a stack is printed"] * any(re.search(r"Traceback|Check failure", text) for text in texts)
     return row | {
         "trained": trained,

@@ -99,7 +99,10 @@ def _members(row, options):
         members = members[:2] if len(row.members) == 1 else members
         for member, seed in members:
             if not running.has_ended(member, seed, options) or running.outdated(member, seed, options):
-                add(member, seed, options)
+                with running.lock(member, seed, options) as is_ours:
+                    if not is_ours:
+                        raise InputError(f"another queue runs its member {member}: run this one later")
+                    add(member, seed, options)
     missing = [f"{member} (seed {seed})" for member, seed in members if not running.has_ended(member, seed, options)]
     if missing:
         raise InputError(f"members that are not in {options.runs}: {', '.join(missing)}; run them first")

@@ -17,7 +17,6 @@ import signal
 import sys
 import traceback
 
-import filelock
 import jobs
 import processes
 import runfiles
@@ -73,7 +72,7 @@ def run_smoke(options) -> list[str]:
     failed = []
     for name, row in chosen(options).items():
         for seed in range(options.seeds if row.kind != "ensemble" else 1):
-            with lock(name, seed, options) as is_ours:
+            with running.lock(name, seed, options) as is_ours:
                 if is_ours and not _try(name, seed, options):
                     failed.append(name)
     return failed
@@ -88,7 +87,7 @@ def collect(options) -> list[str]:
         name, seed = path.parent.name, int(path.name.removeprefix("seed"))
         if name not in rows or (name, seed) in done or not running.has_ended(name, seed, options):
             continue
-        with lock(name, seed, options) as is_ours:
+        with running.lock(name, seed, options) as is_ours:
             if is_ours and not _try(name, seed, options, add=_record):
                 failed.append(name)
     return failed
@@ -121,28 +120,10 @@ def _try(name, seed, options, add=None):
 
 
 @contextlib.contextmanager
-def lock(name, seed, options):
-    """Yields whether a run is this process's for now; where another queue has it, on any machine, says so."""
-    folder = pathlib.Path(options.runs) / options.budget / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    row_lock = filelock.FileLock(folder / f"{name}-seed{seed}.lock")
-    try:
-        row_lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"{name}, seed {seed}: another queue runs it", flush=True)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        row_lock.release()
-
-
-@contextlib.contextmanager
 def _first_free(ready, options):
     """Yields the first of some runs that no other queue has, locked, or None."""
     for name, seed in ready:
-        with lock(name, seed, options) as is_ours:
+        with running.lock(name, seed, options) as is_ours:
             if is_ours:
                 yield name, seed
                 return

@@ -1,9 +1,11 @@
 """What all kinds of rows share: their workdirs, the commands that run in them, and what a smoke run shortens."""
 
+import contextlib
 import json
 import pathlib
 import sys
 
+import filelock
 import processes
 import runfiles
 import systems
@@ -135,3 +137,21 @@ def _step(path):
 def epoch_of(path):
     """Returns the epoch of the checkpoint that a member was scored by."""
     return json.loads((path / "evaluation-validation.json").read_text())["epoch"]
+
+
+@contextlib.contextmanager
+def lock(name, seed, options):
+    """Yields whether a run is this process's for now; where another queue has it, on any machine, says so."""
+    folder = pathlib.Path(options.runs) / options.budget / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    row_lock = filelock.FileLock(folder / f"{name}-seed{seed}.lock")
+    try:
+        row_lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{name}, seed {seed}: another queue runs it", flush=True)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        row_lock.release()

@@ -40,7 +40,7 @@ def reading(label):
             f"{label} cannot be read ({reason}). It may be damaged or incomplete: download or copy it again."
         ) from error
     except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, encryption
-        raise InputError(f"{label} cannot be unpacked ({error}). Unpack it and give the folder.") from error
+        raise InputError(f"{label} cannot be unpacked ({str(error)[:200]}). Unpack it and give the folder.") from error
 
 
 def sniff(head: bytes) -> str:

@@ -108,8 +108,7 @@ def _read_storages(file, tensors, keys, order):
 def _as_array(tensor, storages):
     values = storages[tensor.storage.key][tensor.offset :]
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
-    size = math.prod(tensor.shape)
-    if min(tensor.offset, 0, *tensor.strides) < 0 or size > len(values) or (size and last >= len(values)):
+    if min(tensor.offset, 0, *tensor.strides) < 0 or (math.prod(tensor.shape) and last >= len(values)):
         raise ValueError("a tensor reaches beyond its storage")
     # What was converted from TensorFlow is a permuted view, not stored row by row.
     strides = [stride * values.itemsize for stride in tensor.strides]

@@ -16,7 +16,6 @@ from fer_jax.runtime import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 5.0  # for what has nothing to save to end by itself
-AGREE_SECONDS = 30.0  # for several processes to agree where they stop, after which one that waits in vain ends
 ECHO_SECONDS = 0.5  # `timeout` and some schedulers signal a process and its group, so that it gets two at once
 SAVING = "stopping: the step that runs ends and is saved; once more ends at once"
 _stop = None  # of the training that runs: signals are the process's
@@ -63,7 +62,7 @@ class Stop:
 
     def defer(self) -> None:
         """Keeps signals from now on until the training asks: it has something to save."""
-        self.defers = True
+        self.defers = processes.can_agree()
 
     def end(self, text: str) -> None:
         """Raises Stopped with the text."""
@@ -96,6 +95,7 @@ def stop(text: str):
         finally:
             _stop = before
     if mine.signum:
+        mine.agreed = True  # the others are at their end too
         mine.end("stopped after the last epoch of a run")
 
 
@@ -170,39 +170,28 @@ def _watch(wakeups, timers):
             first_time = time.monotonic()
             if _saves():
                 print(SAVING, file=sys.stderr, flush=True)
-                _ask(signum, timers)
+                _ask(signum)
             else:
-                _later(timers, GRACE_SECONDS, _end_or_save, signum, timers)
-
-
-def _later(timers, seconds, call, *args):
-    timers.append(threading.Timer(seconds, call, args))
-    timers[-1].daemon = True
-    timers[-1].start()
+                timers.append(threading.Timer(GRACE_SECONDS, _end_or_save, (signum,)))
+                timers[-1].daemon = True
+                timers[-1].start()
 
 
 def _saves():
     return _stop is not None and _stop.defers
 
 
-def _end_or_save(signum, timers):
+def _end_or_save(signum):
     if not _saves():
         _end(signum)
-    _ask(signum, timers)
+    _ask(signum)
 
 
-def _ask(signum, timers):
+def _ask(signum):
     """Has the training stop, also where what the handler raised was lost before the training began."""
     _stop.signum = _stop.signum or signum
     if processes.are_many():
         processes.tell_the_others()
-        _later(timers, AGREE_SECONDS, _end_alone, signum)
-
-
-def _end_alone(signum):
-    """Ends a process whose partners do not stop with it."""
-    if _stop is None or not _stop.agreed:
-        _end(signum)
 
 
 def _end(signum):

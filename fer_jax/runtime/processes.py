@@ -16,7 +16,9 @@ from fer_jax.errors import InputError
 HEARTBEAT_SECONDS = 30
 JOIN_SECONDS = 300
 FLAGS = "--coordinator_address, --num_processes and --process_id"
+# What an error of a collective begins with, and words of which it has one; a device's own faults begin so too.
 LOST_STATUS = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN")
+LOST_WORDS = r"gloo|nccl|barrier|coordination|heartbeat|connection"
 _notify = None  # JAX's handler of SIGTERM, which tells the other processes
 _kept = []  # what C calls must not be collected
 
@@ -24,9 +26,9 @@ _kept = []  # what C calls must not be collected
 def join(address=None, count=None, number=None, *, heartbeat_seconds=HEARTBEAT_SECONDS, join_seconds=JOIN_SECONDS):
     """Joins the other processes of a training; to be called before JAX is used.
 
-    address: HOST:PORT of process 0. count: number of processes. number: of this one, from 0. Without them, JAX reads
-    the environment of Slurm, Open MPI, Kubernetes or a Cloud TPU. heartbeat_seconds: how long a process may be silent
-    before it counts as lost. join_seconds: how long to wait for the others.
+    address: HOST:PORT of process 0. count: number of processes. number: of this one, from 0. What is not given, JAX
+    reads from the environment of Slurm, Open MPI, Kubernetes or a Cloud TPU. heartbeat_seconds: how long a process may
+    be silent before it counts as lost. join_seconds: how long to wait for the others.
 
     Raises:
       InputError: incomplete or inconsistent arguments, no cluster in the environment, or not all processes came.
@@ -35,9 +37,7 @@ def join(address=None, count=None, number=None, *, heartbeat_seconds=HEARTBEAT_S
 
     global _notify  # noqa: PLW0603
     given = (address, count, number)
-    if given != (None,) * 3 and None in given:
-        raise InputError(f"give all of {FLAGS}, or none of them under Slurm, Open MPI, Kubernetes or on a Cloud TPU")
-    if count is not None and not 0 <= number < count:
+    if None not in (count, number) and not 0 <= number < count:
         raise InputError(f"--process_id is {number}: with {count} processes give 0 to {count - 1}")
     if address is not None and not address.rpartition(":")[2].isdigit():
         raise InputError(f"--coordinator_address is '{address}': give HOST:PORT, as 10.0.0.1:1234")
@@ -52,7 +52,7 @@ def join(address=None, count=None, number=None, *, heartbeat_seconds=HEARTBEAT_S
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
-        if isinstance(error, ValueError) and address is None:
+        if "defined" in reason:  # what JAX says of the arguments that neither the flags nor a cluster give
             reason = f"the environment names no cluster; give {FLAGS}"
         raise InputError(f"this process cannot join the others: {reason}") from error
     _notify = _take_handler(signal.SIGTERM, ours)
@@ -80,17 +80,17 @@ def _explain_aborts(missed):
 
     XLA writes pages to stderr before that, so file descriptor 2 becomes a file, and Python's stderr stays where it was.
     """
-    faulthandler.disable()
     stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     for handler in logging.getLogger().handlers:
         if getattr(handler, "stream", None) is sys.stderr:
             handler.setStream(stderr)
     sys.stderr = stderr
+    faulthandler.enable(stderr)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
 
     def handle(signum):
-        words = os.pread(2, os.fstat(2).st_size, 0).decode(errors="replace")
+        words = _native_words()
         _, fatal, reason = words.partition("distributed service detected fatal errors")
         if not fatal:
             _end(words, 128 + signum)
@@ -103,9 +103,21 @@ def _explain_aborts(missed):
     _libc_signal()(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))
 
 
+def _native_words():
+    """Returns what native code has written to stderr, or its end."""
+    size = os.fstat(2).st_size
+    return os.pread(2, size, max(0, size - 20_000)).decode(errors="replace")
+
+
 def are_many() -> bool:
     """Whether this training has joined others."""
     return _notify is not None
+
+
+def can_agree() -> bool:
+    """Whether all processes can stop at one place: there is one, or they met by `join`."""
+    jax = sys.modules.get("jax")
+    return are_many() or jax is None or jax.process_count() == 1
 
 
 def tell_the_others() -> None:
@@ -126,8 +138,10 @@ def is_lost(error: BaseException | None) -> bool:
 
     while are_many() and error is not None:
         # A jitted function's fast path raises ValueError.
-        if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and str(error).startswith(LOST_STATUS):
-            return True
+        if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
+            text = str(error)
+            if text.startswith(LOST_STATUS) and re.search(LOST_WORDS, text, re.IGNORECASE):
+                return True
         error = error.__cause__ or error.__context__
     return False
 
@@ -154,6 +168,7 @@ def _leave(error):
     if isinstance(error, InputError):
         _end(f"error: {error}", 2)
     traceback.print_exception(error)
+    print(_native_words(), file=sys.stderr)
     _end("this process ends, and the others with it", 1)
 
 
