@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fer_jax import steps as steps_lib
 from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import processes
 
@@ -161,7 +162,7 @@ class Checkpoints:
         def read(step, like, saved):
             stored, sharding = self._stored(kind, step), jax.tree.leaves(like)[0].sharding
             others = {name: value for name, value in stored.items() if name not in like}
-            others = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), others)
+            others = steps_lib.with_sharding(others, sharding)
             fields = _asked(like, stored)
             tree = self._read(kind, step, {**others, **fields}, saved, of_the_model=fields)
             return {name: tree.get(name, {}) for name in like}
@@ -241,8 +242,7 @@ class Checkpoints:
     def _as_saved(self, kind, step):
         """Returns what a checkpoint holds, as `like`; a checkpoint of several processes cannot be read without."""
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        stored = self._stored(kind, step)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), stored) or None
+        return steps_lib.with_sharding(self._stored(kind, step), one) or None
 
     def _orbax(self, kind, step, *, compared=True, **args):
         """Returns what Orbax reads of a step; compared: whether its structure was found to be the one asked for."""

@@ -63,7 +63,7 @@ def init_optimizer(phase, params):
 def abstract_variables(model, image_shape, sharding) -> dict:
     """Returns {params, batch_stats} as `jax.ShapeDtypeStruct`s with a sharding."""
     variables = init_variables.eval_shape(model, jax.random.key(0), image_shape)
-    return _with_sharding({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, sharding)
+    return with_sharding({"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, sharding)
 
 
 def abstract_state(phase, replicated) -> TrainState:
@@ -73,11 +73,11 @@ def abstract_state(phase, replicated) -> TrainState:
     their longest axis that the devices divide (Rajbhandari et al. 2020, "ZeRO", stage 1).
     """
     state = jax.eval_shape(lambda: init_state(phase, jax.random.key(0)))
-    abstract = _with_sharding(state, replicated)
+    abstract = with_sharding(state, replicated)
     if not phase.config.train.shard_optimizer:
         return abstract
     return abstract.replace(
-        opt_state=jax.tree.map(lambda leaf: _with_sharding(leaf, _share(leaf, replicated.mesh)), state.opt_state)
+        opt_state=jax.tree.map(lambda leaf: with_sharding(leaf, _share(leaf, replicated.mesh)), state.opt_state)
     )
 
 
@@ -88,7 +88,8 @@ def _share(leaf, mesh):
     return jax.sharding.NamedSharding(mesh, jax.P(*spec))
 
 
-def _with_sharding(tree, sharding):
+def with_sharding(tree, sharding):
+    """Returns the arrays of a tree as `jax.ShapeDtypeStruct`s with a sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
@@ -127,10 +128,33 @@ def make_train_step(phase, objective, *, key, forward=None):
         return loss, (updated.get("batch_stats", {}), sums)
 
     grad_fn = jax.grad(loss_fn, has_aux=True)
-    parts = phase.config.train.accumulate_steps
+    if phase.config.train.accumulate_steps > 1:
+        grad_fn = _in_parts(grad_fn, phase.config.train.accumulate_steps)
+
+    def train_step(state, batch):
+        trained, frozen_params = params_lib.split(state.params, phase.frozen)
+        grads, (batch_stats, sums) = grad_fn(trained, frozen_params, state, batch)
+        updates, opt_state = tx.update(grads, state.opt_state, trained, lr_scale=state.lr_scale)
+        trained = optax.apply_updates(trained, updates)
+        state = state.replace(
+            step=state.step + 1,
+            params=params_lib.join(frozen_params, trained),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return state, sums
+
+    return train_step
+
+
+def _in_parts(grad_fn, parts):
+    """Returns what gives the same as grad_fn, computed on so many parts of the batch and added.
+
+    grad_fn: (trained, frozen_params, state, batch, number of the part) -> (gradients, (statistics, sums)). A part's
+    gradients count by its share of the batch's real faces.
+    """
 
     def accumulate(trained, frozen_params, state, batch):
-        """Returns the gradients of a batch in parts, each weighed by its real faces, the statistics and the sums."""
         # Each device's part is of its own faces.
         batch = jax.tree.map(lambda rows: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1), batch)
         count = jnp.maximum(jnp.sum(batch["mask"]), 1)
@@ -145,27 +169,11 @@ def make_train_step(phase, objective, *, key, forward=None):
 
         first = jax.tree.map(lambda rows: rows[0], batch)
         _, (_, sums) = jax.eval_shape(grad_fn, trained, frozen_params, state, first, 0)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (trained, sums))
-        start = (zeros[0], state.batch_stats, zeros[1])
-        return _fold(add, start, batch, parts)
+        grads, sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (trained, sums))
+        grads, batch_stats, sums = _fold(add, (grads, state.batch_stats, sums), batch, parts)
+        return grads, (batch_stats, sums)
 
-    def train_step(state, batch):
-        trained, frozen_params = params_lib.split(state.params, phase.frozen)
-        if parts > 1:
-            grads, batch_stats, sums = accumulate(trained, frozen_params, state, batch)
-        else:
-            grads, (batch_stats, sums) = grad_fn(trained, frozen_params, state, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, trained, lr_scale=state.lr_scale)
-        trained = optax.apply_updates(trained, updates)
-        state = state.replace(
-            step=state.step + 1,
-            params=params_lib.join(frozen_params, trained),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
-        return state, sums
-
-    return train_step
+    return accumulate
 
 
 def _fold(add, carry, batch, parts):

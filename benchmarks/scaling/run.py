@@ -76,7 +76,7 @@ def measure(*, batch, size_px, faces, feeder) -> dict:
     objective = losses.make_objective(config.loss, (1,) * CLASSES)
     train_step = steps.make_train_step(phase, objective, key=keys[2])
     train_steps = dispatch.jit_steps(train_step, source, shardings=(phase.shardings, shardings[1]))
-    chunks, waited = source.chunks(0, faces // batch), 0.0
+    chunks = source.chunks(0, faces // batch)
 
     def take(count):
         nonlocal state
