@@ -124,7 +124,7 @@ def test_losses_and_counts_are_those_of_one_device(tmp_path, feeder):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_one_device_goes_on_in_several_processes(tmp_path):
+def test_a_checkpoint_of_one_device_is_resumed_in_several_processes(tmp_path):
     train(tmp_path / "alone", "--config.train.epochs=2", devices=2)
     train(tmp_path / "many", "--config.train.epochs=1")
     train(tmp_path / "many", "--config.train.epochs=2", devices=2, count=2)
@@ -133,7 +133,7 @@ def test_a_checkpoint_of_one_device_goes_on_in_several_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_goes_on_bit_identically(tmp_path):
+def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_resumes_bit_identically(tmp_path):
     flags = ("--config.train.epochs=6", "--config.data.feeder=resident", "--config.train.shard_optimizer")
     train(tmp_path / "whole", *flags, count=2)
     running = start(tmp_path / "stopped", *flags, count=2)
@@ -147,7 +147,7 @@ def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_goes_on_
     jax.tree.map(np.testing.assert_array_equal, *(latest(tmp_path / name) for name in ("whole", "stopped")))
 
 
-def test_an_optimizer_in_shares_trains_alike_in_less_memory_and_goes_on_whole(tmp_path):
+def test_an_optimizer_in_shares_trains_alike_in_less_memory_and_is_resumed_whole(tmp_path):
     assert jax.device_count() == 2
     network = {"model.name": "cnn", "model.layers": "conv 8 relu, max_pool, flatten, dense 9 relu", "model.size_px": 16}
     states = {}

@@ -4,7 +4,7 @@ python benchmarks/scaling/run.py
 
 R1's model 2 on random faces, one thing changed at a time (batch, side of the faces, number of faces, feeder), each
 point in a process of its own; then 1 and 2 processes with a core each, by the command itself; and the model of many
-accelerators (paper.py). Writes results.json, table.md and scaling.png beside this file. The machine should be idle.
+accelerators (paper.py). Writes results.json, table.md and scaling.png to this folder. The machine should be idle.
 """
 
 import argparse

@@ -6,7 +6,7 @@ FER2013_DIR=<folder with csv/fer2013.csv> python benchmarks/video/run.py [--minu
 
 The film shows three faces of PublicTest that drift over photographs without people, and change every three seconds.
 `python -m fer_jax.predict` looks at all of its frames, and its memory is read as it passes each minute. The camera
-gives such frames at its own pace to a page that nobody looks at. Writes results.json beside this file.
+gives such frames at its own pace to a page that nobody looks at. Writes results.json to this folder.
 """
 
 import argparse

@@ -3,8 +3,8 @@
 python experiments/faults/many.py [--minutes 30]
 
 Two processes train config.py on drawn faces over the loopback device, for so many minutes, again and again: one of them
-is harmed at a random moment, both end, and the same command goes on. Each run that reaches its end is compared, bit for
-bit, with one that was left alone. Writes many.json and many.md beside this file.
+is harmed at a random moment, both end, and the same command resumes the run. Each run that reaches its end is compared,
+bit for bit, with one that was left alone. Writes many.json and many.md to this folder.
 """
 
 import argparse

@@ -175,7 +175,7 @@ def _leave(error):
 def _leave_lost(reason):
     _end(
         f"error: lost another process of this training ({reason}). The last checkpoint is intact: start the same "
-        "command on all machines again to go on from it",
+        "command on all machines again to resume from it",
         1,
     )
 
