@@ -14,11 +14,13 @@ CLASS_WEIGHTS = ("none", "balanced", "class_balanced")
 
 
 def smooth(labels, classes: int, label_smoothing: float = 0.0):
-    """Turns labels [B] int into targets [B, K] float32 whose rows sum to 1.
+    """Turns labels [B] int into targets [B, K] float32 whose rows sum to 1, smoothed as by `smooth_targets`."""
+    return smooth_targets(jax.nn.one_hot(labels, classes), label_smoothing)
 
-    A share `label_smoothing` of each target is given to all classes evenly (Szegedy et al. 2016).
-    """
-    return jax.nn.one_hot(labels, classes) * (1.0 - label_smoothing) + label_smoothing / classes
+
+def smooth_targets(targets, label_smoothing: float):
+    """Gives a share `label_smoothing` of each target [B, K] to all classes evenly (Szegedy et al. 2016)."""
+    return targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]
 
 
 def cross_entropy(logits, targets, mask):
@@ -138,6 +140,10 @@ def make_objective(section, class_counts):
     `count`. Class weights multiply a face's loss, and the batch still divides by its number of faces: Keras's
     `class_weight`.
 
+    batch: `label` int [B], `mask` [B], and `target` float32 [B, K], rows sum to 1, where the faces have targets of
+    their own. Such a target t is smoothed and minimised in place of the one-hot label; the face weighs sum_k t_k w_k,
+    and its right class is the argmax of t (the first one of a tie).
+
     class_counts [K]: faces of each class that an epoch shows.
 
     Raises:
@@ -148,9 +154,13 @@ def make_objective(section, class_counts):
 
     def objective(logits, batch, params):
         label, mask = batch["label"], batch["mask"]
-        total, _ = loss_fn(
-            logits, smooth(label, classes, label_smoothing), mask if weights is None else mask * weights[label]
-        )
+        weight = None if weights is None else weights[label]
+        targets = smooth(label, classes, label_smoothing)
+        if "target" in batch:
+            label = jnp.argmax(batch["target"], -1)
+            weight = None if weights is None else jnp.sum(batch["target"] * weights[None], -1)
+            targets = smooth_targets(batch["target"], label_smoothing)
+        total, _ = loss_fn(logits, targets, mask if weight is None else mask * weight)
         count = jnp.sum(mask)
         loss = total / jnp.maximum(count, 1)
         if strength:

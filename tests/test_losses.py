@@ -160,6 +160,56 @@ def test_class_balanced_weights_are_inverse_effective_numbers():
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
 
 
+def make_objective(counts=(30, 1, 20, 9, 40, 5, 7), **fields):
+    section = config_lib.get_default().loss
+    section.update(fields)
+    return losses.make_objective(section, np.array(counts))
+
+
+OBJECTIVES = [
+    {},
+    {"label_smoothing": 0.2},
+    {"class_weights": "balanced"},
+    {"name": "focal", "class_weights": "class_balanced", "label_smoothing": 0.1, "l2": 0.01},
+    {"name": "dice"},
+]
+
+
+@pytest.mark.parametrize("fields", OBJECTIVES)
+def test_one_hot_targets_are_minimised_as_labels_are(fields):
+    logits, labels = batch()
+    mask = jnp.asarray(np.arange(40) < 31, jnp.float32)
+    params = {"dense": {"kernel": jnp.arange(4.0)}}
+    given = {"label": jnp.asarray(labels), "mask": mask}
+    objective = make_objective(**fields)
+    hard = objective(jnp.asarray(logits), given, params)
+    one_hot = jnp.asarray(np.eye(K, dtype=np.float32)[labels])
+    # The label says nothing where there is a target.
+    soft = objective(jnp.asarray(logits), {**given, "label": given["label"] * 0, "target": one_hot}, params)
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-6), soft, hard)
+
+
+def test_targets_are_smoothed_and_weighted_as_by_hand():
+    logits, labels = batch()
+    counts, share = np.array([30, 1, 20, 9, 40, 5, 7]), 0.2
+    target = np.random.default_rng(1).dirichlet(np.ones(K), 40)
+    weights = counts.sum() / (K * counts)
+    mask = np.arange(40) < 31
+    smoothed = (1 - share) * target + share / K
+    nats = -(smoothed * special.log_softmax(logits.astype(float), axis=1)).sum(axis=1)
+    expected = (nats * (target * weights).sum(axis=1))[mask].sum() / 31
+    given = {
+        "label": jnp.asarray(labels),
+        "mask": jnp.asarray(mask, jnp.float32),
+        "target": jnp.asarray(target, jnp.float32),
+    }
+    objective = make_objective(counts, class_weights="balanced", label_smoothing=share)
+    loss, sums = objective(jnp.asarray(logits), given, {})
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert sums["count"] == 31
+    assert sums["accuracy"] == (logits.argmax(axis=1) == target.argmax(axis=1))[mask].sum()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
