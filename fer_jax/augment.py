@@ -14,6 +14,7 @@ from fer_jax import fields
 from fer_jax.errors import InputError
 
 DRAWS = 17  # uniform numbers that one face uses, whatever the policy: switching one part leaves the others' draws
+CROP_DRAWS = slice(7, 9)  # of these, those that place a crop: 0 is the left or upper edge, 1 the right or lower
 ERASE_MIN_SHARE = 0.02  # Zhong et al. 2020, as are the ratios
 ERASE_MAX_RATIO = 1 / 0.3
 FILLS = ("edge", "zero")
@@ -25,6 +26,7 @@ class Policy:
     """What may happen to a face. The fields are those of the config section `augment`, with their units there."""
 
     flip_horizontal: float = 0.0
+    flip_alternating: bool = False
     flip_vertical: float = 0.0
     rotate_degrees: float = 0.0
     shift: float = 0.0
@@ -71,12 +73,33 @@ def make(augment, size_px: int) -> Policy:
     fields.check(augment, "augment")
     if augment.fill not in FILLS:
         raise InputError(f"augment.fill is '{augment.fill}'; known are {', '.join(FILLS)}")
-    policy = Policy(**{name: value for name, value in augment.items() if name != "fixed_views"})
+    names = [field.name for field in dataclasses.fields(Policy)]
+    policy = Policy(**{name: augment[name] for name in names})
+    if policy.flip_alternating and (policy.flip_horizontal != 0.5 or augment.fixed_views):
+        raise InputError(
+            "augment.flip_alternating flips half of the faces in each epoch: set augment.flip_horizontal to 0.5 and "
+            "augment.fixed_views to 0"
+        )
     if augment.fixed_views and not policy.active:
         raise InputError("augment.fixed_views needs a change to make: set another field of augment, as rotate_degrees")
     if policy.crop_px > size_px:
         raise InputError(f"augment.crop_px is {policy.crop_px}, more than the face's {size_px} pixels")
     return policy
+
+
+def draw(policy: Policy, key, step, faces, epochs):
+    """Draws the uniform numbers of a step's faces, [B, DRAWS] float32 in [0, 1); see `parameters`.
+
+    key, step: what they depend on. faces [B] int: positions in the training split; epochs [B] int: in which epoch each
+    is shown. With `flip_alternating` a face's flip depends on these two alone (Jordan 2024, "94% on CIFAR-10 in 3.29
+    seconds"): chosen by chance in the first epoch, the other way in every second one.
+    """
+    uniform = jax.random.uniform(jax.random.fold_in(key, step), (len(faces), DRAWS))
+    if not policy.flip_alternating:
+        return uniform
+    of_face = jax.vmap(lambda face: jax.random.bits(jax.random.fold_in(key, -1 - face)))(faces)
+    flipped = (of_face + epochs.astype(of_face.dtype)) % 2
+    return uniform.at[:, 0].set(1.0 - flipped)
 
 
 def parameters(policy: Policy, uniform, size_px: int) -> dict:

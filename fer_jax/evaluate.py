@@ -26,6 +26,12 @@ def _parse(argv=None):
     parser.add_argument(
         "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
     )
+    parser.add_argument(
+        "--variables",
+        choices=("auto", "average", "raw"),
+        default="auto",
+        help="raw: those of the last step; auto, the default: their average over training, if it kept one",
+    )
     command.add_explain_option(parser)
     parser.add_argument("--data_path", help="other faces than those of the run; classes are matched by name")
     parser.add_argument(
@@ -55,7 +61,7 @@ def _main():
 
     workdirs = [str(pathlib.Path(workdir)) for workdir in dict.fromkeys(flags.workdir)]
     options = {"split": flags.split, "checkpoint": flags.checkpoint, "data_path": flags.data_path, "views": flags.views}
-    options["heat"] = flags.explain
+    options |= {"variables": flags.variables, "heat": flags.explain}
     if flags.data_path and not pathlib.Path(flags.data_path).expanduser().exists():
         raise InputError(f"--data_path: {flags.data_path} does not exist")
     config, *_ = [inference.read_config(workdir) for workdir in workdirs]  # all, before one of them is scored
@@ -64,7 +70,8 @@ def _main():
     if len(workdirs) > 1:
         workdir_lib.check_folder(pathlib.Path(flags.comparison).parent, option="--comparison")
     command.keep_compiled(config)
-    all_scores, paths = [], [scoring.target(workdir, flags.split, flags.data_path, flags.views) for workdir in workdirs]
+    naming = (flags.split, flags.data_path, flags.views, flags.variables)
+    all_scores, paths = [], [scoring.target(workdir, *naming) for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
         scores = scoring.evaluate(workdir, **options)
         all_scores.append(scores)

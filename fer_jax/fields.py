@@ -90,6 +90,18 @@ FIELDS = {
     "augment.erase": Field(0.0, "probability of one erased rectangle (Zhong et al. 2020, random erasing)", "[0, 1]"),
     "augment.erase_max_share": Field(0.33, "largest erased area as a share of the face", "[0.02, 1]"),
     "augment.fill": Field("edge", "edge | zero: grey of what the transform uncovers"),
+    "augment.flip_alternating": Field(
+        False,
+        "with flip_horizontal 0.5: half of the faces are flipped in the first epoch, the others in the second, and so "
+        "on in turn (Jordan 2024)",
+    ),
+    "augment.mixup_alpha": Field(0.0, "two faces blended by Beta(this, this) (Zhang et al. 2018); 0: none", "[0, inf)"),
+    "augment.cutmix_alpha": Field(
+        0.0,
+        "a rectangle of another face pasted in, of a share by Beta(this, this) (Yun et al. 2019); 0: none; with mixup "
+        "each face gets one of the two",
+        "[0, inf)",
+    ),
     "augment.fixed_views": Field(
         0, "0: new changes at each step | k: every face is changed k times, once for all (R3)", "[0, inf)"
     ),
@@ -128,13 +140,27 @@ FIELDS = {
         "none", "none | balanced (scikit-learn's meaning, R1) | class_balanced (Cui et al. 2019)"
     ),
     "loss.class_balanced_beta": Field(0.999, "of class_balanced; 0: all classes weigh alike", "[0, 1)"),
+    "loss.teacher": Field(
+        (), "distillation: workdirs of trained runs, or of an ensemble, whose mean answer is learned too; empty: none"
+    ),
+    "loss.teacher_weight": Field(0.5, "share of the teacher's loss; the rest is that of the targets", "[0, 1]"),
+    "loss.teacher_temperature": Field(
+        2.0, "divides both logits of the teacher's loss, which is multiplied by its square", "(0, inf)"
+    ),
     "loss.l2": Field(0.0, "Keras's kernel_regularizer=L2(this) on every kernel", "[0, inf)"),
-    "optim.name": Field("adam", "adam | lion | muon | sgd (with Nesterov momentum) | FILE.py:NAME"),
+    "optim.name": Field("adam", "adam | adamw | lion | muon | schedule_free | sgd | FILE.py:NAME"),
+    "optim.args": Field("", 'further numbers of the optimizer, as "b2=0.95, eps=1e-6"'),
     "optim.learning_rate": Field(1e-3, "peak, per step", "(0, inf)"),
     "optim.momentum": Field(0.9, "of sgd, muon and lion (its beta 1)", "[0, 1)"),
     "optim.nesterov": Field(True, "of sgd and muon"),
     "optim.weight_decay": Field(0.0, "decoupled, on kernels only", "[0, inf)"),
     "optim.clip_norm": Field(0.0, "largest global gradient norm; 0: none", "[0, inf)"),
+    "optim.sam_radius": Field(
+        0.0,
+        "sharpness-aware minimisation: gradients are those at the worst point so far away (Foret et al. 2021: 0.05), "
+        "at twice the cost; 0: off",
+        "[0, inf)",
+    ),
     "optim.schedule": Field("constant", "constant | exponential (staircase) | cosine"),
     "optim.decay_rate": Field(0.98, "of exponential: factor every decay_steps", "(0, inf)"),
     "optim.decay_steps": Field(1000, "of exponential", "[1, inf)"),
@@ -195,6 +221,12 @@ FIELDS = {
         "normalization sees a part at a time",
         "[1, inf)",
     ),
+    "train.ema_decay": Field(
+        0.0,
+        "exponential moving average of parameters and statistics, per step, as 0.999; it is validated, chosen and "
+        "evaluated in place of the last step's, which are kept and scored too; 0: none",
+        "[0, 1)",
+    ),
     "train.keep_compiled": Field(True, "keep compiled programs in data.cache_dir, so that the next start loads them"),
     "search.space": Field(
         (), 'of fer_jax.search: "optim.learning_rate log 1e-4 1e-2", "width choice 32 64"; see fer_jax/space.py'
@@ -207,6 +239,7 @@ FIELDS = {
     "search.pruner": Field("median", "median | none: whether trials that lag behind the others are cut off"),
     "search.warmup_epochs": Field(3, "of median: no trial is cut off before", "[0, inf)"),
     "log.every_steps": Field(25, "a line in metrics.jsonl and a step of the progress bar", "[1, inf)"),
+    "log.norms": Field(False, "also log the global norms of gradients, parameters and updates"),
     "log.tensorboard": Field(False, "needs the extra `tensorboard`"),
 }
 

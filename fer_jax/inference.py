@@ -6,7 +6,7 @@ import pathlib
 
 import jax
 
-from fer_jax import checkpoint, extensions, feeders, freezing, steps
+from fer_jax import averaging, checkpoint, extensions, feeders, freezing, steps
 from fer_jax import config as config_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
@@ -51,11 +51,13 @@ def read_config(workdir):
     return config_lib.from_dict(saved)
 
 
-def load(workdir, kind: str = "best") -> Trained:
+def load(workdir, kind: str = "best", variables: str = "auto") -> Trained:
     """Loads a checkpoint of a run, 'best' or 'latest', onto all devices.
 
+    variables: 'average', 'raw' (those of the last step), or 'auto': the average where training kept one.
+
     Raises:
-      InputError: the workdir holds no run or no checkpoint, or what it holds is damaged.
+      InputError: the workdir holds no run, no checkpoint or no average, or what it holds is damaged.
     """
     if kind not in CHECKPOINTS:
         raise InputError(f"there is no checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
@@ -66,17 +68,24 @@ def load(workdir, kind: str = "best") -> Trained:
     classes = tuple(checkpoints.meta(kind)["classes"])
     image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # earlier versions had no other
     plans = freezing.make_plans(config, len(classes), image_shape=image_shape)
-    like = lambda meta: steps.abstract_variables(  # noqa: E731
-        plans[freezing.phase_of(plans, meta)].model, image_shape, steps.make_shardings()[1]
-    )
-    variables, meta = checkpoints.restore_variables(kind, like)
+    averaged = variables != "raw" and averaging.make(plans[0]) is not None
+    if variables == "average" and not averaged:
+        raise InputError(f"{workdir} has no averaged variables: it was trained without train.ema_decay")
+
+    def like(meta):
+        plan = plans[freezing.phase_of(plans, meta)]
+        abstract = steps.abstract_variables(plan.model, image_shape, steps.make_shardings()[1])
+        return {"average": abstract} if averaged else abstract
+
+    tree, meta = checkpoints.restore_variables(kind, like)
     plan = plans[freezing.phase_of(plans, meta)]
     # The latest state holds the variables of an earlier epoch where early stopping put them back.
     epoch = meta.get("variables_epoch", meta["epoch"])
-    meta = {**meta, "epoch": epoch, "checkpoint": kind}
+    meta = {**meta, "epoch": epoch, "checkpoint": kind, "averaged": averaged}
     checkpoints.close()
     logger.info("model: %s, %s checkpoint of epoch %d in %s", config.model.name, kind, meta["epoch"], workdir)
-    return Trained(config, plan.model, variables, classes, image_shape, meta, run, plan.frozen)
+    found = {"params": {}, "batch_stats": {}} | (tree["average"] if averaged else tree)
+    return Trained(config, plan.model, found, classes, image_shape, meta, run, plan.frozen)
 
 
 def predict(trained: Trained, faces, batch_size: int = 256, views: str = "none"):

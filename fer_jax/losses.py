@@ -57,6 +57,16 @@ def dice(logits, targets, mask):
     return jnp.sum((1 - overlap / size) * mask), jnp.sum(mask)
 
 
+def distillation(logits, teacher_logits, mask, *, temperature: float):
+    """Sums T^2 times the cross-entropy to the teacher's probabilities, both at temperature T, in nats.
+
+    Hinton et al. 2015: the factor keeps gradients of the same size at every T. Shapes and result as in `cross_entropy`.
+    """
+    probs = jax.nn.softmax(teacher_logits / temperature)
+    total, count = cross_entropy(logits / temperature, probs, mask)
+    return temperature**2 * total, count
+
+
 LOSSES = {"cross_entropy": cross_entropy, "focal": focal, "dice": dice}
 
 
@@ -142,7 +152,8 @@ def make_objective(section, class_counts):
 
     batch: `label` int [B], `mask` [B], and `target` float32 [B, K], rows sum to 1, where the faces have targets of
     their own. Such a target t is smoothed and minimised in place of the one-hot label; the face weighs sum_k t_k w_k,
-    and its right class is the argmax of t (the first one of a tie).
+    and its right class is the argmax of t (the first one of a tie). `teacher` [B, K], the logits of a teacher, is
+    learned too where the batch has it, by `loss.teacher_weight`.
 
     class_counts [K]: faces of each class that an epoch shows.
 
@@ -161,6 +172,9 @@ def make_objective(section, class_counts):
             weight = None if weights is None else jnp.sum(batch["target"] * weights[None], -1)
             targets = smooth_targets(batch["target"], label_smoothing)
         total, _ = loss_fn(logits, targets, mask if weight is None else mask * weight)
+        if "teacher" in batch:
+            taught, _ = distillation(logits, batch["teacher"], mask, temperature=section.teacher_temperature)
+            total = (1 - section.teacher_weight) * total + section.teacher_weight * taught
         count = jnp.sum(mask)
         loss = total / jnp.maximum(count, 1)
         if strength:

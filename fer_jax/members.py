@@ -62,6 +62,11 @@ def _check_same(name, mine, other, theirs):
         )
 
 
+def check_as_this_run(workdir, model, run) -> None:
+    """Raises InputError where a trained model knows other classes than a `run.Run`, or was trained on another split."""
+    _check_same(workdir, _faces_of(model), "this run", _Faces(run.data.classes, run.config.data, run.data.fingerprint))
+
+
 def predict(models, faces, views: str = "none") -> np.ndarray:
     """Returns the probabilities of every member, [M, N, K] float32, in the order of the first one's classes.
 
@@ -158,10 +163,9 @@ def with_weights(run):
     """
     paths = _paths(run.config.model)
     models = load(paths)
-    faces = _Faces(run.data.classes, run.config.data, run.data.fingerprint)
     variables, facts = {"params": {}, "batch_stats": {}}, []
     for number, (workdir, model) in enumerate(zip(paths, models, strict=True)):
-        _check_same(workdir, _faces_of(model), "this run", faces)
+        check_as_this_run(workdir, model, run)
         for kind, tree in jax.device_get(model.variables).items():
             variables[kind] |= {f"members_{number}": tree} if tree else {}
         facts.append(_facts(workdir, model))

@@ -1,6 +1,8 @@
 """Learning-rate schedules and optimizers: the config section to `(tx, lr_fn)`."""
 
 import functools
+import inspect
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,10 +22,14 @@ def check(optim) -> None:
     """Checks what the section `optim` says by itself.
 
     Raises:
-      InputError: an unknown optimizer or schedule, or a number out of its range.
+      InputError: an unknown optimizer, number of one, or schedule, or a number out of its range.
     """
     fields.check(optim, "optim")
-    _find_rule(optim.name)
+    if extensions.names_file(optim.name) and optim.args:
+        raise InputError("optim.args is for the package's optimizers: write the numbers into your own function")
+    args = read_args(optim)
+    if optim.name == "schedule_free" and not 0 < args.get("b1", 0.9) < 1:
+        raise InputError(f"optim.args: b1 of schedule_free is {args['b1']}: give more than 0 and less than 1")
     if optim.schedule not in SCHEDULES:
         raise InputError(f"optim.schedule is '{optim.schedule}'; known are {', '.join(SCHEDULES)}")
 
@@ -59,17 +65,22 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
     check(optim)
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
     rule = _find_rule(optim.name)
+    args = read_args(optim)
     parts = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
     if rule.rate_first:
-        parts += [scale_by_rate(lr_fn), *rule.make(optim)]
+        parts += [scale_by_rate(lr_fn), rule.make(optim, **args)]
         if optim.weight_decay:
             parts.append(add_decayed_weights(lr_fn, optim.weight_decay))
     else:
-        parts += rule.make(optim)
+        parts.append(rule.make(optim, **args))
         if optim.weight_decay:
             parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
         parts.append(scale_by_rate(lr_fn))
-    return optax.chain(*parts), lr_fn
+    tx = optax.chain(*parts)
+    if optim.name == "schedule_free":
+        averaging = {name: value for name, value in args.items() if name in ("b1", "weight_lr_power")}
+        tx = optax.contrib.schedule_free(tx, lr_fn, **averaging)
+    return tx, lr_fn
 
 
 def scale_by_rate(lr_fn):
@@ -124,11 +135,11 @@ def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999, eps: float = ADAM_EP
     return optax.GradientTransformation(init, update)
 
 
-def _momentum(optim):
-    return [optax.trace(decay=optim.momentum, nesterov=optim.nesterov)] if optim.momentum else []
+def _sgd(optim):
+    return optax.trace(decay=optim.momentum, nesterov=optim.nesterov) if optim.momentum else optax.identity()
 
 
-def _muon(optim):
+def _muon(optim, ns_steps: int = 5, adam_b1: float = 0.9, adam_b2: float = 0.999):
     """Muon (Jordan et al. 2024) for kernels, where one of a convolution is a matrix [H W C, F]; Adam for the rest."""
 
     def matrices(params):
@@ -141,17 +152,27 @@ def _muon(optim):
             params,
         )
 
-    rate = -1.0  # it multiplies by minus its rate, and this module has its own
-    return [
-        optax.contrib.muon(rate, beta=optim.momentum, nesterov=optim.nesterov, muon_weight_dimension_numbers=matrices)
-    ]
+    return optax.contrib.muon(
+        -1.0,  # it multiplies by minus its rate, and this module has its own
+        beta=optim.momentum,
+        nesterov=optim.nesterov,
+        muon_weight_dimension_numbers=matrices,
+        **{"ns_steps": ns_steps, "adam_b1": adam_b1, "adam_b2": adam_b2},
+    )
+
+
+def _schedule_free(optim, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_lr_power: float = 2.0):
+    """Adam without momentum, whose place an average takes; see `make` for what wraps it."""
+    del b1, weight_lr_power
+    return optax.scale_by_adam(b1=0.0, b2=b2, eps=eps)
 
 
 class Rule(NamedTuple):
     """An optimizer between clipping and weight decay.
 
-    make: from the config's section `optim` to transformations, in their order, that turn gradients into directions; the
-    step is minus the learning rate times these. rate_first: they are given steps in place of gradients.
+    make: (the config's section `optim`, and by name the numbers of `optim.args`) -> the transformation that turns
+    gradients into directions; the step is minus the learning rate times these. rate_first: it is given steps in place
+    of gradients.
     """
 
     make: Callable
@@ -160,12 +181,39 @@ class Rule(NamedTuple):
 
 # optim.name -> its rule
 OPTIMIZERS = {
-    "adam": Rule(lambda optim: [scale_by_keras_adam()]),
-    "lion": Rule(lambda optim: [optax.scale_by_lion(b1=optim.momentum)]),  # Chen et al. 2023
+    "adam": Rule(lambda optim, b1=0.9, b2=0.999, eps=ADAM_EPSILON: scale_by_keras_adam(b1, b2, eps)),
+    # Loshchilov and Hutter 2019, as in optax and PyTorch: another place and size of epsilon than Keras's.
+    "adamw": Rule(lambda optim, b1=0.9, b2=0.999, eps=1e-8: optax.scale_by_adam(b1, b2, eps)),
+    "lion": Rule(lambda optim, b2=0.99: optax.scale_by_lion(optim.momentum, b2)),  # Chen et al. 2023
     "muon": Rule(_muon),
+    "schedule_free": Rule(_schedule_free),  # Defazio et al. 2024
     # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
-    "sgd": Rule(_momentum, rate_first=True),
+    "sgd": Rule(_sgd, rate_first=True),
 }
+
+
+def read_args(optim) -> dict:
+    """Returns the numbers of `optim.args` by their names.
+
+    Raises:
+      InputError: a text that is no list of name=number, or a name that the optimizer does not have.
+    """
+    known = inspect.signature(_find_rule(optim.name).make).parameters
+    known = {name: one.default for name, one in known.items() if one.default is not one.empty}
+    args = {}
+    for part in filter(None, (part.strip() for part in optim.args.split(","))):
+        name, _, number = (word.strip() for word in part.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(f"optim.args has {part!r}: give name=number, separated by commas, as 'b2=0.95, eps=1e-6'")
+        if name not in known:
+            there = ", ".join(f"{name} ({default})" for name, default in known.items()) or "none"
+            raise InputError(f"optim.args: {optim.name} has no number '{name}'; it has {there}")
+        args[name] = type(known[name])(value)
+    return args
 
 
 def _find_rule(name):
@@ -191,7 +239,7 @@ def _from_file(name, optim):
             f"{field}: {name} returns steps against the gradient, and the package multiplies by minus the rate itself: "
             "return the transformation without its rate, as optax.scale_by_lion() in place of optax.lion(rate)"
         )
-    return [direction]
+    return direction
 
 
 def _descends(direction):

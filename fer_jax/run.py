@@ -35,8 +35,9 @@ logger = logging.getLogger("fer_jax")
 class Run:
     """What a training is wired from.
 
-    keys: of `init`, `order`, `augment` and `dropout`. shardings: (batch, replicated). weights: the pretrained weights
-    that it starts from, None where it resumes or starts from random ones.
+    keys: of `init`, `order`, `augment`, `dropout` and `mixing`. shardings: (batch, replicated). weights: the pretrained
+    weights that it starts from, None where it resumes or starts from random ones. teacher: a `distillation.Teacher` or
+    None.
     """
 
     config: object
@@ -47,6 +48,7 @@ class Run:
     shardings: tuple
     phases: tuple[freezing.Phase, ...]
     weights: pretrained.Merge | None
+    teacher: object = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -116,7 +118,9 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
 
 def make_keys(seed: int) -> dict:
     """Returns the keys of all that a run draws, by their names in `Run`."""
-    return dict(zip(("init", "order", "augment", "dropout"), jax.random.split(jax.random.key(seed), 4), strict=True))
+    key = jax.random.key(seed)
+    keys = dict(zip(("init", "order", "augment", "dropout"), jax.random.split(key, 4), strict=True))
+    return {**keys, "mixing": jax.random.fold_in(key, 4)}
 
 
 def _with_fixed_views(data, policy, key, views):
@@ -163,6 +167,8 @@ def _check(config):
         models.make(config.model, len(facts.CLASSES))
     losses.make_objective(config.loss, [1, 1])
     optim.check(config.optim)
+    if config.optim.name == "schedule_free" and train.ema_decay:
+        raise InputError("optim.name schedule_free averages the parameters by itself: set train.ema_decay to 0")
     if config.data.feeder not in feeders.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")
     for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):

@@ -103,18 +103,20 @@ def by_name(faces, names, classes):
     return datasets.Faces(faces.images, number[faces.labels], faces.votes)
 
 
-def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views="none", heat="none") -> dict:
+def evaluate(
+    workdir, *, split="test", checkpoint="best", variables="auto", data_path=None, views="none", heat="none"
+) -> dict:
     """Scores a run on a split, writes its report and returns the scores, as in evaluation-<split>.json.
 
-    views: of fer_jax.views, over which the probabilities are averaged. heat: how the mistakes are explained, as of
-    `explain.choose`, or 'none'.
+    checkpoint, variables: as of `inference.load`. views: of fer_jax.views, over which the probabilities are averaged.
+    heat: how the mistakes are explained, as of `explain.choose`, or 'none'.
 
     Raises:
       InputError: no such run, checkpoint, data, views or method, Grad-CAM for a network without maps, or classes that
         the model does not know.
     """
     views_lib.check(views)
-    model = inference.load(workdir, checkpoint)
+    model = inference.load(workdir, checkpoint, variables)
     heat_fn = None if heat == "none" else make_heat_fn([model], choose_heat([model], heat))
     judged = load_faces(model, data_path, split)
     started = time.perf_counter()
@@ -122,6 +124,7 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views=
     trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
     facts_of_run = {
         "checkpoint": checkpoint,
+        "variables": "average" if model.meta["averaged"] else "raw",
         "views": views,
         "step": model.meta["step"],
         "epoch": model.meta["epoch"],
@@ -133,7 +136,7 @@ def evaluate(workdir, *, split="test", checkpoint="best", data_path=None, views=
         "workdir": str(workdir),
         "config": config_lib.to_dict(model.config),
     }
-    path = target(workdir, split, data_path, views)
+    path = target(workdir, split, data_path, views, variables)
     history, augmented = workdir_lib.read_history(workdir), augment_faces(model, judged)
     return write(path, judged, split, probs, facts_of_run, history=history, augmented=augmented, heat_fn=heat_fn)
 
@@ -213,10 +216,11 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augme
     return scores
 
 
-def target(workdir, split, data_path=None, views="none") -> pathlib.Path:
-    """Names the report, without its ending; other faces than the run's, and views, get a report of their own."""
+def target(workdir, split, data_path=None, views="none", variables="auto") -> pathlib.Path:
+    """Names the report, without its ending; other faces than the run's, views and variables get one of their own."""
     other = f"-{pathlib.Path(data_path).stem}" if data_path else ""
     other += f"-{views}" if views != "none" else ""
+    other += f"-{variables}" if variables != "auto" else ""
     return pathlib.Path(workdir) / f"evaluation-{split}{other}"
 
 

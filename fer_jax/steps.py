@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import losses, metrics, ops
+from fer_jax import averaging, gradients, losses, metrics, ops
 from fer_jax import params as params_lib
 from fer_jax import views as views_lib
 from fer_jax.runtime import remat
@@ -29,11 +29,17 @@ class TrainState:
     batch_stats: dict
     opt_state: optax.OptState  # of the parameters that are trained, and of no others
     lr_scale: jax.Array  # [] float32, what the plateau rule has left of the schedule's learning rate
+    average: dict = flax.struct.field(default_factory=dict)  # {params, batch_stats} averaged over steps, or nothing
 
     @property
     def variables(self) -> dict:
-        """The variables that the model is applied with."""
+        """The variables that training applies the model with."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def kept(self) -> dict:
+        """The variables that the best checkpoint keeps: those of training, and their average if there is one."""
+        return {**self.variables, "average": self.average} if self.average else self.variables
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
@@ -45,13 +51,14 @@ def init_variables(model, key, image_shape) -> dict:
 def init_state(phase, key) -> TrainState:
     """Draws the initial state of a phase, a `freezing.Phase`."""
     variables = init_variables(phase.model, key, phase.image_shape)
-    params = variables["params"]
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=init_optimizer(phase, params),
         lr_scale=jnp.ones([], jnp.float32),
+        average={"params": params, "batch_stats": batch_stats} if averaging.make(phase) else {},
     )
 
 
@@ -93,10 +100,10 @@ def with_sharding(tree, sharding):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def make_train_step(phase, objective, *, key, forward=None):
-    """Returns train_step(state, batch) -> (state, sums over the batch's real faces).
+def make_train_step(phase, objective, *, key, forward=None, change_batch=None):
+    """Returns train_step(state, batch, constants=None) -> (state, sums over the batch's real faces).
 
-    batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B].
+    batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B], and `target` [B, K] where targets are soft.
 
     Args:
       phase: a `freezing.Phase`; for the layers in `phase.frozen` nothing is differentiated, and
@@ -104,6 +111,8 @@ def make_train_step(phase, objective, *, key, forward=None):
       objective: of `losses.make_objective`; the sums are its own.
       key: draws dropout, together with the step.
       forward: the method of the model that takes what the batch holds as `image`; None: faces.
+      change_batch: (batch, step, constants) -> batch, run before the forward pass: mixing, a teacher's answers. The
+        constants are arrays that the step reads and never changes.
     """
     model, tx = phase.model, optax.with_extra_args_support(phase.tx)
 
@@ -129,12 +138,20 @@ def make_train_step(phase, objective, *, key, forward=None):
 
     grad_fn = jax.grad(loss_fn, has_aux=True)
     if phase.config.train.accumulate_steps > 1:
-        grad_fn = _in_parts(grad_fn, phase.config.train.accumulate_steps)
+        grad_fn = gradients.in_parts(grad_fn, phase.config.train.accumulate_steps)
+    if phase.config.optim.sam_radius:
+        grad_fn = gradients.sharpness_aware(grad_fn, phase.config.optim.sam_radius)
+    average_fn = averaging.make(phase)
 
-    def train_step(state, batch):
+    def train_step(state, batch, constants=None):
+        if change_batch:
+            batch = change_batch(batch, state.step, constants)
         trained, frozen_params = params_lib.split(state.params, phase.frozen)
         grads, (batch_stats, sums) = grad_fn(trained, frozen_params, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, trained, lr_scale=state.lr_scale)
+        if phase.config.log.norms:
+            norms = {"grad_norm": grads, "param_norm": trained, "update_norm": updates}
+            sums |= {name: optax.tree.norm(tree) * sums["count"] for name, tree in norms.items()}
         trained = optax.apply_updates(trained, updates)
         state = state.replace(
             step=state.step + 1,
@@ -142,49 +159,9 @@ def make_train_step(phase, objective, *, key, forward=None):
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return state, sums
+        return state.replace(average=average_fn(state)) if average_fn else state, sums
 
     return train_step
-
-
-def _in_parts(grad_fn, parts):
-    """Returns what gives the same as grad_fn, computed on so many parts of the batch and added.
-
-    grad_fn: (trained, frozen_params, state, batch, number of the part) -> (gradients, (statistics, sums)). A part's
-    gradients count by its share of the batch's real faces.
-    """
-
-    def accumulate(trained, frozen_params, state, batch):
-        # Each device's part is of its own faces.
-        batch = jax.tree.map(lambda rows: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1), batch)
-        count = jnp.maximum(jnp.sum(batch["mask"]), 1)
-
-        def add(carry, number, piece):
-            grads, batch_stats, sums = carry
-            now = state.replace(batch_stats=batch_stats)
-            more, (batch_stats, some) = grad_fn(trained, frozen_params, now, piece, number)
-            share = jnp.sum(piece["mask"]) / count
-            grads = jax.tree.map(lambda total, one: total + share * one, grads, more)
-            return grads, batch_stats, jax.tree.map(jnp.add, sums, some)
-
-        first = jax.tree.map(lambda rows: rows[0], batch)
-        _, (_, sums) = jax.eval_shape(grad_fn, trained, frozen_params, state, first, 0)
-        grads, sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (trained, sums))
-        grads, batch_stats, sums = _fold(add, (grads, state.batch_stats, sums), batch, parts)
-        return grads, (batch_stats, sums)
-
-    return accumulate
-
-
-def _fold(add, carry, batch, parts):
-    """Returns what add(carry, number, piece) makes of all parts of a batch [parts, ...], one after another."""
-    if jax.default_backend() != "cpu":
-        return jax.lax.scan(lambda carry, part: (add(carry, *part), None), carry, (jnp.arange(parts), batch))[0]
-    # XLA:CPU runs convolutions in a loop tens of times slower; the barrier keeps the parts apart, for their memory.
-    for number in range(parts):
-        piece = jax.tree.map(lambda rows, number=number: rows[number], batch)
-        carry = add(*jax.lax.optimization_barrier((carry, jnp.int32(number), piece)))
-    return carry
 
 
 def make_eval_step(model, *, classes, forward=None, views="none"):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fer_jax import checkpoint, freezing, members, patience, steps, wiring, wording
+from fer_jax import averaging, checkpoint, distillation, freezing, members, patience, steps, wiring, wording
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
@@ -71,10 +71,12 @@ def _train(config, ckpt, clock, on_epoch, stop):
     run = run_lib.build(members.resolve(config, workdir), resumed=resumed, mark=clock.mark)
     if run.config.model.members and resumed is None:
         run = members.with_weights(run)
+    if run.config.loss.teacher:
+        run = distillation.with_teacher(run, resumed)
     run_lib.describe(run)
     checkpoint.check_space(workdir, run.state_bytes())
     last = {} if resumed is None else ckpt.meta("latest")
-    workdir_lib.open_run(run.config, workdir, run.data, run.weights, last)
+    workdir_lib.open_run(run.config, workdir, run.data, run.weights, last, teacher=run.teacher)
     state, rules, first, position = restore_or_init(run, ckpt)
     run = dataclasses.replace(run, weights=None)  # the devices have them
     clock.mark("state")
@@ -92,14 +94,23 @@ def _train(config, ckpt, clock, on_epoch, stop):
             clock.mark("features")
             with contextlib.closing(wiring.make_feeder(run, inputs["train"])) as feeder:
                 train_steps = wiring.make_train_steps(run, phase, feeder, forward)
+                constants = wiring.make_constants(run, feeder)
                 evaluate = wiring.make_evaluate(run, phase, inputs["validation"], forward)
                 while position.epoch < phase.last_epoch and not rules.stop:
                     state, means, speed = train_epoch(
-                        run, state, position, feeder, train_steps, writer=writer, saver=saver, clock=clock
+                        run,
+                        state,
+                        position,
+                        feeder,
+                        train_steps,
+                        constants=constants,
+                        writer=writer,
+                        saver=saver,
+                        clock=clock,
                     )
                     stop.defer()
                     trained = Position(position.epoch, int(state.step), writer.sums, seconds=writer.seconds)
-                    scores = evaluate(state.variables, functools.partial(saver.stop_if_asked, state, trained))
+                    scores = evaluate(state, functools.partial(saver.stop_if_asked, state, trained))
                     position = Position(trained.epoch + 1, trained.step)
                     rate = float(phase.lr_fn(position.step - 1 - phase.first_step)) * rules.lr_scale
                     improved = rules.update(position.epoch, scores)
@@ -111,14 +122,14 @@ def _train(config, ckpt, clock, on_epoch, stop):
     return writer.end(rules, position, trained=position != began)
 
 
-def train_epoch(run, state, position, feeder, train_steps, *, writer, saver, clock):
+def train_epoch(run, state, position, feeder, train_steps, *, constants, writer, saver, clock):
     """Runs the steps of an epoch that are left; returns (state, the means over its faces, its speed)."""
     start, stop = run.steps_of(position.epoch + 1, position.step)
     saved, waited, pending = start, feeder.wait_seconds, None
     writer.start_epoch(position, start)
     for chunk in feeder.chunks(start, stop):
         clock.mark("input")
-        state, sums = train_steps(state, feeder.arrays, chunk)  # asynchronous
+        state, sums = train_steps(state, constants, chunk)  # asynchronous
         saver.stop.defer()
         if clock.running:
             writer.first_step(position.epoch + 1, clock.end(sums), train_steps.program)
@@ -157,6 +168,7 @@ def start_phase(run, phase, state, rules):
     """Begins a later phase: a fresh optimizer for what it trains, and rules that count from nothing."""
     rules.start_phase(phase.learning_rate)
     init = jax.jit(functools.partial(steps.init_optimizer, phase), out_shardings=phase.shardings.opt_state)
+    state = averaging.restart(phase, state)
     state = state.replace(
         step=wiring.put(run, np.asarray(phase.first_step, np.int32)),
         opt_state=init(state.params),
@@ -198,10 +210,10 @@ class Saver(NamedTuple):
         ends = self.rules.stop or position.epoch == self.phase.last_epoch
         said = {"scores": scores}
         if improved:
-            self.ckpt.save("best", position.step, state.variables, {**self._meta(position), **said})
+            self.ckpt.save("best", position.step, state.kept, {**self._meta(position), **said})
         elif ends and settings.early_stopping.restore_best and settings.early_stopping.patience_epochs:
             self.ckpt.wait()
-            variables, best = self.ckpt.restore("best", self.phase.abstract.variables)
+            variables, best = self.ckpt.restore("best", self.phase.abstract.kept)
             state = state.replace(**variables)
             said = {"variables_epoch": best["epoch"], "scores": best["scores"]}
             logger.info("the best variables, of epoch %d, are put back", best["epoch"])

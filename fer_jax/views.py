@@ -1,17 +1,22 @@
-"""Deterministic test-time views: a face is scored several times, mirrored and shifted, and the probabilities averaged.
+"""Deterministic test-time views: a face is scored mirrored, shifted or cropped too, and the probabilities averaged.
 
-Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 4.1, averages so.
+Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 4.1, averages over
+ten crops of 7/8 of the side: four corners and the centre, mirrored too. Here a crop is enlarged to the full face.
 """
 
 from fer_jax.errors import InputError
 
 SHIFT_SHARE = 1 / 24  # of the side: 2 px of 48, where FER-2013's faces are registered to about that
+CROP_SHARE = 7 / 8  # of the side
 _CROSS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
-# name -> its views: whether a face is mirrored, and by how many shifts it is moved down and to the right
+_CORNERS = ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
+# name -> its views: whether a face is mirrored, and by how many shifts it is moved down and to the right; of the crops,
+# towards which edge they lie
 VIEWS = {
     "none": ((False, 0, 0),),
     "flip": ((False, 0, 0), (True, 0, 0)),
     "flip_shifts": tuple((mirrored, *shift) for mirrored in (False, True) for shift in _CROSS),
+    "ten_crop": tuple((mirrored, *corner) for mirrored in (False, True) for corner in _CORNERS),
 }
 
 
@@ -30,6 +35,8 @@ def make_views(name: str, images):
     import jax.numpy as jnp
 
     check(name)
+    if name == "ten_crop":
+        return jnp.stack([_crop(images, *view) for view in VIEWS[name]])
     height, width = images.shape[1:3]
     down, right = (max(1, round(side * SHIFT_SHARE)) for side in (height, width))
     padded = jnp.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
@@ -39,6 +46,19 @@ def make_views(name: str, images):
         view = padded[:, top : top + height, left : left + width]
         found.append(view[:, :, ::-1] if mirrored else view)
     return jnp.stack(found)
+
+
+def _crop(images, mirrored, below, right):
+    """Returns a crop of images [B, H, H, C] at an edge of theirs (-1, 0 or 1 each way), enlarged as training crops."""
+    import numpy as np
+
+    from fer_jax import augment
+
+    size_px = images.shape[1]
+    policy = augment.Policy(crop_px=round(CROP_SHARE * size_px), flip_horizontal=float(mirrored))
+    uniform = np.full((len(images), augment.DRAWS), 0.5, np.float32)
+    uniform[:, augment.CROP_DRAWS] = (1 + right) / 2, (1 + below) / 2
+    return augment.apply(policy, images, augment.parameters(policy, uniform, size_px))
 
 
 def make_logits(apply_fn, name: str):

@@ -2,7 +2,7 @@
 
 import jax
 
-from fer_jax import feature_cache, feeders, losses, metrics, steps
+from fer_jax import feature_cache, feeders, losses, metrics, mixing, steps
 from fer_jax import params as params_lib
 from fer_jax.runtime import dispatch, remat
 
@@ -12,10 +12,9 @@ def init_state(run, phase) -> steps.TrainState:
     state = jax.jit(lambda: steps.init_state(phase, run.keys["init"]), out_shardings=phase.shardings)()
     if run.weights is None:
         return state
-    return state.replace(
-        params=params_lib.join(state.params, put(run, run.weights.params)),
-        batch_stats=params_lib.join(state.batch_stats, put(run, run.weights.batch_stats)),
-    )
+    given = {"params": run.weights.params, "batch_stats": run.weights.batch_stats}
+    fill = lambda tree: {name: params_lib.join(tree[name], put(run, given[name])) for name in given}  # noqa: E731
+    return state.replace(**fill(state.variables), average=fill(state.average) if state.average else {})
 
 
 def put(run, tree):
@@ -26,7 +25,8 @@ def put(run, tree):
 def make_inputs(run, phase, state):
     """Returns the faces of training and validation, or their features, and the model's method that takes them."""
     faces = {"train": run.data.train, "validation": run.data.validation}
-    if not (phase.backbone_frozen and run.config.train.cache_features) or run.policy.active:
+    keeps_faces = run.policy.active or mixing.make(run.config.augment, 1) or run.teacher
+    if keeps_faces or not (phase.backbone_frozen and run.config.train.cache_features):
         return faces, None
     features = {
         name: feature_cache.cached(
@@ -56,18 +56,40 @@ def make_feeder(run, faces) -> feeders.Feeder:
     )
 
 
+def make_constants(run, feeder) -> dict:
+    """Returns the arrays that every step reads: the feeder's, and a teacher's variables."""
+    return {"feeder": feeder.arrays} | ({"teacher": run.teacher.variables} if run.teacher else {})
+
+
 def make_train_steps(run, phase, feeder, forward) -> dispatch.TrainSteps:
-    """Returns train_steps(state, arrays, chunk) -> (state, sums)."""
+    """Returns train_steps(state, constants, chunk) -> (state, sums)."""
     objective = losses.make_objective(run.config.loss, run.sampler.class_counts)
-    train_step = steps.make_train_step(phase, objective, key=run.keys["dropout"], forward=forward)
+    train_step = steps.make_train_step(
+        phase, objective, key=run.keys["dropout"], forward=forward, change_batch=make_change_batch(run)
+    )
     options = remat.compiler_options(remat.choose(run.config))
     return dispatch.jit_steps(train_step, feeder, shardings=(phase.shardings, run.shardings[1]), options=options)
 
 
-def make_evaluate(run, phase, faces, forward):
-    """Returns evaluate(variables, check) -> the validation scores, by their names in `history.csv`.
+def make_change_batch(run):
+    """Returns (batch, step, constants) -> batch: the faces are mixed, then a teacher answers; None without either."""
+    mix, teacher, key = mixing.make(run.config.augment, len(run.data.classes)), run.teacher, run.keys["mixing"]
+    if not (mix or teacher):
+        return None
 
-    check() is called before every batch; what it raises ends the evaluation.
+    def change_batch(batch, step, constants):
+        if mix:
+            batch = mix(batch, jax.random.fold_in(key, step))
+        return {**batch, "teacher": teacher.logits_fn(constants["teacher"], batch["image"])} if teacher else batch
+
+    return change_batch
+
+
+def make_evaluate(run, phase, faces, forward):
+    """Returns evaluate(state, check) -> the validation scores, by their names in `history.csv`.
+
+    They are those of the averaged variables where training averages any; `validation_raw_` then begins the names of the
+    scores of the variables themselves. check() is called before every batch; what it raises ends the evaluation.
     """
     batch_sharding, replicated = run.shardings
     evaluate = steps.make_evaluate(phase.model, classes=len(run.data.classes), replicated=replicated, forward=forward)
@@ -77,8 +99,13 @@ def make_evaluate(run, phase, faces, forward):
             check()
             yield batch
 
-    def scores(variables, check):
+    def score(variables, check, prefix):
         sums, _ = evaluate(variables, batches(check))
-        return {f"validation_{name}": value for name, value in metrics.summarize(sums).items()}
+        return {f"{prefix}_{name}": value for name, value in metrics.summarize(sums).items()}
+
+    def scores(state, check):
+        if not state.average:
+            return score(state.variables, check, "validation")
+        return score(state.average, check, "validation") | score(state.variables, check, "validation_raw")
 
     return scores

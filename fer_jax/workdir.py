@@ -213,7 +213,7 @@ def write_start(workdir, split: dict) -> None:
         file.write(json.dumps({"time": _now(), **split}) + "\n")
 
 
-def open_run(config, workdir, data, weights=None, last: dict | None = None) -> None:
+def open_run(config, workdir, data, weights=None, last: dict | None = None, *, teacher=None) -> None:
     """Writes what the run is into its workdir, or refuses a workdir whose run is another one.
 
     last: what was saved with the latest checkpoint. A run may be given more epochs than it had, where those that it has
@@ -234,6 +234,7 @@ def open_run(config, workdir, data, weights=None, last: dict | None = None) -> N
         "classes": list(data.classes),
         "notes": list(data.notes),
         "weights": weights.facts if weights else None,
+        **({"teacher": list(teacher.facts)} if teacher else {}),
         "sources": sources,
     }
     if (workdir / "config.json").exists():

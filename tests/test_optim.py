@@ -183,6 +183,33 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix(shape, scale):
     assert np.sum(step * wanted) > 0.97 * np.linalg.norm(step) * np.linalg.norm(wanted)
 
 
+@pytest.mark.parametrize(
+    ("fields", "reference"),
+    [
+        ({"name": "adamw", "weight_decay": 0.1}, lambda: optax.adamw(0.05, weight_decay=0.1, mask=kernels)),
+        ({"name": "adamw", "args": "b1=0.8, b2=0.95,eps=1e-3"}, lambda: optax.adam(0.05, 0.8, 0.95, 1e-3)),
+        ({"name": "lion", "args": "b2=0.9"}, lambda: optax.lion(0.05, 0.9, 0.9, weight_decay=0.0)),
+        (
+            {"name": "muon", "args": "ns_steps=3", "nesterov": False},
+            lambda: optax.contrib.muon(0.05, ns_steps=3, beta=0.9, nesterov=False),
+        ),
+    ],
+    ids=["adamw", "adamw args", "lion args", "muon args"],
+)
+def test_the_table_gives_what_optax_composes(fields, reference):
+    gradients, params = draw(7, 4), draw(0)
+    ours, tx = follow(gradients, learning_rate=0.05, **fields), reference()
+    state = tx.init(params)
+    for one in gradients:
+        updates, state = tx.update(one, state, params)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), ours, params)
+
+
+def kernels(params):
+    return {name: name == "kernel" for name in params}
+
+
 def test_muon_leaves_biases_to_adam_and_decays_kernels(keras):
     gradients = draw(7, 4)
     ours = follow(gradients, name="muon", learning_rate=0.05, nesterov=False, weight_decay=0.1)
@@ -204,7 +231,12 @@ def test_clipping_is_keras_global_clipnorm(keras, scale):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "adamax"}, "optim.name is 'adamax'; known are adam, lion, muon, sgd"),
+        ({"name": "adamax"}, "optim.name is 'adamax'; known are adam, adamw, lion, muon, schedule_free, sgd"),
+        ({"args": "b2"}, "optim.args has 'b2': give name=number, separated by commas"),
+        ({"args": "b2=nan"}, "optim.args has 'b2=nan': give name=number"),
+        ({"args": "beta=1"}, "optim.args: adam has no number 'beta'; it has b1 (0.9), b2 (0.999), eps (1e-07)"),
+        ({"name": "sgd", "args": "b1=0.5"}, "optim.args: sgd has no number 'b1'; it has none"),
+        ({"name": "schedule_free", "args": "b1=0"}, "optim.args: b1 of schedule_free is 0.0: give more than 0"),
         ({"schedule": "linear"}, "optim.schedule is 'linear'; known are constant, exponential, cosine"),
         ({"plateau": {"factor": 2.0}}, "optim.plateau.factor is 2.0: give 0 to under 1"),
         ({"schedule": "cosine", "warmup_epochs": 10.0}, "optim.warmup_epochs is 10.0, but train.epochs is 10"),

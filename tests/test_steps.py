@@ -222,3 +222,27 @@ def test_an_eval_step_judges_by_the_plain_loss_over_the_real_faces():
     assert int(sums["count"]) == 7
     matrix = confusion_matrix(labels, expected[:7].argmax(1), labels=range(K))
     np.testing.assert_array_equal(sums["confusion"], matrix)
+
+
+def test_sharpness_aware_gradients_are_those_of_the_worst_neighbour():
+    """Against two evaluations by hand: at the parameters, and at a distance of the radius up the gradient."""
+    radius, batch, model = 0.3, make_batch(), Linear()
+    fields = {"optim.sam_radius": radius}
+    tx = optim.scale_by_rate(optax.constant_schedule(RATE))
+    phase = tiny.make_phase(model, tx, (SIDE, SIDE, 1), **fields)
+    state = steps.init_state(phase, jax.random.key(0))
+    step = jax.jit(steps.make_train_step(phase, tiny.make_objective(COUNTS), key=jax.random.key(7)))
+    kernel, bias = (np.asarray(state.params["dense"][name], float) for name in ("kernel", "bias"))
+    first = by_hand(state, batch)
+    slopes = [(kernel - first[0]) / RATE, (bias - first[1]) / RATE]
+    length = np.sqrt(sum((slope**2).sum() for slope in slopes))
+    moved = {"kernel": kernel + radius * slopes[0] / length, "bias": bias + radius * slopes[1] / length}
+    neighbour = state.replace(params={"dense": moved})
+    second = by_hand(neighbour, batch)
+    found, sums = step(state, batch)
+    np.testing.assert_allclose(
+        found.params["dense"]["kernel"], kernel + second[0] - moved["kernel"], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(found.params["dense"]["bias"], bias + second[1] - moved["bias"], rtol=1e-4, atol=1e-6)
+    assert float(sums["loss"]) == pytest.approx(first[2]["loss"], rel=1e-5)
+    assert abs(second[0] - moved["kernel"] - first[0] + kernel).max() > 1e-3  # the two gradients differ

@@ -19,12 +19,28 @@ def expected(faces, mirrored, down, right):
     return np.flip(moved, axis=2) if mirrored else moved
 
 
-@pytest.mark.parametrize("name", views.VIEWS)
+@pytest.mark.parametrize("name", ["none", "flip", "flip_shifts"])
 def test_views_are_mirrored_and_shifted_faces(name):
     found = np.asarray(views.make_views(name, FACES))
     assert found.dtype == np.uint8 and len(found) == len(views.VIEWS[name])
     for view, what in zip(found, views.VIEWS[name], strict=True):
         np.testing.assert_array_equal(view, expected(FACES, *what))
+
+
+def test_ten_crops_are_corners_and_centre_enlarged_and_mirrored():
+    found = np.asarray(views.make_views("ten_crop", FACES)).astype(float)
+    assert len(found) == 10
+    np.testing.assert_array_equal(found[5:], found[:5, :, :, ::-1])
+    places = ((3, 3), (0, 0), (0, 6), (6, 0), (6, 6))  # of 42 px in 48
+    for view, (top, left) in zip(found, places, strict=False):
+        crop = FACES[:, top : top + 42, left : left + 42].astype(float)
+        # Pixel centres of the enlarged crop, which reach half a pixel less far than its edges.
+        place = np.arange(48) * 42 / 48 + (42 / 48 - 1) / 2
+        rows, columns = np.meshgrid(place, place, indexing="ij")
+        for face, expected in zip(view[..., 0], crop[..., 0], strict=True):
+            wanted = ndimage.map_coordinates(expected, [rows, columns], order=1, mode="nearest")
+            inside = np.s_[1:-1, 1:-1]  # at its border a crop may see what surrounds it
+            assert abs(face - wanted)[inside].max() <= 0.51
 
 
 def test_the_first_view_is_the_face_and_no_two_are_equal():
@@ -46,7 +62,7 @@ def test_probabilities_are_averaged():
 
 
 def test_unknown_views_are_named():
-    with pytest.raises(InputError, match="no views 'ten'; known are none, flip, flip_shifts"):
+    with pytest.raises(InputError, match="no views 'ten'; known are none, flip, flip_shifts, ten_crop"):
         views.make_logits(None, "ten")
 
 

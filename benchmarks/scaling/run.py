@@ -83,7 +83,7 @@ def measure(*, batch, size_px, faces, feeder) -> dict:
         done = 0
         while done < count:
             chunk = next(chunks)
-            state, sums = train_steps(state, source.arrays, chunk)
+            state, sums = train_steps(state, {"feeder": source.arrays}, chunk)
             done += chunk.steps
         jax.block_until_ready((state, sums))
 

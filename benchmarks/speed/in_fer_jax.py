@@ -97,7 +97,7 @@ class System:
         pending = {}
         for count in [self._every] * whole + [1] * rest:  # other counts would compile the sampler anew
             for chunk in self._feeder.chunks(self._step, self._step + count):
-                self.state, sums = self._train_steps(self.state, self._feeder.arrays, chunk)
+                self.state, sums = self._train_steps(self.state, {"feeder": self._feeder.arrays}, chunk)
                 _, pending = jax.device_get(pending), sums
             self._step += count
         jax.block_until_ready((self.state, pending))

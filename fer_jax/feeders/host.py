@@ -29,7 +29,7 @@ class Feeder:
         self._sharding, _ = shardings
         self.arrays = {}  # a batch comes whole from the host
         self._size_px = faces.images.shape[1]
-        self._uniform = jax.jit(self._draw, static_argnums=1)
+        self._uniform = jax.jit(self._draw)
         self.wait_seconds, self._stream, self._position = 0.0, None, None
 
     def chunks(self, start, stop):
@@ -47,10 +47,11 @@ class Feeder:
         del arrays
         return item
 
-    def _draw(self, step, steps):
-        keys = jax.vmap(lambda s: jax.random.fold_in(self._key, s))(step + jnp.arange(steps))
-        shape = (self._sampler.batch_size, augment.DRAWS)
-        return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
+    def _draw(self, step, picked):
+        numbers = step + jnp.arange(len(picked))
+        return jax.vmap(lambda s, faces: augment.draw(self._policy, self._key, s, faces, self._sampler.epochs(s)))(
+            numbers, picked
+        )
 
     def _plan(self, step):
         """Yields the faces and parameters of the steps from `step` on, a block at a time; this process's rows only."""
@@ -58,10 +59,11 @@ class Feeder:
         rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             while True:
-                picked = np.asarray(self._sampler.indices(step, PLANNED_STEPS))[:, rows]
+                indices = self._sampler.indices(step, PLANNED_STEPS)
+                picked = np.asarray(indices)[:, rows]
                 block = {"picked": picked}
                 if self._policy.active:
-                    uniform = np.asarray(self._uniform(step, PLANNED_STEPS))[:, rows]
+                    uniform = np.asarray(self._uniform(step, indices))[:, rows]
                     flat = augment.parameters(self._policy, uniform.reshape(-1, augment.DRAWS), self._size_px)
                     block |= {name: value.reshape(*picked.shape, -1) for name, value in flat.items()}
                 yield block

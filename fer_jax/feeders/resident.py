@@ -46,7 +46,7 @@ class Feeder:
         picked = jax.lax.with_sharding_constraint(picked, self._sharding)
         chosen = arrays["images"][picked]
         if self._policy.active:
-            uniform = jax.random.uniform(jax.random.fold_in(self._key, step), (picked.shape[0], augment.DRAWS))
+            uniform = augment.draw(self._policy, self._key, step, picked, self._sampler.epochs(step))
             size_px = arrays["images"].shape[1]
             chosen = augment.apply(self._policy, chosen, augment.parameters(self._policy, uniform, size_px))
         batch = {"image": chosen, "label": arrays["labels"][picked], "mask": jnp.ones(picked.shape, jnp.float32)}

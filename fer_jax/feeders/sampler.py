@@ -106,3 +106,7 @@ class Sampler:
         epoch = first // self.epoch_faces
         row = jax.vmap(self._epoch)(epoch + jnp.arange(epochs)).reshape(-1)
         return jax.lax.dynamic_slice(row, (first - epoch * self.epoch_faces,), (span,)).reshape(steps, -1)
+
+    def epochs(self, step):
+        """Returns the epoch, from 0, of each face of a step, [batch_size] int32."""
+        return (step * self.batch_size + jnp.arange(self.batch_size)) // self.epoch_faces

@@ -10,27 +10,28 @@ def jit_steps(train_step, feeder, *, shardings, options: dict | None = None) -> 
     """Compiles train steps for the chunks of a feeder.
 
     Args:
-      train_step: (state, batch) -> (state, sums); the sums are any tree of arrays.
+      train_step: (state, batch, constants) -> (state, sums); the sums are any tree of arrays.
       feeder: makes a batch inside the program, `feeder.batch(arrays, item)`.
       shardings: of the state, and of the sums.
       options: compiler options of this step besides those of `ops.jit`.
 
     Returns:
-      train_steps(state, arrays, chunk) -> (state, sums over the steps of the chunk). The state that is given is
-      consumed: its memory is used for the one that is returned.
+      train_steps(state, constants, chunk) -> (state, sums over the steps of the chunk). The state that is given is
+      consumed: its memory is used for the one that is returned. constants: arrays that steps read, `feeder` (those of
+      the feeder) among them; they are arguments of the program, so they are neither compiled into it nor saved.
     """
 
-    def one(state, arrays, item):
-        return train_step(state, feeder.batch(arrays, item))
+    def one(state, constants, item):
+        return train_step(state, feeder.batch(constants["feeder"], item), constants)
 
-    def several(state, arrays, items):
+    def several(state, constants, items):
         first = jax.tree.map(lambda rows: rows[0], items)
-        _, sums = jax.eval_shape(one, state, arrays, first)
+        _, sums = jax.eval_shape(one, state, constants, first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
 
         def add(carry, item):
             state, total = carry
-            state, sums = one(state, arrays, item)
+            state, sums = one(state, constants, item)
             return (state, jax.tree.map(jnp.add, total, sums)), None
 
         return jax.lax.scan(add, (state, zeros), items)[0]
@@ -45,13 +46,13 @@ class TrainSteps:
     def __init__(self, one, several):
         self._one, self._several, self._programs = one, several, {}
 
-    def __call__(self, state, arrays, chunk):
+    def __call__(self, state, constants, chunk):
         program = self._programs.get(chunk.steps)
         if program is None:
             jitted = self._one if chunk.steps == 1 else self._several
-            program = jitted.lower(state, arrays, chunk.items).compile()
+            program = jitted.lower(state, constants, chunk.items).compile()
             self._programs[chunk.steps] = program
-        return program(state, arrays, chunk.items)
+        return program(state, constants, chunk.items)
 
     @property
     def program(self) -> jax.stages.Compiled:

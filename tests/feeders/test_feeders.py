@@ -125,9 +125,28 @@ def test_batches_follow_from_step_and_key_alone(make, name):
 
 def test_a_face_is_changed_anew_in_each_step(make):
     policy = augment.Policy(erase=1.0, erase_max_share=0.1)
-    uniform = [np.asarray(make("tfdata", policy)._draw(step, 2)) for step in (0, 1)]
+    picked = np.zeros((2, BATCH), np.int32)
+    uniform = [np.asarray(make("tfdata", policy)._draw(step, picked)) for step in (0, 1)]
     np.testing.assert_array_equal(uniform[0][1], uniform[1][0])
     assert (uniform[0][0] != uniform[0][1]).all()
+
+
+@pytest.mark.parametrize("name", feeders.FEEDERS)
+def test_alternating_flips_show_each_face_both_ways_in_two_epochs(make, name):
+    """A face has one flip an epoch, the other one in the next; about half of the faces are flipped at first."""
+    feeder = make(name, augment.Policy(flip_horizontal=0.5, flip_alternating=True))
+    plan, shown = feeder._sampler, collections.defaultdict(list)
+    for step, batch in enumerate(first(feeder, 0, 3 * plan.steps_per_epoch)):
+        faces, epochs = np.asarray(plan.indices(step, 1))[0], np.asarray(plan.epochs(step))
+        for face, epoch, image in zip(faces, epochs, np.asarray(batch["image"]), strict=True):
+            plain = feeder._faces.images[face] if name == "tfdata" else np.asarray(feeder.arrays["images"][face])
+            flipped = plain[:, ::-1]
+            assert (image == flipped).all() or (image == plain).all()
+            shown[face.item()].append((epoch.item(), bool((image == flipped).all())))
+    for views in shown.values():
+        assert {(epoch % 2, flip) for epoch, flip in views} in ({(0, False), (1, True)}, {(0, True), (1, False)})
+    share = np.mean([dict(views)[0] for views in shown.values()])
+    assert 0.2 < share < 0.8
 
 
 @pytest.mark.parametrize("name", feeders.FEEDERS)
@@ -142,7 +161,7 @@ def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
     assert_same(jax.device_get([batch]), first(make(name, devices=1), 0, 1), greys=0)
 
 
-def count_step(state, batch):
+def count_step(state, batch, constants):
     """A training step whose state depends on the batches and their order."""
     labels = jnp.sum(batch["label"] * jnp.arange(1, BATCH + 1))
     grey = jnp.sum(batch["image"].astype(jnp.int32) * jnp.arange(SIZE).reshape(1, 1, -1, 1))
@@ -165,7 +184,7 @@ def take(make_shardings):
         state, totals = feeders.put(np.zeros([], np.int32), replicated), collections.Counter()
         for start, stop in spans:
             for chunk in feeder.chunks(start, stop):
-                state, sums = train_steps(state, feeder.arrays, chunk)
+                state, sums = train_steps(state, {"feeder": feeder.arrays}, chunk)
                 totals.update({name: float(value) for name, value in sums.items()})
         return int(state), totals
 
@@ -177,7 +196,7 @@ def test_train_steps_follow_the_plan(make, take, name, steps_per_dispatch):
     policy = augment.Policy(flip_horizontal=0.5)
     expected, totals = 0, collections.Counter()
     for batch in first(make("resident", policy), 2, 5):
-        state, sums = count_step(expected, batch)
+        state, sums = count_step(expected, batch, {})
         expected = int(state)
         totals.update({key: float(value) for key, value in sums.items()})
     feeder = make(name, policy, steps_per_dispatch=steps_per_dispatch)
@@ -271,13 +290,13 @@ def test_the_resident_feeder_needs_no_tensorflow():
             given = dict(faces=faces, sampler=plan, policy=policy, key=key, shardings=shardings, steps_per_dispatch=3)
             return feeders.make(name, **given)
 
-        def step(state, batch):
+        def step(state, batch, constants):
             return state + 1, {"count": batch["mask"].sum()}
 
         feeder = make("resident")
         (chunk,) = feeder.chunks(0, 3)
         train_steps = dispatch.jit_steps(step, feeder, shardings=(shardings[1], shardings[1]))
-        state, sums = train_steps(jax.device_put(0, shardings[1]), feeder.arrays, chunk)
+        state, sums = train_steps(jax.device_put(0, shardings[1]), {"feeder": feeder.arrays}, chunk)
         print(int(state), int(sums["count"]), sum(1 for _ in feeders.padded_batches(faces, 4, shardings[0])))
         try:
             make("tfdata").dataset()
