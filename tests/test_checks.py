@@ -94,7 +94,7 @@ def test_a_number_out_of_its_range_is_refused_before_the_data(name, value):
         ({"optim.schedule": "linear"}, "optim.schedule is 'linear'"),
         ({"model.name": "resnet51"}, "model.name is 'resnet51'"),
         ({"model.name": "cnn", "model.layers": "conv 8 relu, flattn"}, "unknown layer 'flattn'"),
-        ({"model.weights": "{folder}/text.h5"}, "text.h5 is no HDF5 file"),
+        ({"model.weights": "{folder}/text.h5"}, "text.h5 is not an HDF5 file"),
         ({"model.weights": "{folder}/none.h5"}, "no weights '.*none.h5'"),
     ],
 )

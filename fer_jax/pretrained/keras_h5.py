@@ -1,7 +1,7 @@
-"""Keras's weight files: the older HDF5 layout (by layer names) and that of Keras 3 (`x.weights.h5`, by counters).
+"""Reads Keras's weight files: the older HDF5 layout (by layer name) and Keras 3's (`x.weights.h5`, by counters).
 
-Both give layers in the order of `model.layers`, Keras 3's within each class. A network inside a network (a Sequential
-around a pretrained one) is opened: its layers stand in the list as if they were the outer one's.
+Both list layers in the order of `model.layers`, Keras 3 within each class. A nested network (a pretrained one in a
+Sequential) is flattened: its layers are listed with those of the outer network.
 """
 
 import re
@@ -23,10 +23,10 @@ AXES_OF_BATCH_NORM = ([1, 1, 1], [1, 1, 1, 1])
 
 
 class FileLayer(NamedTuple):
-    """A layer with weights of a file.
+    """A layer with weights, as a file has it.
 
-    name: as the file has it; in Keras 3's layout without names its class and number (`conv2d_3`), and `named` is False.
-    kind: Keras's class of it. arrays: in Keras's order. inner: it belongs to the largest network of the file.
+    name: in the file; if Keras 3's layout has no names, class and number (`conv2d_3`), and `named` is False.
+    kind: its Keras class. arrays: in Keras's order. inner: whether it belongs to the largest network in the file.
     """
 
     name: str
@@ -40,10 +40,10 @@ def read(path) -> tuple[list[FileLayer], dict[str, str]]:
     """Reads a weight file of Keras, or a whole model in HDF5.
 
     Returns:
-      Its layers with weights, and {what else it holds: why it is left}.
+      Its layers with weights, and {other contents: why they are skipped}.
 
     Raises:
-      InputError: not HDF5, truncated, or not of Keras.
+      InputError: not HDF5, truncated, or not written by Keras.
     """
     import h5py
 
@@ -56,11 +56,11 @@ def read(path) -> tuple[list[FileLayer], dict[str, str]]:
                 return _read_keras3(file)
             held = ", ".join(list(file)[:5]) or "nothing"
             raise InputError(
-                f"{path} is HDF5, but no weight file of Keras: it has neither `layer_names` nor `layers` (it holds "
-                f"{held}); give one that model.save_weights wrote"
+                f"{path} is HDF5 but not a Keras weight file: it has neither `layer_names` nor `layers` (it contains "
+                f"{held}); give one written by model.save_weights"
             )
     except (OSError, KeyError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): it is truncated or damaged; fetch it again") from error
+        raise InputError(f"{path} cannot be read ({error}): it is truncated or corrupt; fetch it again") from error
 
 
 def _read_legacy(path, file, root):
@@ -80,7 +80,7 @@ def _read_legacy(path, file, root):
 
 
 def _attribute(group, name):
-    """Returns a list of texts, which Keras splits into `name0`, `name1`, ... where it is longer than HDF5 allows."""
+    """Returns a list of strings; Keras splits one that exceeds HDF5's limit into `name0`, `name1`, ..."""
     if name in group.attrs:
         parts = [group.attrs[name]]
     else:
@@ -95,7 +95,7 @@ def _text(value):
 
 
 def _kind(arrays):
-    """Tells a layer's class by its weights; '' where it cannot."""
+    """Infers a layer's class from its weights; '' if unknown."""
     axes = [array.ndim for array in arrays]
     if axes in AXES_OF_BATCH_NORM:
         return "BatchNormalization"
@@ -112,7 +112,7 @@ def _read_keras3(file):
         elif path[:1] == ("optimizer",):
             refused["optimizer"] = "the optimizer's state"
         else:
-            refused["/".join(path)] = "the state of a random generator, or of no layer"
+            refused["/".join(path)] = "the state of a random generator, or not of a layer"
     largest = max(found, key=lambda container: len(found[container]), default=())
     layers = []
     for container, members in sorted(found.items(), key=lambda item: item[0] != largest):
@@ -125,7 +125,7 @@ def _read_keras3(file):
 
 
 def _walk(group, path=()):
-    """Gives (path, group of variables) for everything that has variables."""
+    """Yields (path, group of variables) for every group that has variables."""
     for name, child in group.items():
         if hasattr(child, "items"):
             if name != "vars":
@@ -135,6 +135,6 @@ def _walk(group, path=()):
 
 
 def _class_and_number(name):
-    """Splits `conv2d_3`; by names alone `conv2d_10` would come before `conv2d_2`."""
+    """Splits `conv2d_3` for sorting; by name, `conv2d_10` would precede `conv2d_2`."""
     stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()
     return stem, int(number or 0)

@@ -1,4 +1,4 @@
-"""A file's weights into a network's variables, strictly: every weight is loaded, new or refused."""
+"""Matches a file's weights to a network's variables, strictly: every weight is loaded, new or refused."""
 
 import dataclasses
 from typing import NamedTuple
@@ -27,11 +27,11 @@ class _Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Merge:
-    """What became of a file's weights and of a network's variables.
+    """The result of matching a file's weights to a network's variables.
 
     params, batch_stats: nested like the variables, with the loaded leaves only, float32. loaded, new: paths of leaves
-    (`backbone/conv1_bn/scale`) that the file gave, and that stay as they were drawn. refused: {layer or leaf of the
-    file: why it was not loaded}. notes: what else to know. facts: of the file, to be recorded with a run.
+    (`backbone/conv1_bn/scale`) taken from the file, and left at their initial values. refused: {layer or leaf of the
+    file: why it was not loaded}. notes: remarks in words. facts: provenance of the file, recorded with a run.
     """
 
     params: dict
@@ -43,7 +43,7 @@ class Merge:
     facts: dict = dataclasses.field(default_factory=dict)
 
     def describe(self) -> str:
-        """Returns the three lists in a few lines of text."""
+        """Returns the three lists as a few lines of text."""
         lines = [f"loaded: {_summary(self.loaded)}", f"new: {_summary(self.new)}"]
         reasons = {}
         for name, reason in self.refused.items():
@@ -53,16 +53,16 @@ class Merge:
 
 
 def merge(variables, weights: Weights) -> Merge:
-    """Puts weights into the places that a network has for them.
+    """Matches weights to the variables of a network by layer name.
 
     Args:
-      variables: {params, batch_stats}, nested dicts of anything that has a shape; layers lie under `backbone` and
-        `head`, or, in a network of plain layers, at the top.
-      weights: of a file, as `read` returns them. A layer is looked for in the backbone first.
+      variables: {params, batch_stats}, nested dicts of anything with a shape; layers are under `backbone` and `head`,
+        or, in a network of plain layers, at the top level.
+      weights: of a file, as returned by `read`. Layers of the backbone are matched first.
 
     Raises:
-      InputError: a leaf of the backbone (of a plain network: of all but its dense layers) that the file does not give
-        in its shape, or layers of the file that the backbone has not: the file is of another model.
+      InputError: the file is of another model: it lacks a leaf of the backbone (in a plain network, of any layer but
+        the dense ones) or has it in another shape, or it has convolutions that the network lacks.
     """
     trees = {"params": {}, "batch_stats": {}}
     loaded, new, refused, notes, problems, taken, zeros = [], [], dict(weights.refused), [], [], set(), []
@@ -87,7 +87,7 @@ def merge(variables, weights: Weights) -> Merge:
         loaded += paths
     unknown = [name for name in weights.layers if name not in taken]
     stranger = "the model has no such layer"
-    # Dense layers and norms may be of another head; convolutions are of a backbone.
+    # Dense layers and norms may belong to another head; convolutions belong to a backbone.
     problems += [f"{name}: {stranger}" for name in unknown if len(_shape(weights.layers[name])) == 4]
     if problems:
         raise InputError(_of_another_model(weights, problems))
@@ -98,7 +98,7 @@ def merge(variables, weights: Weights) -> Merge:
 
 
 def _places(variables):
-    """Gives every layer of the variables, those of the backbone first."""
+    """Yields every layer of the variables, those of the backbone first."""
     params, stats = (variables.get(name, {}) for name in ("params", "batch_stats"))
     scopes = dict.fromkeys(["backbone", *params, *stats]) if "backbone" in params else [""]
     for scope in scopes:
@@ -111,14 +111,14 @@ def _places(variables):
 
 
 def _fault(shapes, leaves):
-    """Says why a layer of a file does not fit; '' if it does."""
-    # A convolution without a bias is one with the bias 0.
+    """Returns why a layer of a file does not fit; '' if it does."""
+    # A missing bias of a convolution is a bias of 0.
     missing = [leaf for leaf in shapes if leaf not in leaves and (leaf != "bias" or "kernel" not in leaves)]
     if missing:
         return f"the file has no {' and '.join(missing)} for it"
     extra = [leaf for leaf in leaves if leaf not in shapes]
     if extra:
-        return f"the file has {' and '.join(extra)} for it, the model has not"
+        return f"the file has {' and '.join(extra)} for it, the model does not"
     for leaf, array in leaves.items():
         if array.shape != shapes[leaf]:
             if leaf == "kernel" and array.ndim == 2 and array.shape[0] == shapes[leaf][0]:

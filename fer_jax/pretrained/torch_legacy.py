@@ -1,7 +1,7 @@
-"""PyTorch's older weight files (before 1.6, a stream of pickles and raw numbers), read without PyTorch.
+"""Reads PyTorch's older weight files (before 1.6: a stream of pickles and raw numbers) without PyTorch.
 
 The layout: pickles of a magic number, the version and the machine; a pickle of the tensors, which refer to storages by
-key; a pickle of the list of keys; then for each key the count (int64) and the values. Pickles may call any code, so
+key; a pickle of the list of keys; then, for each key, the count (int64) and the values. Pickles can run any code, so
 only the few names that such a file needs are allowed.
 """
 
@@ -47,8 +47,8 @@ def _rebuild_tensor(storage, offset, shape, strides, *_):
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-class _Unpickler(pickle._Unpickler):  # the one in C takes the memory that a damaged index asks for
-    """Knows ordered dicts, tensors and storages, and refuses the rest."""
+class _Unpickler(pickle._Unpickler):  # the C one would allocate whatever a corrupt index asks for
+    """Allows ordered dicts, tensors and storages only."""
 
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):
@@ -62,21 +62,21 @@ class _Unpickler(pickle._Unpickler):  # the one in C takes the memory that a dam
     def persistent_load(self, pid):
         tag, kind, key, _, count, *view = pid
         if tag != "storage" or any(part is not None for part in view):
-            raise pickle.UnpicklingError("it holds views of storages")
+            raise pickle.UnpicklingError("it contains views of storages")
         return _Storage(kind, key, count)
 
 
 def read(path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a state dict by their names, in its order, each as it is stored.
+    """Returns the tensors of a state dict by name, in its order and with their stored types.
 
     Raises:
-      InputError: not such a file, one that needs more than tensors, or a truncated one.
+      InputError: the file is of another kind, contains more than tensors, or is truncated.
     """
-    # From memory, where a damaged length cannot ask for more bytes than there are.
+    # From memory, so that a corrupt length cannot ask for more bytes than the file has.
     file = io.BytesIO(pathlib.Path(path).read_bytes())
     try:
         if _Unpickler(file).load() != MAGIC or _Unpickler(file).load() != PROTOCOL:
-            raise InputError(f"{path} is no PyTorch weight file")
+            raise InputError(f"{path} is not a PyTorch weight file")
         little = _Unpickler(file).load()["little_endian"]
         tensors = _Unpickler(file).load()
         keys = _Unpickler(file).load()
@@ -84,10 +84,10 @@ def read(path) -> dict[str, np.ndarray]:
         return {name: _as_array(tensor, storages) for name, tensor in tensors.items()}
     except InputError:
         raise
-    except Exception as error:  # damaged pickles lead to any
+    except Exception as error:  # corrupt pickles can raise anything
         raise InputError(
-            f"{path} cannot be read as PyTorch's weights ({error or 'it ends too early'}): it is truncated, or "
-            "holds more than a state dict of tensors"
+            f"{path} cannot be read as PyTorch weights ({error or 'it ends too early'}): it is truncated, or "
+            "contains more than a state dict of tensors"
         ) from error
 
 
@@ -110,6 +110,6 @@ def _as_array(tensor, storages):
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if min(tensor.offset, 0, *tensor.strides) < 0 or (math.prod(tensor.shape) and last >= len(values)):
         raise ValueError("a tensor reaches beyond its storage")
-    # What was converted from TensorFlow is a permuted view, not stored row by row.
+    # Weights converted from TensorFlow are permuted views, not stored row by row.
     strides = [stride * values.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)

@@ -1,4 +1,4 @@
-"""From the tensors of a PyTorch file to ours, by name: a table for each network whose weights come that way."""
+"""Maps the tensors of PyTorch files to our layers by name, with one table per network."""
 
 import re
 
@@ -8,7 +8,7 @@ from fer_jax.errors import InputError
 from fer_jax.pretrained.naming import Weights
 
 LEAVES = {"bias": "bias", "running_mean": "mean", "running_var": "var"}
-# EfficientNet-Lite0's blocks: how often each stage repeats, as in the other EfficientNets.
+# EfficientNet-Lite0: blocks per stage, as in the other EfficientNets.
 LITE_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 LITE_LAYERS = {
     "_conv_stem": "stem_conv",
@@ -34,8 +34,8 @@ MOBILENET_LAYERS = {
     "classifier.1": "predictions",
 }
 MOBILENET_BLOCK_LAYERS = ("expand", "expand_BN", "depthwise", "depthwise_BN", "project", "project_BN")
-# Where they stand in a block: in one row with the activations, or, in torchvision since 0.4, each convolution that has
-# an activation in a row of its own. The first block, which expands nothing, lacks the first row.
+# Their positions in a block's Sequential: flat, with the activations counted, or, in torchvision since 0.4, with a
+# nested Sequential per convolution that has an activation. The first block has no expansion.
 MOBILENET_PLACES = ("0", "1", "3", "4", "6", "7")
 MOBILENET_FIRST_PLACES = ("", "", "0", "1", "3", "4")
 MOBILENET_NESTED_PLACES = ("0.0", "0.1", "1.0", "1.1", "2", "3")
@@ -43,13 +43,13 @@ MOBILENET_NESTED_FIRST_PLACES = ("", "", "0.0", "0.1", "1", "2")
 
 
 def from_torch(path, tensors: dict[str, np.ndarray], model: str) -> Weights:
-    """Gives the tensors of a network in PyTorch the names that Keras's layers of it have.
+    """Renames the tensors of a PyTorch network to Keras's layer names.
 
     Kernels [out, in, h, w] become [h, w, in, out], depthwise ones too; the classifier is transposed.
 
     Args:
       path: of the file, for messages.
-      tensors: as torch_legacy.read returns them.
+      tensors: as returned by torch_legacy.read.
       model: one of MODELS.
 
     Raises:
@@ -63,11 +63,11 @@ def from_torch(path, tensors: dict[str, np.ndarray], model: str) -> Weights:
             counts += 1
             continue
         if torch_layer not in names or torch_leaf not in ("weight", *LEAVES):
-            raise InputError(f"{path} is not of {model}: it holds '{name}'")
+            raise InputError(f"{path} is not of {model}: it contains '{name}'")
         leaf = LEAVES.get(torch_leaf) or ("scale" if array.ndim == 1 else "kernel")
         axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, (0,))
         layers.setdefault(names[torch_layer], {})[leaf] = np.ascontiguousarray(array.transpose(axes), np.float32)
-    refused = {"num_batches_tracked": f"PyTorch's {counts} counts of batches, which no layer of ours has"}
+    refused = {"num_batches_tracked": f"PyTorch's {counts} batch counts, which our layers do not have"}
     return Weights(str(path), layers, refused if counts else {}, (model,))
 
 
@@ -96,5 +96,5 @@ def _mobilenet_names(torch_layers):
     return names
 
 
-# network -> function of the names of a file's layers that returns {name: ours} of all the layers that it may have
+# network -> function from the layer names in a file to {name: our name} of all layers that it may have
 MODELS = {"efficientnet_lite0": _lite_names, "mobilenet_v2": _mobilenet_names}

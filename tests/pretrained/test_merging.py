@@ -104,7 +104,7 @@ def test_a_convolution_without_biases_has_the_bias_zero(variables):
         ),
         ({"bn": NORM_PARAMS}, "bn: the file has no mean and var for it"),
         ({"bn": {"bias": (4,)} | NORM_STATS}, "bn: the file has no scale for it"),
-        ({"bn": {**NORM_PARAMS, **NORM_STATS, "kernel": (1,)}}, "bn: the file has kernel for it, the model has not"),
+        ({"bn": {**NORM_PARAMS, **NORM_STATS, "kernel": (1,)}}, "bn: the file has kernel for it, the model does not"),
         ({"conv2": CONV}, "conv2: the model has no such layer"),
     ],
 )
@@ -222,7 +222,7 @@ def test_vggfaces_resnet50_goes_into_no_other_resnet50(shapes):
     with pytest.raises(InputError, match=r"conv1_conv: it is not in the file; .*those of vggface_resnet50$"):
         pretrained.merge({"params": {"backbone": mine}}, weights_of(theirs, models=("vggface_resnet50",)))
     variables = {"params": {"backbone": shapes({"conv1_conv": conv})}}
-    with pytest.raises(InputError, match="conv1_conv: the file has bias for it, the model has not"):
+    with pytest.raises(InputError, match="conv1_conv: the file has bias for it, the model does not"):
         pretrained.merge(variables, weights_of({"conv1_conv": CONV}))
 
 

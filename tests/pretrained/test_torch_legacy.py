@@ -27,7 +27,7 @@ def test_lite0_is_the_published_network(lite0):
     assert len(norms) == 49 and all(set(leaves) == {"scale", "bias", "mean", "var"} for leaves in norms)
     assert all((leaves["var"] >= 0).all() and (leaves["var"] > 0).mean() > 0.85 for leaves in norms)
     assert all(np.isfinite(array).all() for leaves in lite0.layers.values() for array in leaves.values())
-    assert lite0.refused == {"num_batches_tracked": "PyTorch's 49 counts of batches, which no layer of ours has"}
+    assert lite0.refused == {"num_batches_tracked": "PyTorch's 49 batch counts, which our layers do not have"}
 
 
 def test_lite0s_kernels_are_heights_widths_inputs_outputs(lite0):
@@ -107,7 +107,7 @@ def test_lite0s_leaves_are_transposed(tmp_path):
 @pytest.mark.parametrize("name", ["fc.weight", "_blocks.16._bn0.weight", "_blocks.0._se_reduce.weight", "_bn0.other"])
 def test_tensors_of_another_network_are_named(tmp_path, name):
     path = torch_files.write(tmp_path / "x.pth", {name: (np.float32([1]), 0, (1,), (1,))})
-    with pytest.raises(InputError, match=f"not of efficientnet_lite0: it holds '{name}'"):
+    with pytest.raises(InputError, match=f"not of efficientnet_lite0: it contains '{name}'"):
         pretrained.read(path, "efficientnet_lite0")
 
 
@@ -116,7 +116,7 @@ def test_tensors_of_another_network_are_named(tmp_path, name):
 )
 def test_tensors_of_another_mobilenet_are_named(tmp_path, name):
     path = torch_files.write(tmp_path / "x.pth", {name: (np.float32([1]), 0, (1,), (1,))})
-    with pytest.raises(InputError, match=f"not of mobilenet_v2: it holds '{name}'"):
+    with pytest.raises(InputError, match=f"not of mobilenet_v2: it contains '{name}'"):
         pretrained.read(path, "mobilenet_v2")
 
 
@@ -150,7 +150,7 @@ def test_a_truncated_file_is_refused(tmp_path, part):
     whole = fetch.find(registry.find("efficientnet_lite0")).read_bytes()
     path = tmp_path / "x.pth"
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(InputError, match=r"cannot be read as PyTorch's weights .*truncated"):
+    with pytest.raises(InputError, match=r"cannot be read as PyTorch weights .*truncated"):
         pretrained.read(path, "efficientnet_lite0")
 
 
