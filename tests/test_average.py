@@ -263,7 +263,7 @@ def test_another_network_in_a_members_workdir_than_the_run_began_with_is_refused
 
 
 def test_a_config_without_members_is_refused():
-    with pytest.raises(InputError, match=r"has no members: give model\.members"):
+    with pytest.raises(InputError, match=r"has no members: set model\.members"):
         models.make(make_config(**{"model.name": "average"}).model, 7)
     with pytest.raises(InputError, match="two trained runs or more"):
         members.resolve(make_config(**{"model.name": "average"}), "run")

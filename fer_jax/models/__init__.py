@@ -1,4 +1,4 @@
-"""The networks. `make` is the only way in; each pretrained family is a module with a row of facts per model."""
+"""The networks. `make` builds any of them; each pretrained family is a module with one `Row` per model."""
 
 import importlib
 
@@ -31,7 +31,7 @@ IMAGENET_CLASSIFIER = "predictions"  # Keras's name of it
 
 
 def row(name: str) -> Row:
-    """Returns the facts of a backbone by its name in the config."""
+    """Returns the `Row` of a backbone, by its name in the config."""
     if extensions.names_file(name):
         return extensions.load(name, "model.name")
     family = next(family for family, names in FAMILIES.items() if name in names)
@@ -39,12 +39,12 @@ def row(name: str) -> Row:
 
 
 def has_backbone(name: str) -> bool:
-    """Says whether a network is a `Network`, whose backbone can be frozen as a whole and its features kept."""
+    """Whether a network is a `Network`, so that its backbone can be frozen and its features cached."""
     return isinstance(row(name), Row) if extensions.names_file(name) else name in BACKBONES
 
 
 def layer_order(name: str) -> tuple[keras_layers.Layer, ...]:
-    """Returns the layers with weights of a network in their order: Keras's, or that of a user's Row; () if unknown."""
+    """Returns a network's layers with weights in Keras's order, or in that of a user's Row; () if unknown."""
     if not extensions.names_file(name):
         return keras_layers.order(name)
     return tuple(keras_layers.Layer(layer, "", None) for layer in row(name).order) if has_backbone(name) else ()
@@ -54,18 +54,18 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
     """Builds the linen module of the config section `model`.
 
     Args:
-      model: the section; `name` chooses the network, or names one in a user's file.
+      model: the section; `name` is one of NAMES, or FILE.py:NAME for a user's network.
       classes: K, the number of emotions.
       stored: paths of the BatchNorms that use their stored statistics in training too.
-      backbone_frozen: whether the backbone runs as in evaluation in training too (no stochastic depth), so that its
-        features of a face are always the same.
+      backbone_frozen: whether the backbone runs in evaluation mode in training too (no stochastic depth), so that the
+        features of a face never change.
 
     Returns:
-      A module called as `module.apply(variables, image, train=...)` with uint8 faces [B, H, W, 1 or 3]; it returns
-      float32 logits [B, K] and holds its own preprocessing.
+      A module called as `module.apply(variables, image, train=...)` with uint8 faces [B, H, W, 1 or 3]; it includes
+      the preprocessing and returns float32 logits [B, K].
 
     Raises:
-      InputError: an unknown name, dtype, scaling or initializer, or a wrong specification.
+      InputError: an unknown name, dtype, scaling or initializer, or an invalid specification.
     """
     in_file = extensions.names_file(model.name)
     if model.name not in NAMES and not in_file:
@@ -91,10 +91,10 @@ def make(model, classes: int, *, stored: frozenset[str] = frozenset(), backbone_
 
 
 def check_faces(model, channels: int) -> None:
-    """Refuses faces of so many channels for the config section `model` where that can be seen before any is read.
+    """Checks, before any face is read, that the config section `model` accepts faces of so many channels.
 
     Raises:
-      InputError: RGB faces for a network that `model.channels` makes grey.
+      InputError: RGB faces for a network whose `model.channels` is 1.
     """
     if model.name in ("cnn", *dual_channel.NAMES):
         check_channels(channels, model.channels)
@@ -103,7 +103,7 @@ def check_faces(model, channels: int) -> None:
 def _average(model, classes, stored):
     if not model.member_models:
         raise InputError(
-            "model.name 'average' has no members: give model.members the workdirs of trained runs, as "
+            "model.name 'average' has no members: set model.members to the workdirs of trained runs, as in "
             "--config.model.members=\"('runs/a', 'runs/b')\""
         )
     sections = [config_lib.from_dict({"model": saved}).model for saved in model.member_models]
@@ -121,7 +121,7 @@ def _network(model, classes, common, backbone_frozen):
     as_imagenet = model.head == "imagenet"
     head = stack.parse(facts.top if as_imagenet else model.head, "model.head")
     weightless = next((i for i, layer in enumerate(head) if layer.kind in stack.KERAS_NAMES), len(head))
-    # Dropout differs from step to step, so the features end before it.
+    # Dropout differs at every step, so cached features end before it.
     first = next((i for i, layer in enumerate(head[:weightless]) if layer.kind == "dropout"), weightless)
     return Network(
         preprocess=Preprocess(scaling, 3, model.size_px),

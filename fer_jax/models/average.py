@@ -1,4 +1,4 @@
-"""Several networks as one: the mean of their probabilities, as Keras's Average layer over softmax outputs gives it."""
+"""Averages the probabilities of several networks, as Keras's Average layer over softmax outputs does."""
 
 import math
 
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 
 class Average(nn.Module):
-    """Takes uint8 faces [B, H, W, 1 or 3]; returns float32 logits [B, K], the logarithms of the mean probabilities.
+    """Maps uint8 faces [B, H, W, 1 or 3] to float32 logits [B, K], the logarithms of the mean probabilities.
 
-    members: networks from the same faces to logits [B, K] of the same classes; each keeps its own preprocessing and
-    head, and its variables lie under `members_0`, `members_1`, ...
+    members: networks that map the same faces to logits [B, K] of the same classes; each has its own preprocessing and
+    head, and its variables are under `members_0`, `members_1`, ...
 
-    The softmax of these logits is the mean, so cross-entropy and its gradient are those of the mean as well.
+    The softmax of these logits is the mean, so cross-entropy and its gradient are those of the mean too.
     """
 
     members: tuple[nn.Module, ...]

@@ -1,4 +1,4 @@
-"""What every pretrained family gives: a row of facts per model, and the network of a backbone and a head."""
+"""The parts that pretrained families share: `Row`, the description of a model, and `Network`, backbone and head."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,10 +13,11 @@ from fer_jax.models.preprocess import Preprocess
 class Row:
     """A model of a family.
 
-    build: called with the fields of `layers.Layers`, returns the module [B, S, S, 3] -> [B, h, w, C], called with
-    `train`. scaling: what its published weights expect, of preprocess.SCALINGS. native_px: what it was trained at;
-    min_px: under it no map is left. top: the layers between the maps and the ImageNet classifier, in text.
-    order: in a user's file the names of the layers with weights, from the first; those of Keras are in keras_layers.
+    build: called with the fields of `layers.Layers`, returns the backbone, a module [B, S, S, 3] -> [B, h, w, C] that
+    is called with `train`. scaling: the input scaling of its published weights, one of preprocess.SCALINGS. native_px:
+    the side it was trained at; min_px: the least side that leaves a map. top: the layers between the maps and the
+    ImageNet classifier, in text. order: names of the layers with weights, first to last, for a user's network; Keras's
+    are in keras_layers.
     """
 
     build: Callable[..., nn.Module]
@@ -28,10 +29,10 @@ class Row:
 
 
 class Network(nn.Module):
-    """Preprocessing, a backbone and a head: uint8 faces [B, H, W, 1 or 3] to float32 logits [B, K].
+    """Preprocessing, backbone and head: uint8 faces [B, H, W, 1 or 3] to float32 logits [B, K].
 
-    `features` and `classify` are its two halves; `neck` is what of the head has no weights and comes first, so it
-    belongs to the features.
+    `features` and `classify` are its two halves; `neck` has the head's first layers, up to one with weights or
+    dropout, and is part of the features.
     """
 
     preprocess: Preprocess
@@ -40,10 +41,10 @@ class Network(nn.Module):
     head: nn.Module
     min_px: int
     backbone_frozen: bool = False
-    source: str = ""  # digest of the user's file that the backbone is from
+    source: str = ""  # digest of the user's file that defines the backbone
 
     def features(self, image, *, train: bool):
-        """Returns what the head sees, [B, ...]."""
+        """Returns the input of the head, [B, ...]."""
         x = self.preprocess(image)
         if min(x.shape[1:3]) < self.min_px:
             raise InputError(

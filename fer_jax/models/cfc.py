@@ -1,7 +1,7 @@
 """A closed-form continuous-time (CfC) network that reads a feature map cell by cell.
 
 Hasani et al. 2022, "Closed-form continuous-time neural networks", Nature Machine Intelligence 4, 992-1003: the gated
-form, by which the state x with the input I is after the time t
+form, in which the state x with the input I becomes, after time t,
 
     x(t) = sigmoid(-f t) * g + (1 - sigmoid(-f t)) * h,        f, g, h functions of x and I.
 
@@ -11,8 +11,8 @@ hidden layer z feeds four dense layers, and f t is affine in t:
     z = lecun_tanh(W [I, x] + b)        with lecun_tanh(v) = 1.7159 tanh(0.666 v)
     g = tanh(W_g z + b_g)        h = tanh(W_h z + b_h)        f t = (W_a z + b_a) t + (W_b z + b_b)
 
-R4 names CfC networks as a next step and no place for them: to read the cells of a map is our choice. They come row by
-row; t is the distance in cells from the cell before; the state after the last cell is what the next layer sees.
+R4 names CfC networks as a next step without saying where to use them; reading the cells of a map is our choice. Cells
+are read row by row; t is the distance in cells from the previous one; the next layer gets the state after the last.
 """
 
 import flax.linen as nn
@@ -40,9 +40,9 @@ class Cell(layers.Layers):
 
 
 def read_map(x, units: int, name: str, *, dtype, kernel_init):
-    """Reads a map [B, H, W, C] with a `Cell` of a name, from a state of zeros; returns its last state [B, units].
+    """Reads a map [B, H, W, C] with a `Cell` called `name`, from a zero state; returns its last state [B, units].
 
-    It belongs inside a linen module's `@nn.compact` call. dtype and kernel_init: as those of `layers.Layers`.
+    Call it inside a linen module's `@nn.compact` method. dtype and kernel_init: as in `layers.Layers`.
     """
     cells = x.reshape(x.shape[0], -1, x.shape[-1])
     scan = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False}, in_axes=(1, 0))
@@ -52,7 +52,7 @@ def read_map(x, units: int, name: str, *, dtype, kernel_init):
 
 
 def distances(height: int, width: int) -> np.ndarray:
-    """Returns [height * width], the distance of each cell from the one before it in the order of reading; 1 first."""
+    """Returns [height * width], the distance of each cell from the previous one in reading order; the first is 1."""
     places = np.stack(np.divmod(np.arange(height * width), width), axis=-1)
     return np.concatenate([[1.0], np.hypot(*np.diff(places, axis=0).T)])
 

@@ -1,9 +1,9 @@
 """Dual-channel CNNs: one channel sees the whole face, the other a region that the network finds in the picture.
 
-A next step that R4 names: find a region of interest first, then extract features there at a higher resolution. How it
-is found is our choice: a small CNN makes a heat map of the face, whose soft argmax is the centre of the region (Levine
+A next step named by R4: find a region of interest first, then extract features there at a higher resolution. How to
+find it is our choice: a small CNN makes a heat map of the face, whose soft argmax is the centre of the region (Levine
 et al. 2016, "End-to-end training of deep visuomotor policies"), and the region is sampled bilinearly (Jaderberg et al.
-2015, "Spatial transformer networks"), so that the loss alone teaches where to look.
+2015, "Spatial transformer networks"), so that where to look is learned from the loss alone.
 """
 
 import flax.linen as nn
@@ -25,9 +25,9 @@ class DualChannel(nn.Module):
     Attributes:
       preprocess: of the faces.
       whole, region: the channels, each a module [B, S, S, C] -> [B, h, w, F].
-      head: of both channels' maps, one behind the other, [B, h, w, 2F] -> [B, K].
-      locate: [B, S, S, C] -> [B, g, g, D], the features of the heat map; None: `region` sees the whole face too, as
-        the twin that shows what looking closer is worth.
+      head: of both channels' maps, concatenated, [B, h, w, 2F] -> [B, K].
+      locate: [B, S, S, C] -> [B, g, g, D], the features of the heat map; None: `region` sees the whole face too, a
+        baseline that shows what the closer look gains.
     """
 
     preprocess: Preprocess
@@ -38,7 +38,7 @@ class DualChannel(nn.Module):
 
     def setup(self):
         if self.locate is not None:
-            # In float32: bfloat16 would place the centre to a fifth of a pixel. Zeros: training starts in the middle.
+            # float32: bfloat16 would round the centre to a fifth of a pixel. Zeros: training starts in the middle.
             self.heat = nn.Dense(1, dtype=jnp.float32, kernel_init=nn.initializers.zeros)
 
     def __call__(self, image, *, train: bool):
@@ -49,10 +49,10 @@ class DualChannel(nn.Module):
         return self.head(jnp.concatenate(maps, axis=-1), train=train)
 
     def find(self, face, *, train: bool):
-        """Returns the centre (y, x) of the region, [B, 2], in shares of the side.
+        """Returns the centre (y, x) of the region, [B, 2], as fractions of the side.
 
-        It is the mean place of the heat map's cells, by the softmax of their heat. Cells count whose region lies within
-        the face, so that the region always does. face: [B, S, S, C], preprocessed.
+        It is the mean position of the heat map's cells, weighted by the softmax of their heat. Only cells whose region
+        is within the face count, so the region always is. face: [B, S, S, C], preprocessed.
         """
         heat = self.heat(self.locate(face.astype(self.locate.dtype), train=train))[..., 0]
         (rows, y), (columns, x) = (_inner(size) for size in heat.shape[1:])
@@ -62,24 +62,24 @@ class DualChannel(nn.Module):
 
 
 def _inner(size):
-    """Returns the cells of an axis whose region lies within the face: (a slice, their places in shares of the side)."""
+    """Returns the cells of an axis whose region is within the face: (a slice, their positions in sides)."""
     places = (np.arange(size) + 0.5) / size
     inner = np.flatnonzero(abs(places - 0.5) <= 0.5 - 0.5 / ZOOM)
     return slice(inner[0], inner[-1] + 1), places[inner].astype(np.float32)
 
 
 def sample(face, centre):
-    """Returns the region of each face at ZOOM times its resolution, bilinearly: [B, H, W, C], as the face.
+    """Samples the region of each face bilinearly at ZOOM times its resolution: [B, H, W, C], as the face.
 
-    face: [B, H, W, C] float32; centre: (y, x) [B, 2], in shares of the sides. Both get gradients. Points beyond the
-    centres of the outer pixels, by a quarter of a pixel at most, have the value there.
+    face: [B, H, W, C] float32; centre: (y, x) [B, 2], as fractions of the sides. Both get gradients. Points beyond the
+    centres of the outermost pixels, by at most a quarter of a pixel, take the value there.
     """
     rows, columns = (_bilinear(centre[:, axis], face.shape[1 + axis]) for axis in (0, 1))
     return jnp.einsum("bih,bhwc,bjw->bijc", rows, face, columns, precision=lax.Precision.HIGHEST)
 
 
 def _bilinear(centre, size):
-    """Returns [B, points, pixels], how much each pixel of an axis counts for each point of the region on it."""
+    """Returns [B, points, pixels], the weight of each pixel of an axis in each point of the region."""
     steps = (jnp.arange(size) + 0.5) / ZOOM - size / (2 * ZOOM)  # from the region's centre, in pixels
     points = centre[:, None] * size - 0.5 + steps[None, :]
     points = jnp.clip(points, 0, size - 1)
@@ -89,11 +89,11 @@ def _bilinear(centre, size):
 def make(model, classes: int, preprocess: Preprocess, common: dict) -> DualChannel:
     """Builds the network of the config section `model`, whose name is one of NAMES.
 
-    `layers` is what each channel has, with weights of its own, up to its maps; `head` what follows on the maps of both.
+    `layers` specifies both channels up to their maps, each with separate weights; `head` follows on the maps of both.
     common: fields of `layers.Layers`.
 
     Raises:
-      InputError: a wrong specification.
+      InputError: an invalid specification.
     """
     layers = stack.parse(model.layers, ends=False)
     locate = stack.Stack(layers=stack.parse(LOCATE, ends=False), **common) if model.name == "dual_channel_roi" else None

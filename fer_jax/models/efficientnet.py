@@ -12,16 +12,16 @@ from fer_jax.models import layers
 from fer_jax.models.backbone import Row
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-# The outputs of a depthwise kernel [k, k, 1, C] are one for each channel: Keras counts them in its [k, k, C, 1].
+# A depthwise kernel [k, k, 1, C] has one output per channel; Keras takes the fan-out from its own [k, k, C, 1].
 FAN_OUT_DEPTHWISE = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal", in_axis=-1, out_axis=-2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A row of equal blocks; the first has the strides, and alone changes the number of channels to `filters`.
+    """A sequence of equal blocks; only the first has the strides and changes the number of channels to `filters`.
 
-    expand: how many times as many channels a block has inside. squeeze: the share of a block's input channels that
-    squeeze-and-excitation keeps, 0 for none. fused: a full convolution in place of a 1x1 and a depthwise one (V2).
+    expand: the expansion of channels inside a block. squeeze: the fraction of a block's input channels that
+    squeeze-and-excitation keeps, 0 for none. fused: a full convolution instead of a 1x1 and a depthwise one (V2).
     """
 
     repeats: int
@@ -48,13 +48,14 @@ class EfficientNet(layers.Layers):
     """Inverted residual blocks (MBConv); the maps are 1/32 of the input, with `top` channels.
 
     Attributes:
-      stages, stem, top: the stages of blocks, and the channels of the convolutions before and after them.
+      stages: the stages of blocks.
+      stem, top: channels of the convolutions before and after them.
       activation: between the layers.
       momentum: of the batch normalizations.
       depthwise_suffix: of the depthwise convolutions' names.
-      drop_connect: in training, the share of faces for which a block's branch is left out (stochastic depth, Huang et
-        al. 2016) grows with the number of the block from 0 almost to this; over 0 it needs the rng `dropout`.
-      drop_blocks: the number of blocks over which it grows; 0: all.
+      drop_connect: stochastic depth (Huang et al. 2016): in training, a block's branch is dropped for a fraction of
+        the faces, which grows with the block's number from 0 to just under this; above 0 it needs the rng `dropout`.
+      drop_blocks: the number of blocks over which the fraction grows; 0: all.
     """
 
     stages: tuple[Stage, ...] = B0
@@ -74,7 +75,7 @@ class EfficientNet(layers.Layers):
             branch = block(x, name, stage, strides, train)
             if strides == 1 and branch.shape == x.shape:
                 if train and drop_rate > 0:
-                    # One draw a face, as Keras's noise_shape (None, 1, 1, 1).
+                    # One draw per face, as with Keras's noise_shape (None, 1, 1, 1).
                     drop = nn.Dropout(drop_rate, broadcast_dims=(1, 2, 3), deterministic=False, name=f"{name}_drop")
                     branch = drop(branch)
                 branch = branch + x
@@ -92,7 +93,7 @@ class EfficientNet(layers.Layers):
                 index += 1
 
     def mbconv(self, x, name, stage, strides, train):
-        """1x1 to more channels, a depthwise convolution, squeeze-and-excitation, 1x1 to few channels."""
+        """A 1x1 expansion, a depthwise convolution, squeeze-and-excitation, and a 1x1 projection."""
         inputs = x.shape[-1]
         if stage.expand != 1:
             x = self.activation(self.conv_norm(x, f"{name}_expand", inputs * stage.expand, 1, train=train))
@@ -103,7 +104,7 @@ class EfficientNet(layers.Layers):
         return self.conv_norm(x, f"{name}_project", stage.filters, 1, train=train)
 
     def fused(self, x, name, stage, strides, train):
-        """A full convolution to more channels and 1x1 to few; where nothing is expanded, one convolution."""
+        """A full convolution that expands, and a 1x1 projection; without expansion, one convolution."""
         if stage.expand == 1:
             x = self.conv_norm(x, f"{name}_project", stage.filters, stage.kernel, strides=strides, train=train)
             return self.activation(x)
@@ -112,7 +113,7 @@ class EfficientNet(layers.Layers):
         return self.conv_norm(self.activation(x), f"{name}_project", stage.filters, 1, train=train)
 
     def excite(self, x, name, squeezed):
-        """Squeeze-and-excitation (Hu et al. 2018): weighs the channels by what the whole map holds."""
+        """Squeeze-and-excitation (Hu et al. 2018): scales each channel by a function of all channels' means."""
         weights = x.mean(axis=(1, 2), keepdims=True)
         weights = self.activation(self.conv(weights, f"{name}_se_reduce", squeezed, 1, init=FAN_OUT))
         return x * nn.sigmoid(self.conv(weights, f"{name}_se_expand", x.shape[-1], 1, init=FAN_OUT))
@@ -124,7 +125,7 @@ class EfficientNet(layers.Layers):
 
 
 def scaled(stages, *, width: float, depth: float) -> dict:
-    """Returns the fields of a network with `width` times the channels and `depth` times the blocks of B0."""
+    """Returns the fields of a network with `width` times B0's channels and `depth` times its blocks."""
 
     def filters(number):
         rounded = max(8, int(number * width + 4) // 8 * 8)

@@ -5,7 +5,7 @@ import functools
 from fer_jax.models.backbone import Row
 from fer_jax.models.efficientnet import EfficientNet, Stage, scaled
 
-# Before its scaling; B1 and B3 are other scalings of the same.
+# Before scaling; B1 and B3 scale the same stages.
 STAGES = (
     Stage(repeats=1, kernel=3, strides=1, expand=1, filters=16, squeeze=0, fused=True),
     Stage(repeats=2, kernel=3, strides=2, expand=4, filters=32, squeeze=0, fused=True),
@@ -22,7 +22,7 @@ MODELS = {
             **scaled(STAGES, width=1.1, depth=1.2),
             momentum=0.9,
             depthwise_suffix="dwconv2",
-            # Keras counts the blocks before their scaling, so that the last rates exceed `drop_connect`.
+            # Keras counts the blocks before scaling, so the last rates exceed `drop_connect`.
             drop_blocks=sum(stage.repeats for stage in STAGES),
         ),
         scaling="imagenet",

@@ -6,7 +6,7 @@ from fer_jax.models import layers
 from fer_jax.models.backbone import Row
 from fer_jax.models.inception_v3 import Inception, inception_a, join, stem
 
-# Keras's name of a residual block -> its branches: steps of a chain
+# Keras's name of a residual block -> its branches, as steps of a chain
 BRANCHES = {
     "block35": (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (48, 3), (64, 3))),
     "block17": (((192, 1),), ((128, 1), (160, (1, 7)), (192, (7, 1)))),

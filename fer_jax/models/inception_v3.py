@@ -1,4 +1,4 @@
-"""Inception V3 (Szegedy et al. 2016), as in Keras, and what Inception-ResNet V2 shares with it."""
+"""Inception V3 (Szegedy et al. 2016), as in Keras, and the parts that it shares with Inception-ResNet V2."""
 
 import itertools
 
@@ -13,10 +13,10 @@ class Inception(layers.Layers):
     """A network of chains: convolutions with batch normalization and ReLU, under Keras's automatic names."""
 
     def make_chain(self, *, train: bool):
-        """Returns `chain(x, *steps)`, which applies a convolution, batch normalization and ReLU for every step.
+        """Returns `chain(x, *steps)`, which applies a convolution, batch normalization and ReLU per step.
 
-        A step is (filters, kernel[, padding[, strides]]), 'SAME' and 1 by default. Keras numbers its layers as they
-        are made, so one chain serves the whole network and the order of its calls decides the names.
+        A step is (filters, kernel[, padding[, strides]]), 'SAME' and 1 by default. Keras numbers layers in the order of
+        their creation, so one chain must serve the whole network: the order of its calls fixes the names.
         """
         numbers = itertools.count()
 
@@ -34,7 +34,7 @@ class Inception(layers.Layers):
         return chain
 
     def conv_norm_relu(self, x, names, filters, kernel, *, padding="SAME", strides=1, train: bool):
-        """A convolution, a batch normalization without gamma, and ReLU; names: of the first two."""
+        """A convolution, a batch normalization without gamma, and ReLU; names: of convolution and normalization."""
         x = self.conv(x, names[0], filters, kernel, strides=strides, padding=padding, use_bias=False)
         return nn.relu(self.norm(x, names[1], train=train, scale=False))
 
@@ -66,7 +66,7 @@ class InceptionV3(Inception):
 
 
 def stem(chain, x):
-    """[B, S, S, 3] to maps of about 1/8 of it, with 192 channels."""
+    """[B, S, S, 3] -> maps of about 1/8 of S, with 192 channels."""
     x = layers.max_pool(chain(x, (32, 3, "VALID", 2), (32, 3, "VALID"), (64, 3)), 3, 2)
     return layers.max_pool(chain(x, (80, 1), (192, 3, "VALID")), 3, 2)
 
@@ -82,7 +82,7 @@ def inception_a(chain, x, direct, pooled):
 
 
 def _inception_b(chain, x, width):
-    """The block of 7x7 kernels in factors 1x7 and 7x1; `width`: channels inside its branches."""
+    """The block of 7x7 kernels, factorized into 1x7 and 7x1; `width`: channels inside its branches."""
     row, column = (1, 7), (7, 1)
     return join(
         chain(x, (192, 1)),
@@ -93,7 +93,7 @@ def _inception_b(chain, x, width):
 
 
 def _inception_c(chain, x):
-    """The block whose branches fork at their ends, into a 1x3 and a 3x1 kernel."""
+    """The block whose branches end in parallel 1x3 and 3x1 kernels."""
 
     def fork(x):
         return chain(x, (384, (1, 3))), chain(x, (384, (3, 1)))

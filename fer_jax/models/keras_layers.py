@@ -1,6 +1,6 @@
-"""In which order Keras holds the layers of its networks: the order of weight files, and of "the first 165 layers".
+"""The order of layers in Keras's networks: the order in weight files, and of "the first 165 layers".
 
-The table beside this file was written by experiments/keras_layers/ from Keras itself (3.15.1). For the Inception
+The table next to this file was written by experiments/keras_layers/ from Keras itself (3.15.1). In the Inception
 networks, whose layer names are automatic, the order is not that of the numbers in the names.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Layer(NamedTuple):
-    """A layer with weights: its name, Keras's class of it, and its position in `model.layers`."""
+    """A layer with weights: its name, its Keras class, and its position in `model.layers`."""
 
     name: str
     kind: str
@@ -20,9 +20,9 @@ class Layer(NamedTuple):
 
 @functools.cache
 def order(model: str) -> tuple[Layer, ...]:
-    """Returns the layers with weights of a network with its classifier.
+    """Returns the layers with weights of a network, including its classifier.
 
-    For a network that Keras has not they are those of its kin in Keras, without numbers; () where it has no kin.
+    A network that Keras lacks gets the layers of its counterpart in Keras, without positions; () without one.
     """
     table = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
     if model == "efficientnet_lite0":

@@ -1,7 +1,7 @@
-"""Keras's layers in linen, under Keras's names: what all networks are made of.
+"""Keras's layers in linen, under Keras's names, for all networks.
 
-Variables are flat and named as Keras names its layers, `params[<layer>][kernel | bias | scale]` and
-`batch_stats[<layer>][mean | var]`, so that foreign weights and Keras's layer numbers need no map.
+Variables are flat and have Keras's layer names, `params[<layer>][kernel | bias | scale]` and
+`batch_stats[<layer>][mean | var]`, so that Keras's weights and layer numbers need no mapping.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ GLOROT = nn.initializers.glorot_uniform()  # Keras's default
 
 
 def _negative_mean(key, shape, dtype=jnp.float32, **_):
-    """Yilmaz and Poli 2022: weights with the mean max(-1, -8 / N) in a layer of N neurons, with Glorot's spread.
+    """Yilmaz and Poli 2022: weights with mean max(-1, -8 / N) in a layer of N neurons, and Glorot's spread.
 
-    N is the layer's own width, its units or filters: the last axis of every kernel here, depthwise ones too.
+    N is the layer's width, its units or filters: the last axis of every kernel here, depthwise ones included.
     """
     return GLOROT(key, shape, dtype) + max(-1.0, -8.0 / shape[-1])
 
 
-# model.init -> initializer of kernels; "keras" leaves each family its own
+# model.init -> initializer of kernels; "keras" means each family's own
 INITS = {
     "keras": None,
     "glorot_uniform": GLOROT,
@@ -36,7 +36,7 @@ INITS = {
 
 
 class Layers(nn.Module):
-    """The layers that a network's `@nn.compact` call uses; each takes [B, H, W, C] (dense: [B, C]) and returns it.
+    """The layers for a network's `@nn.compact` method; each maps [B, H, W, C] (dense: [B, C]) to the same form.
 
     Attributes:
       dtype: of the computation; parameters stay float32.
@@ -70,7 +70,7 @@ class Layers(nn.Module):
         return self.conv(x, name, x.shape[-1], kernel, feature_group_count=x.shape[-1], **common)
 
     def norm(self, x, name, *, train, epsilon=1e-3, momentum=0.99, scale=True):
-        """A batch normalization; the momentum is the share of the old running statistics that stays."""
+        """A batch normalization; the momentum is the fraction of the old running statistics that is kept."""
         stored = not train or "/".join((*self.path, name)) in self.stored
         common = {"momentum": momentum, "epsilon": epsilon, "use_scale": scale, "dtype": self.dtype, "name": name}
         if ops.cpu_path() and not stored:
@@ -83,7 +83,7 @@ class Layers(nn.Module):
         return remat.layer_output(x)
 
     def dropout(self, x, rate, *, train):
-        """Sets a share of the values to 0 in training, and scales the others so that the mean stays."""
+        """Sets a fraction of the values to 0 in training, and scales the others to keep the mean."""
         if not train or not rate:
             return x
         keep = ops.keep_mask(self.make_rng("dropout"), x.shape, rate)
@@ -91,7 +91,7 @@ class Layers(nn.Module):
 
 
 class _BatchNorm(nn.Module):
-    """`nn.BatchNorm` in training, by `ops.batch_norm`; fields and variables are those of linen's."""
+    """`nn.BatchNorm` in training, computed by `ops.batch_norm`; fields and variables are linen's."""
 
     momentum: float
     epsilon: float
@@ -128,7 +128,7 @@ def max_pool(x, size: int, strides: int, padding="VALID"):
 
 
 def avg_pool(x, size: int, strides: int, padding="VALID"):
-    """Keras's AveragePooling2D: at the rim it divides by the number of real cells."""
+    """Keras's AveragePooling2D: at the border it divides by the number of real cells."""
     if _is_2x2(size, strides, padding):
         return ops.pool_2x2(x, "avg")
     return nn.avg_pool(x, (size, size), (strides, strides), padding, count_include_pad=False)
@@ -139,7 +139,7 @@ def _is_2x2(size, strides, padding):
 
 
 def make_init(name: str):
-    """Returns the initializer of `model.init`, None for 'keras'. Raises InputError on an unknown name."""
+    """Returns the initializer for `model.init`, None for 'keras'. Raises InputError for an unknown name."""
     if name not in INITS:
         raise InputError(f"model.init is '{name}'; known are {', '.join(INITS)}")
     return INITS[name]

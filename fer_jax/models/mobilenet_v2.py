@@ -1,8 +1,8 @@
 """MobileNetV2 1.0 (Sandler et al. 2018) as in torchvision, under the layer names of Keras's MobileNetV2.
 
-torchvision pads strided convolutions by one cell on every side, which Keras does at the far sides only, and its epsilon
-is 1e-5, not 1e-3: weights of one are not weights of the other. Its input is RGB with ImageNet's mean and deviation. One
-thing differs in training: PyTorch's running variance takes the unbiased variance of a batch, ours the biased one.
+torchvision pads strided convolutions by one cell on every side, Keras on the far sides only, and its epsilon is 1e-5,
+not 1e-3, so weights of one do not fit the other. The input is RGB with ImageNet's mean and standard deviation. Training
+differs in one point: PyTorch's running variance uses the unbiased variance of a batch, ours the biased one.
 """
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ from fer_jax.models import layers
 from fer_jax.models.backbone import Row
 
 STEM, TOP = 32, 1280
-# expansion, filters, blocks, strides of the first block: table 2 of the paper
+# (expansion, filters, blocks, strides of the first block): table 2 of the paper
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -22,7 +22,7 @@ STAGES = (
     (6, 320, 1, 1),
 )
 AROUND = ((1, 1), (1, 1))
-EPSILON, MOMENTUM = 1e-5, 0.9  # of PyTorch, whose momentum of 0.1 is the share of the new statistics
+EPSILON, MOMENTUM = 1e-5, 0.9  # of PyTorch, whose momentum of 0.1 is the weight of the new statistics
 FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # of depthwise kernels too, as in torchvision
 PLAIN = {"use_bias": False, "init": FAN_OUT}
 
@@ -48,7 +48,7 @@ class MobileNetV2(layers.Layers):
         return self._activate(x, f"{name}_expand_BN", train)
 
     def _reduce(self, x, name, filters, train, *, strides):
-        """A depthwise convolution, and one of 1x1 to few channels without an activation."""
+        """A depthwise convolution, and a linear 1x1 projection."""
         x = self.depthwise(x, f"{name}_depthwise", 3, strides=strides, padding=AROUND, init=FAN_OUT)
         x = self._activate(x, f"{name}_depthwise_BN", train)
         x = self.conv(x, f"{name}_project", filters, 1, **PLAIN)

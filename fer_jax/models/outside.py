@@ -1,4 +1,4 @@
-"""A whole network from a user's own file: a class of `flax.linen.Module`, checked when it is traced."""
+"""A complete network from a user's file: a subclass of `flax.linen.Module`, checked when it is traced."""
 
 import dataclasses
 import inspect
@@ -12,19 +12,19 @@ from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
 FIELD = "model.name"
-# Of the section `model`; layers, head and scaling are those of other networks, which a config may have described.
+# Fields of the section `model`. A config may set layers, head and scaling for other networks, so these are allowed.
 WITHOUT_EFFECT = ("size_px", "channels", "init", "dtype")
 COLLECTIONS = {"params", "batch_stats"}  # what the training state holds
 
 
 class Outside(nn.Module):
-    """Takes uint8 faces [B, H, W, C] and returns float32 logits [B, K]; its variables are those of the network.
+    """Maps uint8 faces [B, H, W, C] to float32 logits [B, K]; its variables are those of the network.
 
     Attributes:
-      network: the user's, called as `network(image, train=...)`.
+      network: the user's module, called as `network(image, train=...)`.
       origin: its FILE.py:NAME.
       classes: K.
-      stored: paths of layers that are to use stored statistics, where the network does not take them itself.
+      stored: paths of layers to run with stored statistics; empty if the network has a field `stored` itself.
     """
 
     network: nn.Module
@@ -33,7 +33,7 @@ class Outside(nn.Module):
     stored: frozenset[str] = frozenset()
 
     def setup(self):
-        """Gives the network this module's scope, so that no layer's path has one more name."""
+        """Shares this module's scope with the network, so that layer paths get no extra name."""
         nn.share_scope(self, self.network)
 
     def __call__(self, image, *, train: bool):
@@ -66,12 +66,12 @@ class Outside(nn.Module):
 
 
 def make(found, model, classes: int, stored: frozenset[str]) -> Outside:
-    """Builds the network that `model.name` names.
+    """Builds the user's network that `model.name` names.
 
-    found: what its file holds under the name. Its fields `classes`, `dtype` and `stored` are set where it has them.
+    found: the object of that name in the file. Its fields `classes`, `dtype` and `stored` are set if it has them.
 
     Raises:
-      InputError: an object of another kind, one that cannot be built, or fields of the config that have no effect.
+      InputError: it is not a network or cannot be built, or config fields are set that have no effect on it.
     """
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         wanted = "a class of flax.linen.Module, or a Row of fer_jax.models.backbone"

@@ -1,6 +1,6 @@
-"""From uint8 faces to what a network was built for: channels, size and range.
+"""Converts uint8 faces to the channels, size and range that a network expects.
 
-It is part of every model, so nobody can feed a backbone the wrong range (R4's EfficientNet failure).
+It is part of every model, so that a backbone cannot get input in the wrong range (R4's EfficientNet failure).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from fer_jax.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
-# Blue, green, red means in 0..255: of ImageNet, and of the two VGGFace sets (Cao et al. 2018 is the second).
+# Means of blue, green and red in 0..255: of ImageNet, and of VGGFace and VGGFace2 (Cao et al. 2018).
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 VGGFACE_MEAN = (93.5940, 104.7624, 129.1863)
 VGGFACE2_MEAN = (91.4953, 103.8827, 131.0912)
@@ -41,7 +41,7 @@ COLOUR_SCALINGS = ("imagenet", "caffe", "vggface", "vggface2")
 
 
 def check_channels(faces: int, model: int) -> None:
-    """Raises InputError where a model has fewer channels than the faces: grey is replicated, colour not dropped."""
+    """Raises InputError if a model has fewer channels than the faces: grey is replicated, colour is not dropped."""
     if faces not in (1, model):
         raise InputError(
             f"the faces have {faces} channels (data.channels) and the model {model} (model.channels): set "
@@ -51,12 +51,13 @@ def check_channels(faces: int, model: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """Makes float32 [B, S, S, channels] of uint8 faces [B, H, W, 1 or 3].
+    """Converts uint8 faces [B, H, W, 1 or 3] to float32 [B, S, S, channels].
 
-    scaling: one of SCALINGS; channels: 1, or 3 to which grey is replicated; size_px: S, bilinear (0: as they come).
+    scaling: one of SCALINGS; channels: 1, or 3 (grey faces are replicated); size_px: S, resized bilinearly (0: no
+    resizing).
 
     Raises:
-      InputError: an unknown scaling, or one that needs colour for grey input; when called, RGB faces for grey input.
+      InputError: an unknown scaling, or one for colour with channels 1; when called, RGB faces with channels 1.
     """
 
     scaling: str = "unit"

@@ -1,8 +1,8 @@
 """ResNet50, ResNet101 and ResNet152 (He et al. 2016), as in Keras: the stride is on the first 1x1 of a block.
 
-`vggface_resnet50` is the one of VGGFace2 (Cao et al. 2018) as Malli ported it to Keras: RESNET50 in
-keras_vggface/models.py of github.com/rcmalli/keras-vggface, commit 132a661, whose facts are these. The stride is on the
-first 1x1 too, the layers bear the same names here, and the maps are those before its average pool of 7x7.
+`vggface_resnet50` is VGGFace2's (Cao et al. 2018) as ported to Keras by Malli: RESNET50 in keras_vggface/models.py of
+github.com/rcmalli/keras-vggface, commit 132a661. Its stride is on the first 1x1 too, its layers have the same names
+here, and the backbone ends before its 7x7 average pool.
 """
 
 import functools
@@ -12,16 +12,16 @@ import flax.linen as nn
 from fer_jax.models import layers
 from fer_jax.models.backbone import Row
 
-FILTERS = (64, 128, 256, 512)  # of the stacks conv2 to conv5; a block gives four times as many channels
+FILTERS = (64, 128, 256, 512)  # of the stacks conv2 to conv5; a block outputs four times as many channels
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # of each stack, by the depth in the name
-EPSILON, KERAS_EPSILON = 1.001e-5, 1e-3  # of Keras's ResNets; its default
+EPSILON, KERAS_EPSILON = 1.001e-5, 1e-3  # Keras's for its ResNets; Keras's default
 
 
 class ResNet(layers.Layers):
     """The stacks of bottleneck blocks; the maps are about 1/32 of the input, with 2048 channels.
 
     Attributes:
-      blocks: of each stack.
+      blocks: number in each stack.
       stem_padding, pool_padding: of the first convolution and of the pool after it.
       use_bias: of the convolutions.
       epsilon: of the normalizations.
@@ -36,7 +36,7 @@ class ResNet(layers.Layers):
     @nn.compact
     def __call__(self, x, *, train: bool):
         x = nn.relu(self._conv_norm(x, "conv1", 64, 7, train, strides=2, padding=self.stem_padding))
-        # Keras pads this pool with zeros: after a ReLU the same as minus infinity.
+        # Keras pads this pool with zeros, which after a ReLU equals padding with minus infinity.
         x = layers.max_pool(x, 3, 2, self.pool_padding)
         for stack, (count, filters) in enumerate(zip(self.blocks, FILTERS, strict=True), 2):
             for block in range(1, count + 1):

@@ -14,12 +14,12 @@ from fer_jax.models.backbone import Row
 class ResNetV2(layers.Layers):
     """The stacks of pre-activated blocks; the maps are 1/32 of the input, rounded up, with 2048 channels."""
 
-    blocks: tuple[int, ...] = ()  # of each stack
+    blocks: tuple[int, ...] = ()  # number in each stack
 
     @nn.compact
     def __call__(self, x, *, train: bool):
         x = self.conv(x, "conv1_conv", 64, 7, strides=2, padding=((3, 3), (3, 3)))
-        # Zeros, not the minus infinity of a padded pool: no ReLU came before, so a zero can be the maximum.
+        # Zeros, not the minus infinity of a padded pool: without a ReLU before it, a zero can be the maximum.
         x = layers.max_pool(layers.zero_pad(x, 1), 3, 2)
         for stack, (count, filters) in enumerate(zip(self.blocks, resnet.FILTERS, strict=True), 2):
             for block in range(1, count + 1):
@@ -33,7 +33,7 @@ class ResNetV2(layers.Layers):
         shortcut = self.conv(activated, f"{name}_0_conv", 4 * filters, 1) if first else x[:, ::strides, ::strides]
         x = self.conv(activated, f"{name}_1_conv", filters, 1, use_bias=False)
         x = self._activate(x, f"{name}_1_bn", train)
-        # Not 'SAME', which pads even maps at the far rim only.
+        # Not 'SAME', which pads even maps at the far border only.
         x = self.conv(x, f"{name}_2_conv", filters, 3, strides=strides, padding=((1, 1), (1, 1)), use_bias=False)
         x = self._activate(x, f"{name}_2_bn", train)
         return shortcut + self.conv(x, f"{name}_3_conv", 4 * filters, 1)

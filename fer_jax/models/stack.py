@@ -1,19 +1,19 @@
-"""Networks given by their layers in text: the custom CNNs, and the heads of the pretrained ones.
+"""Networks specified by their layers in text: the custom CNNs, and the heads of pretrained networks.
 
-A specification is a list of layers, separated by commas or line ends:
+A specification is a list of layers, separated by commas or newlines:
 
     conv 64 3x3 same relu    convolution: filters, kernel, padding (same | valid), activation
     batch_norm               Keras's: epsilon 1e-3, momentum 0.99
-    max_pool, avg_pool       2x2, stride 2, what is left over at the edge is dropped
-    leaky_relu 0.1, relu     an activation by itself
+    max_pool, avg_pool       2x2, stride 2; an odd row or column at the edge is dropped
+    leaky_relu 0.1, relu     an activation alone
     dropout 0.25
     flatten, global_avg_pool
     cfc 64                   the last state of a CfC network that reads the map cell by cell: units; see cfc.py
     dense 256 relu           fully connected: units, activation
 
-The classifier (a dense layer with one unit a class) follows by itself. Words after the first number may be left out:
-`conv 64` is `conv 64 3x3 same linear`. Layers carry Keras's automatic names (`conv2d`, `conv2d_1`, `dense`, ...), or
-the one that follows `as`: `dense 4096 relu as fc1`.
+The classifier (a dense layer with one unit per class) is added automatically. Words after the first number are
+optional: `conv 64` is `conv 64 3x3 same linear`. Layers get Keras's automatic names (`conv2d`, `conv2d_1`, `dense`,
+...), or the one given after `as`: `dense 4096 relu as fc1`.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ ACTIVATIONS = {"linear": lambda x: x, "relu": nn.relu}
 POOLS = {"max_pool": layers_lib.max_pool, "avg_pool": layers_lib.avg_pool}
 SIZED = ("conv", "dense", "cfc")
 PLAIN = ("batch_norm", *POOLS, "relu", "flatten", "global_avg_pool")
-ENDS = ("flatten", "global_avg_pool", "cfc")  # after them there is no map
+ENDS = ("flatten", "global_avg_pool", "cfc")  # turn maps into a vector
 ON_MAPS = ("conv", *POOLS, "global_avg_pool", "cfc")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer of a specification; which fields count depends on `kind`."""
+    """One layer of a specification; which fields are used depends on `kind`."""
 
     kind: str
     size: int = 0
@@ -52,12 +52,12 @@ class Layer:
 
 
 def parse(text: str, field: str = "model.layers", *, ends: bool = True) -> tuple[Layer, ...]:
-    """Reads a specification; `field` of the config is named in what is raised.
+    """Parses a specification; `field` is the config field to name in errors.
 
-    ends: whether a layer must turn the maps into a vector, as a classifier needs; else none may.
+    ends: whether a layer must turn the maps into a vector, as a classifier needs; otherwise none may.
 
     Raises:
-      InputError: the text is empty, or a layer is unknown, incomplete or in a wrong place; the message names it.
+      InputError: the text is empty, or a layer is unknown, incomplete or misplaced; the message names it.
     """
     parts = [part.split() for part in re.split(r"[,\n]", text) if part.strip()]
     if not parts:
@@ -66,7 +66,7 @@ def parse(text: str, field: str = "model.layers", *, ends: bool = True) -> tuple
     end = next((i for i, layer in enumerate(layers) if layer.kind in ENDS), None)
     if not ends:
         if end is not None:
-            raise InputError(f"{field}: '{' '.join(parts[end])}' leaves no map, which model.head needs: put it there")
+            raise InputError(f"{field}: '{' '.join(parts[end])}' leaves no map for model.head: move it there")
         return layers
     if end is None:
         raise InputError(f"{field} has none of {', '.join(ENDS)}: the classifier needs one before it")
@@ -121,8 +121,8 @@ class Stack(layers_lib.Layers):
     """The layers of a specification, then a classifier of `classes` units (0: none).
 
     Called with [B, ...] and `train`, it returns float32 logits [B, classes], or without a classifier the last layer's
-    output, of `dtype`; with `train=True` it needs the rng `dropout` where there is dropout, and a mutable
-    `batch_stats`. With `preprocess` it takes uint8 faces.
+    output in `dtype`; `train=True` needs a mutable `batch_stats`, and the rng `dropout` if there is dropout. With
+    `preprocess` the input is uint8 faces.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -139,7 +139,7 @@ class Stack(layers_lib.Layers):
             x = self._apply(layer, x, train, seen)
         if not self.classes:
             return x
-        # Not in `dtype`: logits rounded to bfloat16 keep 8 bits, whatever they are cast to afterwards.
+        # float32, not `dtype`: logits rounded to bfloat16 would keep 8 bits, whatever they are cast to afterwards.
         return self.dense(x, self.classifier or _keras_name("dense", seen), self.classes, dtype=jnp.float32)
 
     def _apply(self, layer, x, train, seen):
@@ -148,7 +148,7 @@ class Stack(layers_lib.Layers):
         if layer.kind in POOLS:
             if min(x.shape[1:3]) < 2:
                 raise InputError(
-                    f"model.layers: {layer.kind} meets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
+                    f"model.layers: {layer.kind} gets a map of {x.shape[1]}x{x.shape[2]}: one pool too many"
                 )
             return POOLS[layer.kind](x, 2, 2)
         if layer.kind == "dropout":

@@ -11,7 +11,7 @@ from fer_jax.models.backbone import Row
 class VGG(layers.Layers):
     """The convolutions of a VGG; the maps are 1/32 of the input, with 512 channels."""
 
-    convolutions: tuple[int, ...] = ()  # in each of the five blocks
+    convolutions: tuple[int, ...] = ()  # number in each of the five blocks
 
     @nn.compact
     def __call__(self, x, *, train: bool):

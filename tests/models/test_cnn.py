@@ -251,7 +251,7 @@ def test_a_wrong_specification_is_refused_by_name(layers, message):
 
 
 def test_one_pool_too_many_is_refused():
-    with pytest.raises(InputError, match="avg_pool meets a map of 1x1: one pool too many"):
+    with pytest.raises(InputError, match="avg_pool gets a map of 1x1: one pool too many"):
         shapes(make(", ".join(6 * ["avg_pool"] + ["flatten"])))
 
 

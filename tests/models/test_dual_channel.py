@@ -181,7 +181,7 @@ def test_the_loss_reaches_the_layers_that_place_the_region(dtype):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"layers": "conv 4, flatten"}, "model.layers: 'flatten' leaves no map, which model.head needs: put it there"),
+        ({"layers": "conv 4, flatten"}, "model.layers: 'flatten' leaves no map for model.head: move it there"),
         ({"layers": "conv 4, cfc 8"}, "model.layers: 'cfc 8' leaves no map"),
         ({"layers": ""}, "model.layers is empty"),
         ({"head": "dense 8"}, "model.head has none of flatten, global_avg_pool, cfc"),
