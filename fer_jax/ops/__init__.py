@@ -1,7 +1,7 @@
-"""Faster CPU kernels and the compiler options for them; other backends use XLA's own.
+"""Faster CPU kernels and compiler options for them; other backends use XLA's own.
 
-`FER_JAX_CPU_PATH=off` in the environment of a process gives a CPU XLA's kernels and options too. Set it before the
-process starts: what is compiled already stays as it is. Speeds and what was tried: benchmarks/cpu_ops/.
+`FER_JAX_CPU_PATH=off` in the environment makes CPUs use XLA's kernels and options too. Set it before the process
+starts; programs that are already compiled do not change. Speeds and failed attempts: benchmarks/cpu_ops/.
 """
 
 import functools
@@ -29,7 +29,7 @@ def on_cpu() -> bool:
 
 
 def cpu_path() -> bool:
-    """Whether this process computes by the kernels of this package: on a CPU, unless FER_JAX_CPU_PATH is off.
+    """Whether this process uses the kernels of this package: on a CPU, unless FER_JAX_CPU_PATH is off.
 
     Raises:
       InputError: FER_JAX_CPU_PATH is neither on nor off.
@@ -41,19 +41,19 @@ def cpu_path() -> bool:
 
 
 def jit(fun, *, options: dict | None = None, **settings):
-    """`jax.jit` with the compiler options of this backend, and `options` over them."""
+    """`jax.jit` with the compiler options of this backend, which `options` override."""
     return jax.jit(fun, compiler_options=(compiler_options() or {}) | (options or {}) or None, **settings)
 
 
 def compiler_options() -> dict | None:
-    """Returns what `jit` gives XLA on this backend; None where that is nothing."""
+    """Returns the compiler options that `jit` uses on this backend, or None."""
     return _supported_options() if cpu_path() else None
 
 
 @functools.cache
 def _supported_options():
-    # Single convolutions by Eigen instead of YNNPACK, which loses by several of our shapes; and barriers that hold
-    # until the code is made, since a producer that is fused into strided reads is computed again at each of them.
+    # Eigen instead of YNNPACK for single convolutions, since YNNPACK is slower for several of our shapes; and barriers
+    # that last to code generation, since a producer fused into strided reads is recomputed at each of them.
     options = {
         faulty_releases.FUSION_FLAG: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in FUSIONS),
         "xla_disable_hlo_passes": "cse_barrier_expander",
@@ -62,6 +62,6 @@ def _supported_options():
         options[faulty_releases.FUSION_FLAG] = faulty_releases.SAFE_FUSIONS
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:  # experimental options: another jaxlib may not know them
+    except jax.errors.JaxRuntimeError:  # the options are experimental: another jaxlib may lack them
         return None
     return options

@@ -1,4 +1,4 @@
-"""Convolutions for training small networks on a CPU; takes the place of `lax.conv_general_dilated`."""
+"""Convolutions for training small networks on a CPU, in place of `lax.conv_general_dilated`."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from fer_jax.ops import winograd
 from fer_jax.ops.depthwise import depthwise_conv, windows
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-CHUNK_BYTES = 2 << 20  # of the input, for the kernel's gradient: XLA transposes it, which wants it to stay in cache
+CHUNK_BYTES = 2 << 20  # of the input, for the kernel's gradient: XLA transposes it, so it should fit the cache
 MIN_CHUNK = 8  # faces
 
 
@@ -26,12 +26,12 @@ def conv(  # noqa: PLR0917 - the signature of lax.conv_general_dilated
     feature_group_count=1,
     **options,
 ):
-    """A convolution, in place of `lax.conv_general_dilated`, to which whatever gains nothing is left.
+    """A convolution like `lax.conv_general_dilated`, which it calls for all shapes that gain nothing.
 
-    x [B, H, W, C]; kernel [k, l, C / groups, F]; strides and padding as `lax.conv_general_dilated` takes them. On a
-    CPU, kernels of one channel are sums of shifted products, kernels larger than the picture are a matrix product, 3x3
-    and 5x5 kernels between many channels go by Winograd's algorithm, and the kernel's gradient of the others is summed
-    up in pieces of the batch.
+    x [B, H, W, C]; kernel [k, l, C / groups, F]; strides and padding as in `lax.conv_general_dilated`. On a CPU,
+    kernels of one channel are computed as sums of shifted products, kernels larger than the picture as a matrix
+    product, and 3x3 and 5x5 kernels between many channels by Winograd's algorithm; for the others, the gradient of the
+    kernel is summed over chunks of the batch.
     """
     spec = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
     plain = (
@@ -73,10 +73,10 @@ def _plain(x, kernel, strides, padding):
 
 
 def _product(x, kernel, strides, padding):
-    """A convolution as a product of the kernel with all that lies under it.
+    """A convolution as a matrix product of the kernel and the patches under it.
 
-    XLA takes a picture of fewer pixels than the kernel for the kernel, and for that arrangement it has slow loops only,
-    10 to 70 times behind this product (benchmarks/cpu_ops); in the gradient too, where the result is the picture.
+    XLA swaps the roles of a kernel and a smaller picture, and then has only slow loops, 10 to 70 times slower than this
+    product (benchmarks/cpu_ops); likewise in the gradient, whose result is the picture.
     """
     under = lax.optimization_barrier(jnp.concatenate(windows(x, kernel.shape[:2], strides, padding), axis=-1))
     return under @ kernel.reshape(-1, kernel.shape[-1])
@@ -104,7 +104,7 @@ def _direct_backward(strides, padding, held, grad):
     return x_grad, functools.reduce(jnp.add, parts)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))  # so that equal pieces are traced once
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))  # so that equal chunks are traced once
 def _kernel_gradient(x, grad, shape, strides, padding):
     kernel = jax.ShapeDtypeStruct(shape, x.dtype)
     return jax.linear_transpose(lambda kernel: _plain(x, kernel, strides, padding), kernel)(grad)[0]
@@ -114,8 +114,8 @@ _direct.defvjp(_direct_forward, _direct_backward)
 
 
 def _chunks(x, kernel):
-    """Returns in how many pieces of the batch the kernel's gradient is computed."""
-    if jax.device_count() > 1:  # a piece of a sharded batch lies on one device
+    """Returns the number of chunks of the batch in which the kernel's gradient is computed."""
+    if jax.device_count() > 1:  # a chunk of a sharded batch is on one device
         return 1
     number, least = 1, max(CHUNK_BYTES, 8 * kernel.nbytes)
     while (

@@ -1,4 +1,4 @@
-"""Convolutions of each channel by itself."""
+"""Depthwise convolutions: each channel has its own kernel."""
 
 import functools
 import itertools
@@ -12,8 +12,8 @@ from jax import lax
 def depthwise_conv(x, kernel, strides, padding):
     """x [B, H, W, C], kernel [k, l, 1, C], padding ((before, after), (before, after)) -> [B, H', W', C].
 
-    The sum of k l shifted copies, each times its weight of every channel: 5 to 100 times as fast as XLA:CPU's grouped
-    convolution, which takes the channels one after the other.
+    The sum of k l shifted copies, each times its weight per channel: 5 to 100 times as fast as XLA:CPU's grouped
+    convolution, which computes one channel after the other.
     """
     return _shifted_sum(x, kernel, strides, padding)
 
@@ -27,10 +27,10 @@ def _backward(strides, padding, held, grad):
     x, kernel = held
     grad = lax.optimization_barrier(grad)
     met = windows(x, kernel.shape[:2], strides, padding)
-    # Summed up within a face first: so the work is shared out among the cores by faces.
+    # Each face is summed first, so that the work is split among the cores by face.
     sums = [jnp.sum(lax.optimization_barrier(jnp.sum(window * grad, (1, 2))), 0) for window in met]
     kernel_grad = jnp.stack(sums).reshape(kernel.shape)
-    # The gradient with zeros where the strides jumped, then the mirrored kernel over it.
+    # The gradient, dilated with zeros by the strides, then the mirrored kernel over it.
     rims = []
     for axis in (0, 1):
         spread = (grad.shape[1 + axis] - 1) * strides[axis] + 1
@@ -50,7 +50,7 @@ def _shifted_sum(x, kernel, strides, padding):
 
 
 def windows(x, size, strides, padding):
-    """Returns what each cell of a kernel meets: k l arrays [B, H', W', C]."""
+    """Returns the inputs under each cell of a kernel: k l arrays [B, H', W', C]."""
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
     ends = [((x.shape[1 + i] - size[i]) // strides[i]) * strides[i] + 1 for i in (0, 1)]
     return [

@@ -1,4 +1,4 @@
-"""A mask for dropout that costs a few integer operations a value and fuses with what uses it."""
+"""A dropout mask that costs a few integer operations per value and fuses with its consumer."""
 
 import math
 
@@ -10,8 +10,8 @@ from jax import lax
 def keep_mask(key, shape, rate: float):
     """Returns a mask [*shape], true with probability 1 - rate (to 2^-32).
 
-    The finaliser of murmur3 (Appleby 2011) of a counter and the key's words: good enough for dropout, not for
-    statistics. The mask depends on the key and the shape alone, not on the device or on how it is sharded.
+    murmur3's finaliser (Appleby 2011) applied to a counter and the key's words: good enough for dropout, not for
+    statistics. The mask depends on the key and the shape only, not on the device or the sharding.
     """
     words = jax.random.key_data(key).reshape(-1).astype(jnp.uint32)
     z = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) * jnp.uint32(0x9E3779B9) + words[0]

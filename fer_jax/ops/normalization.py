@@ -1,4 +1,4 @@
-"""Batch normalization by the statistics of the batch; its gradient reads the input, and no centred copy is kept."""
+"""Batch normalization with batch statistics; the gradient reads the input, so no centred copy is stored."""
 
 import functools
 
@@ -11,8 +11,8 @@ from jax import lax
 def batch_norm(x, scale, bias, epsilon: float):
     """Normalizes each channel over the batch and its maps (Ioffe and Szegedy 2015).
 
-    x [..., C]; scale, bias [C]. Returns (y like x, mean [C], variance [C]), the moments biased and in float32 at least.
-    The moments carry no gradient of their own: they are for the running statistics.
+    x [..., C]; scale, bias [C]. Returns (y like x, mean [C], variance [C]); the variance is biased, and both are at
+    least float32. They carry no gradient: they are for the running statistics.
     """
     return _forward(x, scale, bias, epsilon)[0]
 
@@ -33,7 +33,7 @@ def _backward(epsilon, held, gradients):
     count = x.size // x.shape[-1]
     of_bias = jnp.sum(dy, axes)
     of_scale = (jnp.sum(dy * wide, axes) - mean * of_bias) * inverse
-    # dx = scale * inverse * (dy - mean(dy) - centred * mean(dy * centred)), gathered by what multiplies dy and x.
+    # dx = scale * inverse * (dy - mean(dy) - centred * mean(dy * centred)), regrouped by the factors of dy and x.
     slope = scale * inverse
     of_x = -slope * inverse * of_scale / count
     rest = -slope * of_bias / count - of_x * mean
@@ -49,5 +49,5 @@ def _wide(x):
 
 
 def _like(values, x):
-    """Returns [C] as [1, ..., C], as the dimensions of x."""
+    """Returns [C] as [1, ..., C], with as many dimensions as x."""
     return values.reshape((1,) * (x.ndim - 1) + (-1,))

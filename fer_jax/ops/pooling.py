@@ -1,4 +1,4 @@
-"""2x2 pooling with stride 2 from four strided quarters, without XLA's select-and-scatter."""
+"""2x2 pooling with stride 2 from four strided slices, without XLA's select-and-scatter."""
 
 import functools
 
@@ -8,9 +8,9 @@ from jax import lax
 
 
 def pool_2x2(x, kind: str):
-    """x [B, H, W, C] -> [B, H // 2, W // 2, C]; kind: 'max' or 'avg'. What is left over at the edge is dropped.
+    """x [B, H, W, C] -> [B, H // 2, W // 2, C]; kind: 'max' or 'avg'. An odd row or column at the edge is dropped.
 
-    As in XLA, the first of equal largest values takes the gradient.
+    As in XLA, the first of several equal maxima gets the gradient.
     """
     x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
     return _max(x) if kind == "max" else _avg(x)
@@ -21,7 +21,7 @@ def _quarters(x):
 
 
 def _spread(y):
-    """[B, h, w, C] -> [B, h, 2, w, 2, C], each value over its window."""
+    """[B, h, w, C] -> [B, h, 2, w, 2, C], each value repeated over its window."""
     batch, height, width, channels = y.shape
     return jnp.broadcast_to(y[:, :, None, :, None], (batch, height, 2, width, 2, channels))
 
@@ -41,7 +41,7 @@ def _avg_forward(x):
 
 
 def _avg_backward(_, grad):
-    # Without the barrier what made the gradient is computed anew for each of the four cells.
+    # Without the barrier, the producer of the gradient is recomputed for each of the four cells.
     return (_join(_spread(lax.optimization_barrier(grad * 0.25))),)
 
 

@@ -2,10 +2,10 @@
 
 Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks": y = A^T [(G w G^T) * (B^T x B)] A on tiles of
 4x4 outputs: F(4x4, 3x3) and F(4x4, 5x5), with a quarter and less than a sixth of the multiplications; on tiles of 3x3
-where those fit the picture better, as in one of 6x6. The transforms cost memory traffic, so few channels gain nothing.
+where those fit the picture better, such as 6x6. The transforms cost memory traffic, so few channels gain nothing.
 
-A step has thousands of these operations, and tracing them is a part of every start: so they are `lax`'s and not
-jax.numpy's, which take twice as long.
+A step has thousands of these operations, which are traced at every start, so they use `lax`: jax.numpy takes twice as
+long to trace.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ import numpy as np
 from jax import lax
 
 TILES = (4, 3)
-# Where the polynomials are evaluated, the first of these and infinity; few and small, as each costs products and
-# exactness (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
-# Networks").
+# The polynomials are evaluated at the first of these and at infinity. They are few and small, as each costs products
+# and accuracy (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep
+# Neural Networks").
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 MIN_CHANNELS = {3: 64, 5: 32}
 
@@ -30,7 +30,7 @@ MIN_CHANNELS = {3: 64, 5: 32}
 def transforms(taps: int, tile: int):
     """Returns the transforms of the input B^T [S, S], kernel G [S, taps] and output A^T [tile, S]; S = tile + taps - 1.
 
-    By Cook and Toom: a product of polynomials from its values at S - 1 points and its leading coefficient.
+    Cook and Toom: a product of polynomials is found from its values at S - 1 points and its leading coefficient.
     """
     span = tile + taps - 1
     points = [Fraction(point) for point in POINTS[: span - 1]]
@@ -47,7 +47,7 @@ def transforms(taps: int, tile: int):
 
 
 def _from_roots(roots):
-    """Returns the coefficients, lowest first, of scale * prod(x - root), and the least scale that makes them whole."""
+    """Returns (the coefficients of scale * prod(x - root), lowest first; the least scale that makes them integers)."""
     row = [Fraction(1)]
     for root in roots:
         row = [low - root * high for low, high in zip([0, *row], [*row, 0], strict=True)]
@@ -64,7 +64,7 @@ def pays(x, kernel, padding) -> bool:
     least = ((TILES[0] + taps - 1) / TILES[0]) ** 2  # products for an output where whole tiles fit
     waste = grid.products / math.prod(grid.size) / least
     channels = min(kernel.shape[2:])
-    # Else the kernel's transform dominates.
+    # With fewer tiles, transforming the kernel dominates.
     enough = x.shape[0] * math.prod(grid.tiles) >= max(kernel.shape[2:]) / 8
     return enough and channels >= MIN_CHANNELS[taps] * waste**2
 
@@ -84,7 +84,7 @@ class _Grid:
 
     @property
     def products(self):
-        """Multiplications for a face and a pair of channels."""
+        """Multiplications per face and pair of channels."""
         return self.span**2 * math.prod(self.tiles)
 
     @property
@@ -108,7 +108,7 @@ def conv(x, kernel, padding):
 def _forward(x, kernel, padding):
     x = lax.optimization_barrier(x)
     grid = _make_grid(x.shape, kernel.shape[0], padding)
-    # Each product stays by itself: fused into the transform of the output it would be read piecemeal.
+    # The products stay separate: fused into the transform of the output, they would be read piecemeal.
     products = [
         lax.optimization_barrier(lax.dot(tile, weight))
         for tile, weight in zip(_input_tiles(x, grid, padding), _weights(kernel, grid), strict=True)
@@ -121,11 +121,11 @@ def _forward(x, kernel, padding):
 
 
 def _backward(padding, held, grad):
-    """The algorithm backwards: the gradient's tiles serve the input and the kernel."""
+    """The transposed algorithm: the gradient's tiles serve both the input and the kernel."""
     x, kernel = held
     grid = _make_grid(x.shape, kernel.shape[0], padding)
     tiles = _gradient_tiles(lax.optimization_barrier(grad), grid)
-    # The weights are contracted as they are: transposed, they would be read column by column in their own transform.
+    # The weights are contracted untransposed: transposed, their own transform would read them column by column.
     products = [
         lax.optimization_barrier(lax.dot_general(tile, weight, (((1,), (1,)), ((), ()))))
         for tile, weight in zip(tiles, _weights(kernel, grid), strict=True)
@@ -156,7 +156,7 @@ def _weights(kernel, grid):
 def _input_tiles(x, grid, padding):
     """Returns B^T x B of all tiles: S * S arrays [tiles, C]."""
     of_input, tile, tiles, side = grid.transforms[0], grid.tile, grid.tiles, x.shape[1:3]
-    # Tiles at the end may reach beyond the padded input.
+    # The last tiles may extend beyond the padded input.
     rims = [(padding[i][0], tile * tiles[i] + grid.taps - 1 - side[i] - padding[i][0]) for i in (0, 1)]
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), *rims, (0, 0))))
     rows = [lax.slice_in_dim(x, i, i + tile * (tiles[0] - 1) + 1, tile, axis=1) for i in range(grid.span)]
@@ -182,15 +182,15 @@ def _gradient_tiles(grad, grid):
 
 
 def _add_tiles(products, shape, grid, padding):
-    """Returns the sum [B, H, W, C] of the tiles B p B^T, each taps - 1 over the next ones, without the padding."""
+    """Returns the sum [B, H, W, C] of the tiles B p B^T, which overlap by taps - 1, without the padding."""
     lines = [_add_overlaps(line, grid, 2, padding[1][0], shape[2]) for line in _lines(products, grid)]
     return lax.optimization_barrier(_add_overlaps(lax.optimization_barrier(lines), grid, 1, padding[0][0], shape[1]))
 
 
 def _add_overlaps(arrays, grid, axis, before, side):
-    """Transforms S arrays, one cell of all tiles each, and lays the tiles along an axis; `side` of it from `before` on.
+    """Transforms S arrays, each one cell of all tiles, and adds the tiles along an axis; returns `side` from `before`.
 
-    What is at least a tile's length from a tile's begin lies at the next one's begin, or the one after that's.
+    The part of a tile beyond the tile length overlaps the start of the next tile, or of the one after.
     """
     cells = [_combine(row, arrays) for row in grid.transforms[0].T]
     most = (grid.span - 1) // grid.tile
@@ -214,7 +214,7 @@ def _lines(products, grid):
 
 
 def _combine(weights, arrays):
-    """The sum of weights[i] * arrays[i], without the terms that are 0 or the products that are 1."""
+    """The sum of weights[i] * arrays[i], skipping weights of 0 and products by 1."""
     terms = [
         array if weight == 1 else lax.neg(array) if weight == -1 else lax.mul(array, float(weight))
         for weight, array in zip(weights, arrays, strict=True)
@@ -224,7 +224,7 @@ def _combine(weights, arrays):
 
 
 def _interleave(arrays, axis):
-    """Puts equal arrays into one along an axis, element by element in turns."""
+    """Interleaves arrays of the same shape along an axis, element by element."""
     shape = list(arrays[0].shape)
     shape[axis] *= len(arrays)
     return lax.reshape(_stack(arrays, axis + 1), shape)
