@@ -237,7 +237,7 @@ def test_a_signal_that_is_lost_before_a_training_stops_it():
 def test_a_second_signal_ends_at_once():
     with program(DEFERS) as process:
         process.send_signal(signal.SIGINT)
-        assert process.stderr.readline().startswith("stopping: the step that runs ends and is saved")
+        assert process.stderr.readline().startswith("stopping: the current step is finished and saved")
         time.sleep(1.0)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)

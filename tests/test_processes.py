@@ -203,7 +203,7 @@ def test_who_waits_in_vain_says_where(tmp_path):
     ended = commands.run("main", *commands.SMALL, *flags, "--coordinator_address", address, "--workdir", tmp_path / "a")
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
-        f"error: not all processes met at {address} within 1 s: start all of them, with the same address"
+        f"error: not all processes joined at {address} within 1 s: start all of them with the same address"
     ]
     assert not os.listdir(tmp_path)
 
@@ -213,7 +213,7 @@ def test_who_waits_in_vain_says_where(tmp_path):
     [
         (("10.0.0.1:1234", 2, 2), "--process_id is 2: with 2 processes give 0 to 1"),
         (("10.0.0.1", 2, 1), "--coordinator_address is '10.0.0.1': give HOST:PORT"),
-        ((None, None, None, 0), "--heartbeat_seconds and --join_seconds are 1 or more"),
+        ((None, None, None, 0), "--heartbeat_seconds and --join_seconds must be 1 or more"),
     ],
 )
 def test_what_cannot_join_is_said(arguments, message):

@@ -1,1 +1,1 @@
-"""What makes training fast and its start short: programs, their cache, memory, time."""
+"""Running training: dispatch, the cache of compiled programs, memory, signals, processes and timing."""

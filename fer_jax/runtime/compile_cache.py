@@ -1,4 +1,4 @@
-"""Compiled programs, kept from one start to the next."""
+"""The cache of compiled programs on disk."""
 
 import hashlib
 import logging
@@ -7,13 +7,13 @@ import pathlib
 import platform
 import tempfile
 
-KEPT_MAX_BYTES = 2 * 2**30  # of compiled programs on the disk; those that were used longest ago go first
+KEPT_MAX_BYTES = 2 * 2**30  # of compiled programs on disk; the least recently used are deleted first
 CPU_FACTS = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 logger = logging.getLogger("fer_jax")
 
 
 def source_digest(*folders: str) -> str:
-    """Returns a digest of this package's source, or of those of its folders that are named."""
+    """Returns a digest of this package's source, or of the given folders only."""
     package, digest = pathlib.Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(path for folder in folders or ("",) for path in (package / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(package)}:{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
@@ -21,13 +21,13 @@ def source_digest(*folders: str) -> str:
 
 
 def keep_compiled(cache_dir) -> pathlib.Path | None:
-    """Keeps the programs that JAX compiles in `<cache_dir>/compiled/<kind of CPU>`, where the next start finds them.
+    """Caches the programs that JAX compiles in `<cache_dir>/compiled/<kind of CPU>`, for the next start.
 
-    What the user has set by JAX_COMPILATION_CACHE_DIR or JAX_ENABLE_COMPILATION_CACHE stands. Where programs cannot be
-    kept, this says so and they are compiled at each start.
+    JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE take precedence if set. If programs cannot be cached,
+    this logs it, and they are compiled at each start.
 
     Returns:
-      the folder, None where nothing is kept there.
+      the folder, or None if nothing is cached there.
     """
     import jax
 
@@ -53,7 +53,7 @@ def keep_compiled(cache_dir) -> pathlib.Path | None:
 
 
 def _cpu() -> str:
-    """Returns a name for this kind of CPU: a program may hold instructions that another one lacks."""
+    """Returns a name for this kind of CPU: a program may contain instructions that another CPU lacks."""
     try:
         first = pathlib.Path("/proc/cpuinfo").read_text().split("\n\n")[0]
         facts = [line for line in first.splitlines() if line.startswith(CPU_FACTS)]
@@ -63,9 +63,9 @@ def _cpu() -> str:
 
 
 def _loads_on_cpu(folder) -> bool:
-    """Says whether XLA loads what it compiled for this CPU, in silence; tried once, logged and written to the folder.
+    """Whether XLA loads its own programs on this CPU without a warning; tried once, and recorded in the folder.
 
-    On some it takes a preference of its compiler for an instruction that the CPU lacks, and says so on stderr for each
+    On some CPUs it mistakes a preference of its compiler for a missing instruction, and warns on stderr about each
     program (https://github.com/jax-ml/jax/issues/38445).
     """
     import jax
@@ -75,7 +75,7 @@ def _loads_on_cpu(folder) -> bool:
         loads = _loads_in_silence()
         answer.write_text("yes" if loads else "no")
         if not loads:
-            logger.info("compiled programs are not kept: XLA does not load its own ones on this CPU")
+            logger.info("compiled programs are not kept: XLA does not load its own programs on this CPU")
     return answer.read_text() != "no"
 
 
@@ -98,9 +98,9 @@ def _loads_in_silence():
 
 
 def _drop_unfinished(folder):
-    """Deletes what a killed process was writing: a program gets its `-atime` file when it is whole.
+    """Deletes partial files of killed processes: a program gets its `-atime` file once it is complete.
 
-    JAX itself would warn of a half program at each start, and would not write beside a program without that file.
+    JAX would warn about a partial program at each start, and would never overwrite a program without that file.
     """
     for program in folder.glob("*-cache"):
         if not program.with_name(program.name.removesuffix("cache") + "atime").exists():

@@ -1,4 +1,4 @@
-"""How train steps run: compiled, with the state donated, one or several in a dispatch."""
+"""Compiles train steps, with the state donated, and runs one or several per dispatch."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ def jit_steps(train_step, feeder, *, shardings, options: dict | None = None) -> 
       train_step: (state, batch, constants) -> (state, sums); the sums are any tree of arrays.
       feeder: makes a batch inside the program, `feeder.batch(arrays, item)`.
       shardings: of the state, and of the sums.
-      options: compiler options of this step besides those of `ops.jit`.
+      options: compiler options of this step in addition to those of `ops.jit`.
 
     Returns:
-      train_steps(state, constants, chunk) -> (state, sums over the steps of the chunk). The state that is given is
-      consumed: its memory is used for the one that is returned. constants: arrays that steps read, `feeder` (those of
-      the feeder) among them; they are arguments of the program, so they are neither compiled into it nor saved.
+      train_steps(state, constants, chunk) -> (state, sums over the steps of the chunk). The input state is donated: its
+      memory is reused for the returned one. constants: arrays that steps read, those of the feeder as `feeder`; they
+      are arguments of the program, so they are neither compiled into it nor saved.
     """
 
     def one(state, constants, item):
@@ -41,7 +41,7 @@ def jit_steps(train_step, feeder, *, shardings, options: dict | None = None) -> 
 
 
 class TrainSteps:
-    """See `jit_steps`; a program for each length of a chunk, compiled when the first of its length comes."""
+    """See `jit_steps`; one program per length of chunk, compiled at the first chunk of that length."""
 
     def __init__(self, one, several):
         self._one, self._several, self._programs = one, several, {}
@@ -56,5 +56,5 @@ class TrainSteps:
 
     @property
     def program(self) -> jax.stages.Compiled:
-        """The program that was compiled first."""
+        """The first compiled program."""
         return next(iter(self._programs.values()))

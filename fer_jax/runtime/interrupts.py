@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: a training saves after its step, whatever else runs ends at once.
+"""Ctrl-C and SIGTERM: training saves after its current step, everything else ends at once.
 
-Python calls a signal's handler between two of its instructions, so not while a program compiles, and what a handler
-raises can be lost in a library's callback. So a thread, which the system wakes at every signal, sees to the end too.
+Python calls a signal handler between two bytecode instructions, so not while a program compiles, and an exception from
+a handler can be lost in a library's callback. So a thread, which the system wakes at every signal, also ends the
+process.
 """
 
 import contextlib
@@ -15,19 +16,19 @@ import time
 from fer_jax.runtime import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 5.0  # for what has nothing to save to end by itself
-ECHO_SECONDS = 0.5  # `timeout` and some schedulers signal a process and its group, so that it gets two at once
-SAVING = "stopping: the step that runs ends and is saved; once more ends at once"
-_stop = None  # of the training that runs: signals are the process's
-_watched = False  # whether a command's thread sees to the end
+GRACE_SECONDS = 5.0  # for a process with nothing to save to end by itself
+ECHO_SECONDS = 0.5  # `timeout` and some schedulers signal a process and its group, so that it gets two signals at once
+SAVING = "stopping: the current step is finished and saved; a second signal ends at once"
+_stop = None  # of the training in progress; global because signals go to the process
+_watched = False  # whether a command's thread handles signals
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has ended the work. Its text says what is saved.
+    """A signal ended the work. The text says what is saved.
 
     Attributes:
       exit_code: 130 after SIGINT (Ctrl-C), 143 after SIGTERM.
-      agreed: whether all processes of the training stop here.
+      agreed: whether all processes of the training stop at this step.
     """
 
     def __init__(self, signum: int, text: str = "stopped", agreed: bool = False):
@@ -36,10 +37,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """What a training asks between its steps.
+    """Whether to stop, as training asks it between steps.
 
-    text: what to say where it ends at once. signum: of the signal that has come since `defer`, 0 without. agreed:
-    whether `asks` has said so.
+    text: the message if it ends at once. signum: the signal received since `defer`, 0 if none. agreed: whether `asks`
+    has returned True.
     """
 
     def __init__(self, text: str):
@@ -47,9 +48,9 @@ class Stop:
         self._asked = 0
 
     def asks(self) -> bool:
-        """Whether to stop here: a signal has come since `defer`, to this process or to another one of the training.
+        """Whether to stop now: this process or another one of the training got a signal since `defer`.
 
-        Several processes agree on the place, so each has to ask at the same ones.
+        The processes agree on the step, so all of them must ask at the same steps.
         """
         if processes.are_many() and not self.agreed:
             self._asked += 1
@@ -61,7 +62,7 @@ class Stop:
         return self.agreed
 
     def defer(self) -> None:
-        """Keeps signals from now on until the training asks: it has something to save."""
+        """Holds signals from now on until training asks, because it has something to save."""
         self.defers = processes.can_agree()
 
     def end(self, text: str) -> None:
@@ -69,7 +70,7 @@ class Stop:
         raise Stopped(self.signum, text, self.agreed)
 
     def handle(self, signum, frame) -> None:
-        """The signals' handler."""
+        """The signal handler."""
         if not self.defers or (self.signum and not _watched):
             _interrupt(signum, frame, self.text)
         self.signum = self.signum or signum
@@ -77,7 +78,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stop(text: str):
-    """Yields the `Stop` of a training; in a thread that is not the main one no signal comes to it."""
+    """Yields the `Stop` of a training; outside the main thread it receives no signals."""
     global _stop  # noqa: PLW0603
     mine = Stop(text)
     if not _in_main_thread():
@@ -89,21 +90,21 @@ def stop(text: str):
         try:
             yield mine
         except Exception as error:
-            if mine.signum:  # an error of one run must not lead to the next one
+            if mine.signum:  # after an error in one run, a caller must not start the next one
                 raise Stopped(mine.signum, f"stopped; the run ended with {type(error).__name__}: {error}") from error
             raise
         finally:
             _stop = before
     if mine.signum:
-        mine.agreed = True  # the others are at their end too
+        mine.agreed = True  # the other processes have ended too
         mine.end("stopped after the last epoch of a run")
 
 
 @contextlib.contextmanager
 def ended_by_signals():
-    """Has signals end a command, also where Python is kept from it; the second one ends it at once."""
+    """Makes signals end a command even if Python cannot run a handler; a second one ends it at once."""
     if not _in_main_thread():
-        yield  # no signal comes here
+        yield  # only the main thread gets signals
         return
     global _watched  # noqa: PLW0603
     read, write = socket.socketpair()
@@ -117,21 +118,21 @@ def ended_by_signals():
     finally:
         _watched = False
         signal.set_wakeup_fd(woken)
-        write.close()  # which ends the thread
+        write.close()  # this ends the thread
         for timer in timers:
             timer.cancel()
 
 
 @contextlib.contextmanager
 def _handled(handler):
-    # One that is ignored, as Ctrl-C is by what a script starts in the background, stays so.
+    # Ignored signals stay ignored, such as Ctrl-C in what a script starts in the background.
     signals = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
     before = {signum: signal.signal(signum, handler) for signum in signals}
     try:
         yield
     finally:
         for signum, handler_before in before.items():
-            signal.signal(signum, handler_before or signal.SIG_DFL)  # None: one that was not set from Python
+            signal.signal(signum, handler_before or signal.SIG_DFL)  # None: not set from Python
 
 
 def _in_main_thread():
@@ -143,7 +144,7 @@ def _handle(signum, frame):
 
 
 def _interrupt(signum, frame, text):
-    """Raises Stopped; ends the process in an import, where an exception may be lost, or abort an extension module."""
+    """Raises Stopped; during an import it ends the process, since an exception may get lost or abort an extension."""
     if _imports(frame):
         _end(signum)
     raise Stopped(signum, text)
@@ -156,7 +157,7 @@ def _imports(frame):
 
 
 def _watch(wakeups, timers):
-    """Runs in the thread: reads the numbers of the signals that come."""
+    """Runs in the thread: reads the numbers of incoming signals."""
     first_time = None
     with wakeups:
         while numbers := wakeups.recv(1):
@@ -188,7 +189,7 @@ def _end_or_save(signum):
 
 
 def _ask(signum):
-    """Has the training stop, also where what the handler raised was lost before the training began."""
+    """Makes training stop even if the handler's exception was lost before training began."""
     _stop.signum = _stop.signum or signum
     if processes.are_many():
         processes.tell_the_others()

@@ -1,4 +1,4 @@
-"""Several processes of one training: how they find each other, agree where to stop, and end when one is lost."""
+"""Training in several processes: joining, agreeing on a step to stop at, and ending when one is lost."""
 
 import contextlib
 import ctypes
@@ -16,22 +16,22 @@ from fer_jax.errors import InputError
 HEARTBEAT_SECONDS = 30
 JOIN_SECONDS = 300
 FLAGS = "--coordinator_address, --num_processes and --process_id"
-# What an error of a collective begins with, and words of which it has one; a device's own faults begin so too.
+# An error of a collective begins with one of these and contains one of the words; a device's own errors begin so too.
 LOST_STATUS = ("ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN")
 LOST_WORDS = r"gloo|nccl|barrier|coordination|heartbeat|connection"
-_notify = None  # JAX's handler of SIGTERM, which tells the other processes
-_kept = []  # what C calls must not be collected
+_notify = None  # JAX's SIGTERM handler, which notifies the other processes
+_kept = []  # callbacks of C code, which must not be garbage collected
 
 
 def join(address=None, count=None, number=None, *, heartbeat_seconds=HEARTBEAT_SECONDS, join_seconds=JOIN_SECONDS):
-    """Joins the other processes of a training; to be called before JAX is used.
+    """Joins the other processes of a training; call it before using JAX.
 
-    address: HOST:PORT of process 0. count: number of processes. number: of this one, from 0. What is not given, JAX
-    reads from the environment of Slurm, Open MPI, Kubernetes or a Cloud TPU. heartbeat_seconds: how long a process may
+    address: HOST:PORT of process 0. count: number of processes. number: of this one, from 0. If omitted, JAX reads
+    these from the environment of Slurm, Open MPI, Kubernetes or a Cloud TPU. heartbeat_seconds: how long a process may
     be silent before it counts as lost. join_seconds: how long to wait for the others.
 
     Raises:
-      InputError: incomplete or inconsistent arguments, no cluster in the environment, or not all processes came.
+      InputError: incomplete or inconsistent arguments, no cluster in the environment, or not all processes joined.
     """
     import jax
 
@@ -40,19 +40,19 @@ def join(address=None, count=None, number=None, *, heartbeat_seconds=HEARTBEAT_S
     if None not in (count, number) and not 0 <= number < count:
         raise InputError(f"--process_id is {number}: with {count} processes give 0 to {count - 1}")
     if address is not None and not address.rpartition(":")[2].isdigit():
-        raise InputError(f"--coordinator_address is '{address}': give HOST:PORT, as 10.0.0.1:1234")
+        raise InputError(f"--coordinator_address is '{address}': give HOST:PORT, such as 10.0.0.1:1234")
     if min(heartbeat_seconds, join_seconds) < 1:
-        raise InputError("--heartbeat_seconds and --join_seconds are 1 or more")
+        raise InputError("--heartbeat_seconds and --join_seconds must be 1 or more")
     ours = signal.getsignal(signal.SIGTERM)
     place = f" at {address}" if address else ""
-    _explain_aborts(f"not all processes met{place} within {join_seconds} s: start all of them, with the same address")
+    _explain_aborts(f"not all processes joined{place} within {join_seconds} s: start all of them with the same address")
     try:
         jax.distributed.initialize(
             *given, heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=join_seconds
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
-        if "defined" in reason:  # what JAX says of the arguments that neither the flags nor a cluster give
+        if "defined" in reason:  # JAX's message if neither flags nor a cluster define the arguments
             reason = f"the environment names no cluster; give {FLAGS}"
         raise InputError(f"this process cannot join the others: {reason}") from error
     _notify = _take_handler(signal.SIGTERM, ours)
@@ -67,18 +67,18 @@ def _libc_signal():
 
 
 def _take_handler(signum, ours):
-    """Returns the C function that handles a signal, and has `ours` handle it again."""
+    """Returns the C function that handles a signal, and reinstalls `ours`."""
     theirs = _libc_signal()(signum, None)  # None: SIG_DFL
     signal.signal(signum, ours or signal.SIG_DFL)
     return ctypes.CFUNCTYPE(None, ctypes.c_int)(theirs) if theirs else None
 
 
 def _explain_aborts(missed):
-    """Has one message printed where XLA aborts this process: it does so as soon as it misses another one.
+    """Prints one message when XLA aborts this process, as it does once another process is lost.
 
-    missed: what is wrong if this process has not yet joined.
+    missed: the message if this process has not joined yet.
 
-    XLA writes pages to stderr before that, so file descriptor 2 becomes a file, and Python's stderr stays where it was.
+    XLA first writes pages to stderr, so file descriptor 2 is redirected to a file; Python's stderr stays as it was.
     """
     stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     for handler in logging.getLogger().handlers:
@@ -104,36 +104,36 @@ def _explain_aborts(missed):
 
 
 def _native_words():
-    """Returns what native code has written to stderr, or its end."""
+    """Returns what native code wrote to stderr, or the end of it."""
     size = os.fstat(2).st_size
     return os.pread(2, size, max(0, size - 20_000)).decode(errors="replace")
 
 
 def are_many() -> bool:
-    """Whether this training has joined others."""
+    """Whether this process has joined others."""
     return _notify is not None
 
 
 def can_agree() -> bool:
-    """Whether all processes can stop at one place: there is one, or they met by `join`."""
+    """Whether all processes can stop at the same step: there is only one, or they used `join`."""
     jax = sys.modules.get("jax")
     return are_many() or jax is None or jax.process_count() == 1
 
 
 def tell_the_others() -> None:
-    """Has all processes stop at the next step that they agree on; `agreed` says at which."""
+    """Makes all processes stop at the next step that they agree on; `agreed` tells which."""
     _notify(signal.SIGTERM)
 
 
 def agreed(number: int) -> bool:
-    """Whether all processes stop at this place; each asks with the same numbers, in order."""
+    """Whether all processes stop at this step; each must ask with the same numbers, in order."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(number)
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether an error comes of a collective in which another process was lost."""
+    """Whether an error is from a collective that lost another process."""
     import jax
 
     while are_many() and error is not None:
@@ -148,9 +148,9 @@ def is_lost(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def leaving():
-    """Ends this process at once after an error, if it is one of many: to wait for the others could take for ever.
+    """Ends this process at once after an error, if it is one of several: waiting for the others could take forever.
 
-    A stop that all have agreed on is none.
+    A stop that all have agreed on is not an error.
     """
     try:
         yield
@@ -174,8 +174,8 @@ def _leave(error):
 
 def _leave_lost(reason):
     _end(
-        f"error: lost another process of this training ({reason}). The last checkpoint is intact: start the same "
-        "command on all machines again to resume from it",
+        f"error: lost another process of this training ({reason}). The last checkpoint is intact: rerun the same "
+        "command on all machines to resume from it",
         1,
     )
 

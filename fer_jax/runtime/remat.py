@@ -1,4 +1,4 @@
-"""What a training step keeps in memory for its backward pass, what it computes again instead, and the peak reached."""
+"""Rematerialization: what a train step stores for its backward pass, what it recomputes, and the memory it needs."""
 
 import math
 import sys
@@ -11,11 +11,11 @@ from fer_jax.errors import InputError
 
 LAYER_OUTPUT = "layer_output"
 AUTO = "auto"
-# Of what crosses from one segment into the next all is kept; of what a segment computes again a part is fused away.
+# Values that cross segments are all stored; of those that a segment recomputes, some are fused away.
 HELD_SHARE = 0.4
 SEARCH_STEPS = 20
-# XLA:CPU's usual schedule starts whatever can start, so that all is computed again at once; and it would take the
-# barriers away that put a segment's second computation behind the backward pass of the segment after it.
+# XLA:CPU's default schedule starts whatever is ready, so everything would be recomputed at once; and it would remove
+# the barriers that delay recomputing a segment until after the backward pass of the next segment.
 _CPU_COMPILER_OPTIONS = {
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     "xla_disable_hlo_passes": "cse_barrier_expander",
@@ -23,14 +23,14 @@ _CPU_COMPILER_OPTIONS = {
 
 
 def layer_output(x):
-    """Marks the output of a convolution or a dense layer; outside of `rematerialize` it is x."""
+    """Marks the output of a convolution or dense layer; the identity outside of `rematerialize`."""
     return ad_checkpoint.checkpoint_name(x, LAYER_OUTPUT)
 
 
 def choose(config) -> str:
-    """Returns the choice of `train.rematerialize`; for 'auto' the one that this backend and network ask for.
+    """Returns the choice of `train.rematerialize`, with 'auto' resolved for this backend and network.
 
-    An EfficientNet's wide maps fill a CPU's memory and are cheap to compute again (benchmarks/memory/).
+    An EfficientNet's wide maps fill a CPU's memory and are cheap to recompute (benchmarks/memory/).
     """
     if config.train.rematerialize != AUTO:
         return config.train.rematerialize
@@ -39,27 +39,27 @@ def choose(config) -> str:
 
 
 def rematerialize(apply, choice: str):
-    """Returns a function like `apply` that keeps less for the backward pass and computes the rest a second time.
+    """Returns a function like `apply` that stores less for the backward pass and recomputes the rest.
 
-    Values and gradients are those of `apply`, to rounding; random numbers are drawn again from the same keys.
+    Values and gradients are those of `apply` up to rounding; random numbers are redrawn from the same keys.
 
     Args:
       apply: pure function (trained parameters, *others) -> tree of arrays.
-      choice: 'none'; 'activations': outputs of convolutions and dense layers are kept, and what lies between them
-        (normalization, activation, pooling, dropout) is computed again; 'segments': the network is cut where few
-        values cross, and these alone are kept (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+      choice: 'none'; 'activations': outputs of convolutions and dense layers are stored, everything between them
+        (normalization, activation, pooling, dropout) is recomputed; 'segments': the network is cut where few values
+        cross, and only these are stored (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
     return _CHOICES[choice](apply)
 
 
 def check(choice: str) -> None:
-    """Raises InputError that names the choices of `train.rematerialize` if this is none of them."""
+    """Raises InputError, naming the choices of `train.rematerialize`, if this is not one of them."""
     if choice not in (AUTO, *_CHOICES):
         raise InputError(f"train.rematerialize is '{choice}'; known are {', '.join((AUTO, *_CHOICES))}")
 
 
 def compiler_options(choice: str) -> dict | None:
-    """Returns the options that the program of a training step needs, so that XLA keeps to a choice on this backend."""
+    """Returns the compiler options for a train step that make XLA respect the choice on this backend."""
     return None if choice == "none" or jax.default_backend() != "cpu" else _CPU_COMPILER_OPTIONS
 
 
@@ -67,8 +67,8 @@ def _activations(apply):
     return jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(LAYER_OUTPUT))
 
 
-# Cut in the jaxpr and not by `nn.remat` around blocks, which needs more memory for an EfficientNet: to compute a block
-# again takes all of the wide maps inside it at once.
+# Cut in the jaxpr, not by `nn.remat` around blocks, which needs more memory for an EfficientNet: recomputing a block
+# takes all of the wide maps inside it at once.
 def _segments(apply):
     def in_segments(params, *others):
         closed, shapes = jax.make_jaxpr(apply, return_shape=True)(params, *others)
@@ -80,7 +80,7 @@ def _segments(apply):
         for start, end in zip([0, *ends], ends, strict=False):
             part = _part(jaxpr, start, end)
             run = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
-            # The backward pass begins with the last segment, whose values are there still.
+            # The backward pass begins with the last segment, whose values are still in memory.
             run = run if end == ends[-1] else jax.checkpoint(run)
             mine = {var: values[var] for var in part.invars}
             names = [var for var in mine if var in depends]
@@ -97,9 +97,9 @@ _CHOICES = {"none": lambda apply: apply, "activations": _activations, "segments"
 
 @jax.custom_vjp
 def _together(values):
-    """Returns the arrays as they are; all of their gradients are computed before any of them is used.
+    """The identity, but all gradients of the arrays are computed before any is used.
 
-    XLA would else leave the gradients of scales and biases to the end of the step, and keep whole maps for them.
+    Otherwise XLA would defer the gradients of scales and biases to the end of the step, and keep whole maps for them.
     """
     return values
 
@@ -108,7 +108,7 @@ _together.defvjp(lambda values: (values, None), lambda _, gradients: (jax.lax.op
 
 
 def _dependent(jaxpr, trained):
-    """Returns the variables that depend on the trained ones, and these."""
+    """Returns the trained variables and those that depend on them."""
     found = set(trained)
     for equation in jaxpr.eqns:
         if found.intersection(_variables(equation.invars)):
@@ -117,7 +117,7 @@ def _dependent(jaxpr, trained):
 
 
 def _part(jaxpr, start, end):
-    """Returns equations start to end as a jaxpr from what they need to what is needed after them."""
+    """Returns equations start to end as a jaxpr, from their inputs to the values used after them."""
     equations = jaxpr.eqns[start:end]
     made = [var for equation in equations for var in equation.outvars]
     needed = dict.fromkeys(var for equation in equations for var in _variables(equation.invars))
@@ -139,8 +139,8 @@ def _variables(atoms):
 def _candidates(jaxpr, depends):
     """Returns (cuts, work): where a network may be cut, and how much it computes.
 
-    cuts: (number of equations before the cut, bytes that cross it), the narrowest places only. work [equations + 1]:
-    bytes computed up to there. Bytes are of the variables in `depends`; nothing else has a gradient.
+    cuts: (number of equations before the cut, bytes that cross it), only the narrowest places. work [equations + 1]:
+    bytes computed up to there. Only the variables in `depends` count; no others have gradients.
     """
     last_use = {var: i for i, equation in enumerate(jaxpr.eqns) for var in _variables(equation.invars)}
     crossing, widths, work = {}, [0], [0]
@@ -155,9 +155,9 @@ def _candidates(jaxpr, depends):
 
 
 def _choose(cuts, work):
-    """Returns those cuts with which the largest segment needs the least memory.
+    """Returns the cuts that minimize the memory of the largest segment.
 
-    While a segment goes backwards there is in memory what was kept up to its end, and what it computes again.
+    During a segment's backward pass, memory contains what was stored up to its end and what it recomputes.
     """
     places = [(0, 0), *cuts, (len(work) - 1, 0)]
     least, most = 0.0, float(work[-1])
@@ -168,7 +168,7 @@ def _choose(cuts, work):
 
 
 def _path(places, work, limit):
-    """Returns the cuts that keep the fewest bytes while no segment needs more than `limit`; None where none do."""
+    """Returns the cuts that store the fewest bytes such that no segment needs more than `limit`; None if impossible."""
     kept, before = [0.0] + [math.inf] * (len(places) - 1), [0] * len(places)
     for j, (end, width) in enumerate(places):
         for i in reversed(range(j)):
@@ -187,9 +187,9 @@ def _path(places, work, limit):
 
 
 def needs(program) -> dict:
-    """Returns what a `jax.stages.Compiled` needs on a device, as XLA laid it out, in MiB.
+    """Returns the memory in MiB that XLA planned on a device for a `jax.stages.Compiled`.
 
-    `arguments_mib`, `donated_mib` of them, whose memory the results take over, and `temporaries_mib`.
+    `arguments_mib`; `donated_mib`, the part of it that is reused for results; and `temporaries_mib`.
     """
     found = program.memory_analysis()
     sizes = {
@@ -201,10 +201,9 @@ def needs(program) -> dict:
 
 
 def peak_mib() -> float | None:
-    """Returns the largest memory in use so far, in MiB; None where the system does not tell.
+    """Returns the peak memory so far, in MiB; None if the system does not report it.
 
-    On a GPU or a TPU that of this process's fullest device; on a CPU the resident set of the process, where the
-    arrays lie beside all else.
+    On a GPU or TPU: of this process's fullest device; on a CPU: the resident set of the process, arrays and all else.
     """
     if jax.default_backend() == "cpu":
         try:

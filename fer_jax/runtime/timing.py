@@ -1,4 +1,4 @@
-"""Time: from the command to its first step by parts, and the progress of long work."""
+"""Timing: a breakdown of the time to the first step, and progress bars."""
 
 import contextlib
 import gc
@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 
-COLLECT_EVERY = 100_000  # objects; at Python's own 700, collecting garbage takes a sixth of the time to the first step
+COLLECT_EVERY = 100_000  # objects; Python's default of 700 would cost a sixth of the time to the first step
 USUAL_THRESHOLD = gc.get_threshold()
 LINE_EVERY_SECONDS = 60.0
 PREDICTION_LINE_SECONDS = 5.0
@@ -20,10 +20,10 @@ logger = logging.getLogger("fer_jax")
 
 
 class Clock:
-    """The time from a start to the end of the first training step, by parts that add up to the whole.
+    """The time from a start to the end of the first training step, in parts that add up to the total.
 
-    started: by `time.perf_counter`; None: now. What JAX traces and compiles meanwhile, or loads compiled, is the part
-    'compile', wherever it happens.
+    started: by `time.perf_counter`; None: now. Time that JAX spends on tracing, compiling or loading compiled programs
+    counts as the part 'compile', wherever it happens.
     """
 
     def __init__(self, started: float | None = None):
@@ -44,7 +44,7 @@ class Clock:
             return
         ended = time.perf_counter()
         began = ended - seconds
-        # A trace inside another is reported before it, and is a part of it.
+        # A nested trace is reported before the outer one, which includes it.
         while self._compiling and (self._compiling[-1][0] + self._compiling[-1][1]) / 2 > began:
             self._compiling.pop()
         self._compiling.append((began, ended))
@@ -53,7 +53,7 @@ class Clock:
         self._kept += event == "/jax/compilation_cache/cache_hits"
 
     def mark(self, part: str) -> None:
-        """Gives the time since the last mark to a part; after the first step it does nothing."""
+        """Assigns the time since the last mark to a part; does nothing after the first step."""
         if not self._running:
             return
         now = time.perf_counter()
@@ -71,8 +71,8 @@ class Clock:
         """Waits for the result of the first step, which ends the start.
 
         Returns:
-          `seconds` in all, `parts` {name: seconds}, the number of `programs` that were needed, and of those that came
-          out of the cache, `programs_kept`.
+          `seconds` in total, `parts` {name: seconds}, the number of `programs`, and how many of these came from the
+          cache, `programs_kept`.
         """
         import jax
 
@@ -89,17 +89,17 @@ class Clock:
         monitoring.unregister_event_duration_listener(self._on_duration)
         monitoring.unregister_event_listener(self._on_event)
         if gc.get_threshold()[0] == COLLECT_EVERY:
-            gc.freeze()  # what is there by now stays, and need not be looked through again
+            gc.freeze()  # objects made so far will stay, so later collections can skip them
             gc.set_threshold(*USUAL_THRESHOLD)
 
 
 def collect_rarely() -> None:
-    """Has Python collect garbage rarely, until the first step if there is a Clock: importing and tracing make none."""
+    """Makes garbage collection rare, until the first step if there is a Clock: imports and tracing make no garbage."""
     gc.set_threshold(COLLECT_EVERY, *USUAL_THRESHOLD[1:])
 
 
 def command_started() -> float:
-    """Returns when the process was started, by `time.perf_counter`; now, where the system does not tell."""
+    """Returns when the process started, by `time.perf_counter`; now, if the system does not report it."""
     now = time.perf_counter()
     try:
         ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
@@ -110,15 +110,15 @@ def command_started() -> float:
 
 
 def describe(split: dict) -> str:
-    """Returns what `Clock.end` returned, in lines that fit a terminal."""
+    """Formats the result of `Clock.end` in lines that fit a terminal."""
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in split["parts"].items() if seconds >= 0.05)
-    kept = f"{split['programs_kept']} of {split['programs']} programs came out of the cache"
+    kept = f"{split['programs_kept']} of {split['programs']} programs came from the cache"
     lines = [f"first step {split['seconds']:.1f} s after the command; {kept}:"]
     return "\n  ".join(lines + textwrap.wrap(parts, LINE_WIDTH - 2))
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as people write them: '48 s', '3 min 20 s', '2 h 05 min'."""
+    """Formats seconds: '48 s', '3 min 20 s', '2 h 05 min'."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -128,18 +128,17 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Returns a score with four decimals, a huge one in few digits."""
+    """Formats a score with four decimals, a very large one with few digits."""
     return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.2e}"
 
 
 class Progress:
-    """The progress of a stretch of steps: images/s and the time that is left, in all.
+    """The progress of a number of steps: images/s and the total time left.
 
-    The first update ends what comes before the steady pace, as compiling, so rates are counted from there, and the bar
-    is drawn from there on.
+    The bar appears and rates are counted from the first update, so that they exclude compilation.
 
-    what: its name, as 'epoch 3/50'; steps_after: steps of the same kind that follow it; steps_before: of its steps,
-    those that were done earlier; line_every_seconds: how often a line is logged where there is no terminal.
+    what: a name, such as 'epoch 3/50'; steps_after: number of similar steps that follow; steps_before: how many of its
+    steps were done earlier; line_every_seconds: how often a line is logged if there is no terminal.
     """
 
     def __init__(
@@ -159,7 +158,7 @@ class Progress:
         self._first = self._bar = self._ended = self._loss = None
 
     def update(self, done: int, loss: float | None = None) -> None:
-        """Says that `done` steps are over and, in training, what the mean loss of the last ones was."""
+        """Reports that `done` steps are done and, in training, the mean loss of the latest ones."""
         now = time.perf_counter()
         if self._first is None:
             self._first = now, done
@@ -191,12 +190,12 @@ class Progress:
                 desc=self._what,
                 leave=False,
                 ncols=min(columns, LINE_WIDTH),
-                # tqdm's own estimate is of the bar alone and counts otherwise.
+                # tqdm's own estimate covers this bar only and counts from its start.
                 bar_format="{desc} {percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
             )
 
     def _rate(self, now, done):
-        """Returns the steps a second since the first update; 0 at the first one."""
+        """Returns the steps per second since the first update; 0 at the first one."""
         since, before = self._first
         return (done - before) / max(now - since, 1e-9) if done > before else 0.0
 
@@ -205,7 +204,7 @@ class Progress:
 
     @property
     def left_seconds(self) -> float:
-        """The seconds that the steps after the last update take at the rate so far."""
+        """The seconds that the remaining steps take at the present rate."""
         if self._first is None:
             return 0.0
         end = self._ended or time.perf_counter()
@@ -226,7 +225,7 @@ class Progress:
 
 
 def watched(batches, what: str, *, faces: int, batch_size: int):
-    """Yields batches and shows the progress of the one who takes them, as soon as the first is done with."""
+    """Yields batches and shows the consumer's progress, from the end of the first batch on."""
     progress = Progress(
         what, steps=-(-faces // batch_size), batch_size=batch_size, line_every_seconds=PREDICTION_LINE_SECONDS
     )
