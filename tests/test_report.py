@@ -255,7 +255,7 @@ def test_class_distribution_shows_every_count_and_share(page):
 
 @pytest.mark.usefixtures("undrawn")
 def test_class_distribution_refuses_counts_of_other_classes(evaluation):
-    with pytest.raises(ValueError, match=r"7 counts a split.*\['test'\]"):
+    with pytest.raises(ValueError, match=r"7 counts per split.*\['test'\]"):
         report.html(evaluation, [], {"train": [1] * 7, "test": [1] * 6})
 
 

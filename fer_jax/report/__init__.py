@@ -1,7 +1,7 @@
-"""From recorded metrics and predictions to tables, curves, a confusion matrix and pictures.
+"""Reports: recorded metrics and predictions as tables, curves, a confusion matrix and pictures.
 
-Takes data and returns text; `write` alone touches the disk. The pages are single files without any outside
-resource: they can be mailed, archived and printed.
+All functions take data and return text, except `write`, which writes to disk. A page is a single file without external
+resources, so it can be mailed, archived and printed.
 """
 
 from fer_jax.report.card import model_card

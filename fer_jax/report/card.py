@@ -1,4 +1,4 @@
-"""The card of a model: what it is for, what it is not for, and its figures (Mitchell et al. 2019, "Model Cards")."""
+"""The model card: intended and excluded uses, limits and figures (Mitchell et al. 2019, "Model Cards")."""
 
 from fer_jax.report.text import percent
 
@@ -31,7 +31,7 @@ research; the pictures remain those of their authors. The model file holds no pi
 
 
 def model_card(facts) -> str:
-    """Returns the card of a model file as Markdown; facts: its JSON, as fer_jax.portable describes it."""
+    """Returns the card of a model file as Markdown; facts: its JSON description, see fer_jax.portable."""
     trained = facts["trained"]
     lines = [
         f"# Model card: {facts['name']}",

@@ -1,4 +1,4 @@
-"""The page of several runs side by side."""
+"""The page that compares several runs."""
 
 import itertools
 
@@ -12,12 +12,12 @@ SIGNIFICANT = 0.05
 def comparison_html(runs, pairs=()) -> str:
     """Returns several runs as one self-contained HTML page: scores, curves, differences of the configs.
 
-    runs: a list of dicts: name; scores (as in `Evaluation`, or None where the run was not evaluated); history
-    (as in `html`); config (nested dict). pairs: McNemar's test of two runs each, a dict with their positions `first`
-    and `second`, `faces` as `significance.compare_faces` says it, and what `significance.mcnemar` returns.
+    runs: a list of dicts: name; scores (as in `Evaluation`, or None if the run was not evaluated); history (as in
+    `html`); config (nested dict). pairs: one McNemar test per pair of runs, a dict with their positions `first` and
+    `second`, `faces` from `significance.compare_faces`, and the result of `significance.mcnemar`.
 
     Raises:
-      ValueError: there are no runs, or two share a name.
+      ValueError: there are no runs, or two have the same name.
     """
     names = [run["name"] for run in runs]
     if not names or len(set(names)) != len(names):

@@ -1,4 +1,4 @@
-"""Pieces of a page as an element tree, which escapes every text when it is written out."""
+"""The elements of a page as an XML tree, which escapes all text when it is serialized."""
 
 import json
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ MANY_CLASSES, LONG_NAME = 8, 9  # more than this does not fit above the columns 
 
 
 def element(tag, *content, **attributes):
-    """Returns an element; content: texts and elements; `class_` stands for class, underscores for hyphens."""
+    """Returns an element; content: texts and elements; in attributes, `class_` means class, and underscores hyphens."""
     names = {key.rstrip("_").replace("_", "-"): str(value) for key, value in attributes.items() if value}
     node = ElementTree.Element(tag, names)
     for piece in content:
@@ -25,7 +25,7 @@ def element(tag, *content, **attributes):
 
 
 def page(title, content):
-    """Returns a whole HTML document."""
+    """Returns a complete HTML document."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -43,19 +43,19 @@ def section(title, *content):
 
 
 def side_by_side(*content):
-    """Returns pieces next to one another where the page is wide enough, else below one another."""
+    """Returns elements side by side if the page is wide enough, else one below the other."""
     return element("div", *content, class_="pair")
 
 
 def picture(address, description):
-    """Returns a figure that fills the width it is given."""
+    """Returns a figure that fills the available width."""
     return element("figure", element("img", src=address, alt=description), class_="plot")
 
 
 def table(header, rows, *, numbers=(), class_=None, caption=None, min_width=None):
     """Returns a table; cells: texts or elements; `numbers`: the columns that align to the right.
 
-    What does not fit `min_width` (a CSS length) scrolls sideways.
+    The table scrolls sideways on pages narrower than `min_width` (a CSS length).
     Each cell carries its column's name, so that narrow pages can show rows as lists.
     """
     kinds = ["number" if column in numbers else None for column in range(len(header))]
@@ -70,8 +70,8 @@ def table(header, rows, *, numbers=(), class_=None, caption=None, min_width=None
 def confusion(classes, counts, *, normalized):
     """Returns a confusion matrix, rows true, as faces or as percent of each row.
 
-    classes: K names; counts [K][K]. A row without faces shows dashes when normalized. Many classes or long
-    names stand in the rows alone, with their labels, and the columns carry the labels.
+    classes: K names; counts [K][K]. A row without faces shows dashes when normalized. With many classes or long
+    names, columns show only the labels, and rows show names and labels.
     """
     numbered = len(classes) > MANY_CLASSES or max(map(len, classes)) > LONG_NAME
     largest = max(max(row) for row in counts) or 1
@@ -108,12 +108,12 @@ def face(image, class_, *captions):
 
 
 def bar(share, text):
-    """Returns a text with a bar below it that fills a share of the cell."""
+    """Returns a text with a bar below it that fills `share` of the cell."""
     return element("div", text, element("i", style=f"width:{100 * share:.1f}%"), class_="bar")
 
 
 def value(leaf):
-    """Returns a value of a config as it is written; None: the config lacks the field."""
+    """Returns a config value as an element; None: the config lacks the field."""
     shown = leaf if isinstance(leaf, str) and leaf else json.dumps(leaf, default=str, ensure_ascii=False)
     return element("span", "not set" if leaf is None else shown, class_="value")
 

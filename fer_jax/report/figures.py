@@ -1,6 +1,6 @@
-"""The figures as data addresses: curves and the reliability diagram as SVG, faces as PNG.
+"""Figures as data URLs: curves and the reliability diagram as SVG, faces as PNG.
 
-Each figure holds one panel or two that need no more than a phone's width; pages set them side by side.
+Each figure has one or two panels and fits a phone's width; pages put several side by side.
 """
 
 import base64
@@ -14,12 +14,12 @@ from fer_jax import metrics
 from fer_jax.report import records
 
 BLUE, ORANGE, GREY, RED = "#1f5fa8", "#d9730d", "#6b7280", "#b42318"
-# For colour-blind readers too: Okabe and Ito 2008 without yellow (too light for lines), then Tol's muted set.
+# Colour-blind safe: Okabe and Ito 2008 without yellow (too light for lines), then Tol's muted set.
 RUN_COLOURS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9"),
     *("#e69f00", "#882255", "#332288", "#117733", "#999933", "#aa4499"),
 )
-FACE_PX = 128  # the largest side that a page shows a face with: more pixels would only make it heavy
+FACE_PX = 128  # the largest side of a face on a page: more pixels would only make the file larger
 DASHES = ("-", (0, (5, 1, 1, 1)), (0, (1, 1)))
 STYLE = {
     "font.size": 11,
@@ -32,11 +32,11 @@ STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#e5e7eb",
     "legend.frameon": False,
-    "text.parse_math": False,  # names are names: a dollar sign opens no formula
-    "svg.fonttype": "path",  # the same picture with any installed fonts
+    "text.parse_math": False,  # a dollar sign in a name is not a formula
+    "svg.fonttype": "path",  # the same picture whatever fonts are installed
     "svg.hashsalt": "fer_jax",  # the same bytes for the same data
 }
-# Panels of the curves: the title and, for each line, the column of the history, its name, colour and dash.
+# Panels of the curves: the title, then for each line its column of the history, name, colour and dash.
 ACCURACY = (
     "accuracy",
     (
@@ -47,7 +47,7 @@ ACCURACY = (
 )
 LOSS = ("loss (nats)", (("train_loss", "train", ORANGE, "--"), ("validation_loss", "validation", BLUE, "-")))
 PANELS = (ACCURACY, LOSS)
-# Points of few epochs: the shapes tell the lines apart, and a circle is seen inside a square on the same place.
+# With few epochs, points are drawn: shapes distinguish the lines, and a circle is visible inside a square.
 FEW_EPOCHS = 10
 POINT = {"marker": "o", "markersize": 4}
 POINTS = {
@@ -73,7 +73,7 @@ def curve(panel, history, best=None):
 
 
 def learning_rate(history):
-    """Returns the learning rate over epochs as SVG, on a logarithmic axis where it spans more than a decade."""
+    """Returns the learning rate over epochs as SVG, on a logarithmic axis if it spans more than a decade."""
     from matplotlib import ticker
 
     with _style():
@@ -96,8 +96,8 @@ def learning_rate(history):
 def all_curves(runs, *, stacked):
     """Returns accuracy and loss of all runs in one figure as SVG, side by side or `stacked`.
 
-    runs: as in `comparison_html`. Train is dashed, validation solid; from the 13th run on the colours repeat,
-    with other dashes.
+    runs: as in `comparison_html`. Train is dashed, validation solid; from the 13th run on, colours repeat with other
+    dashes.
     """
     from matplotlib.lines import Line2D
 
@@ -149,7 +149,7 @@ def reliability(labels, probs):
             "o",
             color=RED,
             markersize=4,
-            clip_on=False,  # a whole dot at 0% and at 100% too
+            clip_on=False,  # dots at 0% and 100% are not cut off
             label="at the mean confidence",
         )
         upper.set(title="accuracy of each bin", xlim=(0, 1), ylim=(0, 1.02))
@@ -161,7 +161,7 @@ def reliability(labels, probs):
 
 
 def face(image):
-    """Returns a face, uint8 [H, W, 1 or 3], as PNG: in its own size, which the page enlarges, or in FACE_PX."""
+    """Returns a face, uint8 [H, W, 1 or 3], as PNG: in its own size, which the page enlarges, or at most FACE_PX."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -184,14 +184,14 @@ def _figure(width_inches, height_inches):
 
 
 def _legend(figure, handles, names, columns=2):
-    """Names the lines below the axes, where no data can lie under the names."""
+    """Puts the legend below the axes, where it covers no data."""
     figure.legend(handles, names, loc="outside lower left", ncols=columns, fontsize=9.5)
 
 
 def _svg(figure):
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes here; the page's tables have it in full.
+        # Names in scripts that the font lacks show as boxes here; the page's tables show them correctly.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _address("image/svg+xml", buffer)
@@ -209,7 +209,7 @@ def _plot(axes, history, key, **style):
 
 
 def _points(key):
-    """Returns the shape of the points of a column of the history."""
+    """Returns the marker for a column of the history."""
     return next((shape for name, shape in POINTS.items() if key.startswith(name)), POINT)
 
 

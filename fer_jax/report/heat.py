@@ -1,4 +1,4 @@
-"""Heat maps below the faces of a page: where the network saw a class."""
+"""Heat maps below the faces of a page: the evidence for a class."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ REMARKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Heat:
-    """Faces with the heat of their predicted class on them.
+    """Faces overlaid with the heat map of their predicted class.
 
     method: a key of REMARKS; overlays: {row of the evaluation: uint8 [H, W, 3]}.
     """
@@ -26,12 +26,12 @@ class Heat:
 
 
 def remark(heat):
-    """Returns one sentence on what the heat shows."""
+    """Returns one sentence that explains the heat maps."""
     return f"{REMARKS[heat.method]}; yellow is the most of a face, uncoloured none."
 
 
 def below(tile, overlay, description):
-    """Puts an overlay between the face of a tile, as of `elements.face`, and its captions; returns the tile."""
+    """Inserts an overlay between the face and the captions of a tile from `elements.face`; returns the tile."""
     picture = element("img", src=figures.face(overlay), alt=description, width=96, height=96, class_="heat")
     tile.insert(1, picture)
     return tile

@@ -13,14 +13,14 @@ SAMPLES_PER_CLASS = 5
 def html(evaluation, history, train_counts, augmented=(), heat=None) -> str:
     """Returns one evaluation as a self-contained HTML page.
 
-    evaluation: an `Evaluation`; history: a list of dicts, one an epoch, with epoch, step, train_loss,
+    evaluation: an `Evaluation`; history: a list of dicts, one per epoch, with epoch, step, train_loss,
     train_accuracy, validation_loss, validation_accuracy, validation_macro_f1, learning_rate, seconds,
-    images_per_second and data_wait_share (what is missing, None or NaN is left out); train_counts: faces per
-    class of each split, {split: [K]}; augmented: an `AugmentedFace` for each training face that is shown so;
-    heat: a `Heat` with an overlay of each of `mistakes(evaluation)`, or None.
+    images_per_second and data_wait_share (missing values, None and NaN are omitted); train_counts: faces per class of
+    each split, {split: [K]}; augmented: the training faces to show augmented, each an `AugmentedFace`; heat: a `Heat`
+    with an overlay for each of `mistakes(evaluation)`, or None.
 
     Raises:
-      ValueError: a list in train_counts does not have one count a class.
+      ValueError: a list in train_counts does not have one count per class.
     """
     scores = evaluation.scores
     title = _title(scores)
@@ -82,7 +82,7 @@ def _classes(scores, train_counts):
     classes = scores["classes"]
     wrong = [split for split, counts in train_counts.items() if len(counts) != len(classes)]
     if wrong:
-        raise ValueError(f"train_counts needs {len(classes)} counts a split, one a class; it does not for {wrong}")
+        raise ValueError(f"train_counts needs {len(classes)} counts per split, one per class; wrong: {wrong}")
     report = elements.table(
         ("class", "precision", "recall", "F1", "faces"),
         text.table_rows(scores),
@@ -109,7 +109,7 @@ def _calibration(evaluation):
     error = evaluation.scores["calibration_error"]
     told = (
         "Faces are sorted into 15 bins by the probability of their predicted class. Bars below the dashed "
-        f"line: the model is surer than it is right. The expected calibration error, {error:.4f}, is the "
+        f"line: the model is overconfident. The expected calibration error, {error:.4f}, is the "
         "mean distance between accuracy and confidence, weighted by faces."
     )
     plot = elements.picture(figures.reliability(evaluation.labels, evaluation.probs), "reliability diagram")
@@ -134,7 +134,7 @@ def _samples(evaluation):
 
 
 def mistakes(evaluation):
-    """Returns the rows of the mistakes that a page shows."""
+    """Returns the rows of the mistakes shown on a page."""
     return records.most_confident_mistakes(evaluation, MISTAKES)
 
 

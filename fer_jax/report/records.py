@@ -1,4 +1,4 @@
-"""What a run leaves behind, and the choices that a report makes from it."""
+"""The records of a run that a report shows, and what it derives from them."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ SYNTHETIC = "drawn faces: synthetic, says nothing about real faces"
 
 
 class AugmentedFace(NamedTuple):
-    """A training face as it is, uint8 [H, W, 1 or 3], and as training may show it, uint8 [V, H, W, 1 or 3]."""
+    """A training face, uint8 [H, W, 1 or 3], and augmented versions of it, uint8 [V, H, W, 1 or 3]."""
 
     class_name: str
     original: np.ndarray
@@ -35,16 +35,16 @@ class AugmentedFace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One checkpoint on one split: its scores and the predictions that they come from.
+    """One checkpoint on one split: its scores and the predictions behind them.
 
     scores: the result of `metrics.score` and the facts of the run: split, checkpoint ('best' or 'latest'),
     step, epoch, config (nested dict), seed, commit, device, time (ISO 8601), command, data_name,
     data_fingerprint, faces_digest, synthetic (bool), notes (list of str), parameters and trainable (counts), workdir,
-    trained (a dict of the training's own facts, of which its command is shown). A fact that is missing is left out of
-    the report. images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs [N, K], rows sum to 1.
+    trained (a dict of the training's own facts, of which its command is shown). The report omits missing facts.
+    images uint8 [N, H, W, 1 or 3]; labels integers [N]; probs [N, K], rows sum to 1.
 
     Raises:
-      ValueError: the arrays do not fit one another or the scores.
+      ValueError: the shapes of the arrays do not match each other or the scores.
     """
 
     scores: dict
@@ -53,7 +53,7 @@ class Evaluation:
     probs: np.ndarray
 
     def __post_init__(self):
-        """Checks the shapes, so that no face can be shown with the label of another."""
+        """Checks the shapes, so that no face is shown with the label of another."""
         n, classes = self.scores["n"], len(self.scores["classes"])
         shapes = [list(np.shape(array)) for array in (self.images, self.labels, self.probs)]
         fits = np.ndim(self.images) == 4 and shapes[0][0] == n and shapes[0][3] in (1, 3)
@@ -82,14 +82,14 @@ def samples(evaluation, label, limit):
 
 
 def series(history, key):
-    """Returns (epochs, values) of a column as float arrays, without the epochs that have no finite value."""
+    """Returns (epochs, values) of a column as float arrays, without epochs that have no finite value."""
     pairs = [(_epoch(history, row), _number(entry.get(key))) for row, entry in enumerate(history)]
     finite = np.array([pair for pair in pairs if math.isfinite(pair[1])], float).reshape(-1, 2)
     return finite[:, 0], finite[:, 1]
 
 
 def monitor(config):
-    """Returns the name of the metric that chose the best checkpoint, or None where no config was recorded."""
+    """Returns the name of the metric that chose the best checkpoint, or None if no config was recorded."""
     return ((config or {}).get("train") or {}).get("monitor")
 
 
@@ -115,7 +115,7 @@ def flatten(config, prefix=""):
 
 
 def differences(configs):
-    """Returns {field: [a value for each config]} of the fields that differ; None where a config lacks it."""
+    """Returns {field: [one value per config]} of the fields that differ; None if a config lacks the field."""
     flat = [flatten(config) for config in configs]
     fields = sorted(set().union(*flat))
     rows = {field: [leaves.get(field) for leaves in flat] for field in fields}
@@ -123,7 +123,7 @@ def differences(configs):
 
 
 def choice(scores):
-    """Returns one sentence: which checkpoint was scored, and what chose it."""
+    """Returns one sentence: which checkpoint was scored, and how it was chosen."""
     where = ", ".join(f"{key} {scores[key]}" for key in ("epoch", "step") if scores.get(key) is not None)
     where = f" ({where})" if where else ""
     if scores.get("checkpoint") != "best":
@@ -132,10 +132,10 @@ def choice(scores):
 
 
 def unfinished(history, config, epoch=None):
-    """Returns where a run that is not at its end is, as 'epoch 1 of 2', else ''.
+    """Returns how far an unfinished run has got, as in 'epoch 1 of 2'; '' for others.
 
-    history, config: of the run; epoch: of the scored checkpoint, 0 before the end of the first. A run that early
-    stopping has ended is at its end, and of one without a history or a config nothing is known.
+    history, config: of the run; epoch: of the scored checkpoint, 0 before the end of the first. A run ended by early
+    stopping is finished; a run without a history or a config counts as finished too.
     """
     planned = ((config or {}).get("train") or {}).get("epochs")
     reached = int(_epoch(history, len(history) - 1)) if history else 0 if epoch == 0 else None
@@ -146,7 +146,7 @@ def unfinished(history, config, epoch=None):
 
 
 def warnings(scores, history=()):
-    """Returns sentences that a reader must see before the numbers."""
+    """Returns the warnings that a reader must see before the numbers."""
     found = []
     if reached := unfinished(history, scores.get("config"), scores.get("epoch")):
         found.append(f"The run is unfinished: it is trained up to {reached}.")

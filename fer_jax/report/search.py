@@ -11,7 +11,7 @@ from fer_jax import files
 def draw_search(study, folder) -> dict[str, str]:
     """Writes search-history.png, -epochs.png, -slices.png and -importances.png of an optuna.Study into a folder.
 
-    Returns {name: reason} of those that cannot be drawn, as the importances of one trial.
+    Returns {name: reason} of those that cannot be drawn, such as the importances of a single trial.
     """
     matplotlib.use("agg")
     from matplotlib import pyplot
@@ -28,7 +28,7 @@ def draw_search(study, folder) -> dict[str, str]:
         name = f"search-{kind}.png"
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the plots are experimental, and say so
+                warnings.simplefilter("ignore")  # Optuna warns that these plots are experimental
                 draw(study)
                 with files.replacing(pathlib.Path(folder) / name) as path:  # another process may draw it too
                     pyplot.savefig(path, format="png", dpi=120, bbox_inches="tight")

@@ -1,4 +1,4 @@
-"""How numbers read, the report in Markdown, and the one place that writes files."""
+"""Formats numbers, renders the report as Markdown, and writes files."""
 
 import html
 import pathlib
@@ -7,23 +7,23 @@ import re
 from fer_jax import files
 from fer_jax.report import records
 
-# An underscore inside a word means nothing in Markdown, and paths read better without the backslash.
+# An underscore inside a word needs no escape in Markdown, and paths read better without the backslash.
 MARKDOWN_SIGNS = re.compile(r"[\\`*|\[\]]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def percent(share):
-    """Returns a share with two decimals: 0.66123 is '66.12%'."""
+    """Formats a fraction as percent with two decimals: 0.66123 is '66.12%'."""
     return f"{100 * share:.2f}%"
 
 
 def interval(scores):
-    """Returns the 95% interval of the accuracy: '64.55 to 67.65%'."""
+    """Formats the 95% interval of the accuracy: '64.55 to 67.65%'."""
     low, high = scores["accuracy_interval_95"]
     return f"{100 * low:.2f} to {100 * high:.2f}%"
 
 
 def duration(seconds):
-    """Returns seconds in the two units that matter: '1 h 05 min', '3 min 20 s', '12.3 s'."""
+    """Formats seconds with the two largest units: '1 h 05 min', '3 min 20 s', '12.3 s'."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -31,7 +31,7 @@ def duration(seconds):
 
 
 def headlines(scores):
-    """Returns (name, value, remark) of each headline figure, in the order of reading."""
+    """Returns (name, value, remark) of each headline figure, in reading order."""
     return [
         ("accuracy", percent(scores["accuracy"]), f"95% interval {interval(scores)} (Wilson)"),
         ("macro F1", f"{scores['macro_f1']:.4f}", "mean over classes"),
@@ -43,7 +43,7 @@ def headlines(scores):
 
 
 def protocol(scores):
-    """Returns (name, value) of what is needed to judge and to repeat the evaluation."""
+    """Returns (name, value) of each fact needed to assess and reproduce the evaluation."""
     rows = [("split", str(scores.get("split") or "unrecorded")), ("checkpoint", records.choice(scores))]
     counts = [f"{scores[key]:,} {key}" for key in ("parameters", "trainable") if scores.get(key) is not None]
     if counts:
@@ -53,7 +53,7 @@ def protocol(scores):
 
 
 def table_rows(scores):
-    """Returns rows (name, precision, recall, F1, support) of the classification table, the averages last."""
+    """Returns rows (name, precision, recall, F1, support) of the classification table, averages last."""
     rows = [(row["class"], row) for row in scores["per_class"]]
     rows += [("macro average", scores["macro_avg"]), ("weighted average", scores["weighted_avg"])]
     return [
@@ -88,10 +88,10 @@ def markdown(scores, history=()) -> str:
 
 
 def write(text, path) -> None:
-    """Puts a text in place as UTF-8, whole or not at all; makes the folder, replaces an older file."""
+    """Writes a text atomically as UTF-8; makes the folder, and replaces an older file."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Names of files may hold bytes that are no UTF-8; one odd name must not cost the report.
+    # File names may contain bytes that are not UTF-8; one such name must not prevent the report.
     with files.atomic_write(path, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         file.write(text)
 

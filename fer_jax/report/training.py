@@ -1,4 +1,4 @@
-"""What the pages say of a training: its curves, or the numbers of its only epoch, and its speed."""
+"""The section on training: curves, or the numbers of a single epoch, and speed."""
 
 import math
 
@@ -29,7 +29,7 @@ def section(scores, history):
 
 
 def augmented_faces(faces, seed):
-    """Returns the section of training faces beside their augmented versions; faces: each an `AugmentedFace`."""
+    """Returns the section of training faces with their augmented versions; faces: `AugmentedFace`s."""
     groups = []
     for face in faces:
         tiles = [elements.face(face.original, "original", ("original", None))]
@@ -43,9 +43,9 @@ def augmented_faces(faces, seed):
 
 
 def numbers(rows, *, first):
-    """Returns a table of what curves show, for epochs that draw none: one epoch is a point, not a line.
+    """Returns a table in place of curves, for runs of one epoch, which is a point and not a line.
 
-    rows: (name, record of an epoch) each; first: the name of the first column.
+    rows: one (name, record of an epoch) each; first: the name of the first column.
     """
     columns = {}
     for title, lines in figures.PANELS:
