@@ -1,4 +1,4 @@
-"""The detector BlazeFace: views of pictures in, faces with key points out."""
+"""The BlazeFace detector: finds faces and key points in views of pictures."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from fer_jax.faces.geometry import Face, Framing, square
 from fer_jax.faces.networks import NUMBERS, SPECS, Spec
 
 BATCHES = (1, 8, 32)
-BATCHES_ON_CPU = (1,)  # its cache does not hold the maps of more, and each size takes seconds to compile
-CANDIDATE = 0.4  # the least score of a first look
-SECOND_SIDE = 2.4  # of the square of a second look, in sizes of the box
+BATCHES_ON_CPU = (1,)  # the maps of more do not fit its cache, and each size takes seconds to compile
+CANDIDATE = 0.4  # the minimum score of a first look
+SECOND_SIDE = 2.4  # side of the square of a second look, in sizes of the box
 SAME_FACE = 0.3  # intersection over union
 
 
 def anchors(spec: Spec) -> np.ndarray:
-    """Returns the middles (x, y) [A, 2] of the anchors in px of the input: cells row by row, map after map."""
+    """Returns the centres (x, y) [A, 2] of the anchors in px of the input: cells row by row, map after map."""
     found = []
     for cells, count in spec.grids:
         middles = (np.arange(cells) + 0.5) * spec.size_px / cells
@@ -30,22 +30,22 @@ def anchors(spec: Spec) -> np.ndarray:
 
 
 def decode(regressors: np.ndarray, middles: np.ndarray) -> np.ndarray:
-    """Raw numbers [N, 16] of anchors with these middles [N, 2] -> [N, 16]: left, top, right, bottom, 6 times x, y."""
+    """Raw numbers [N, 16] of anchors with these centres [N, 2] -> [N, 16]: left, top, right, bottom, 6 times x, y."""
     centre, size, points = np.split(regressors.astype(np.float64), (2, 4), 1)
     centre = centre + middles
     return np.concatenate([centre - size / 2, centre + size / 2, points + np.tile(middles, NUMBERS // 2 - 2)], 1)
 
 
 class BlazeFace:
-    """A detector; `name` is what it was made by.
+    """A detector; `name` is its name in `make_detector`.
 
-    traces: how often the network was traced, once for each size of a batch that was used.
+    traces: how often the network was traced, once per batch size.
     """
 
     def __init__(self, name: str, path, *, framing: Framing, levels: int, min_score: float):
         """Reads the weights from a verified .tflite file.
 
-        levels: of views, see `views.cut`; min_score: of faces that are reported.
+        levels: of views, see `views.cut`; min_score: of reported faces.
         """
         self.name, self.spec, self.traces = name, SPECS[name], 0
         self._framing, self._levels, self._min_score = framing, levels, min_score
@@ -72,10 +72,10 @@ class BlazeFace:
         return tuple(map(np.concatenate, zip(*found, strict=True)))
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
-        """Finds the faces of uint8 RGB pictures [H, W, 3] of any sizes; of each, the best score first.
+        """Finds the faces in uint8 RGB pictures [H, W, 3] of any sizes; best scores first in each list.
 
-        Where a view shows something like a face, a second look is taken at it in its best size, with its eyes level;
-        the score is that of the mean logit.
+        Each candidate in a view gets a second look, at the best size and with the eyes level; the score is that of the
+        mean logit of both.
         """
         first = [[np.zeros((0, NUMBERS + 1))] for _ in pictures]
         views_of_all = (
@@ -100,7 +100,7 @@ class BlazeFace:
         return [self._faces(np.concatenate(rows)) for rows in second]
 
     def _believe(self, view, regressors, logits):
-        """Returns the boxes and points of a view, in px of the picture, and their scores: [n, 17]."""
+        """Returns the candidates of a view, boxes and points in px of the picture, and their scores: [n, 17]."""
         likely = np.flatnonzero(logits > logit(CANDIDATE))
         numbers = decode(regressors[likely], self._anchors[likely])
         numbers = numbers * np.tile(view.step, NUMBERS // 2) + np.tile(view.origin, NUMBERS // 2)
@@ -110,7 +110,7 @@ class BlazeFace:
         return np.concatenate([numbers, scores[:, None]], 1)[inside]
 
     def _look_again(self, place, score, regressors, logits):
-        """Returns [1, 17] of the face in the middle of a square, upright in the picture as its box is; or [0, 17]."""
+        """Returns [1, 17] for the face in the centre of a square, its box upright in the picture; or [0, 17]."""
         size_px = self.spec.size_px
         numbers = decode(regressors, self._anchors)
         half = size_px / SECOND_SIDE / 2
@@ -133,19 +133,19 @@ class BlazeFace:
 
 
 def _batches(items):
-    """Yields lists of as many items as the largest batch has; the last one is shorter."""
+    """Yields lists of the size of the largest batch; the last one may be shorter."""
     items = iter(items)
     while batch := list(itertools.islice(items, BATCHES[-1])):
         yield batch
 
 
 def _merge(rows):
-    """[n, 17] -> (numbers [m, 16], scores [m]) of faces that are not parts of others."""
+    """[n, 17] -> (numbers [m, 16], scores [m]) of the faces, merged and without parts of faces."""
     return suppression.drop_parts(*suppression.merge(rows[:, :NUMBERS], rows[:, NUMBERS], SAME_FACE), suppression.PART)
 
 
 def _second_place(numbers, score):
-    """Returns what to look at again: the square (x, y, side), its tilt, and the score of the first look."""
+    """Returns the arguments of the second look: the square (x, y, side), its tilt, and the score of the first."""
     left, top, right, bottom, *points = numbers.tolist()
     box = (left, top, right - left, bottom - top)
     face = Face(box, score, (tuple(points[:2]), tuple(points[2:4])), Framing(SECOND_SIDE))

@@ -1,4 +1,4 @@
-"""The detector `lbp`: scikit-image's cascade of local binary patterns, whose file comes with it."""
+"""The detector `lbp`: scikit-image's cascade of local binary patterns, which comes with its weights."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ from PIL import Image
 from fer_jax.faces import suppression, views
 from fer_jax.faces.geometry import Face, Framing
 
-SIDE_PX = 480  # the longer side of what is searched; its time grows with the square
+SIDE_PX = 480  # the longer side of the searched picture; the time grows with the square
 MIN_PX = 24  # the window of the cascade
-SCALE_FACTOR = 1.05  # from one size of windows to the next
-NEVER = 2.0  # of an overlap of at most 1: scikit-image does not say how many windows it merges
-HALF_SURE = 8  # windows that agree on a face of score 0.5
+SCALE_FACTOR = 1.05  # from one window size to the next
+NEVER = 2.0  # overlaps are at most 1: turns off scikit-image's merging, which does not report the number of windows
+HALF_SURE = 8  # number of windows for a score of 0.5
 SAME_FACE = 0.3  # intersection over union
 
 
 class Cascade:
-    """A detector of upright faces seen from the front; without eyes. The score is n / (n + 8) where n windows agree."""
+    """A detector of upright frontal faces, without eyes. The score is n / (n + 8) if n windows agree."""
 
     name = "lbp"
 
     def __init__(self, *, framing: Framing, min_score: float):
-        """min_score: of faces that are reported."""
+        """min_score: of reported faces."""
         import skimage.data
         import skimage.feature
 
@@ -30,7 +30,7 @@ class Cascade:
         self._framing, self._min_score = framing, min_score
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
-        """Finds the faces of uint8 RGB pictures [H, W, 3] of any sizes; of each, the best score first."""
+        """Finds the faces in uint8 RGB pictures [H, W, 3] of any sizes; best scores first in each list."""
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture):
@@ -46,7 +46,7 @@ class Cascade:
             min_neighbor_number=1,
             intersection_score_threshold=NEVER,
         )
-        # The cascade's threads report in an order of their own.
+        # The cascade's threads report in no fixed order.
         boxes = sorted((box["c"], box["r"], box["c"] + box["width"], box["r"] + box["height"]) for box in found)
         boxes = np.array(boxes, float).reshape(-1, 4) * scale
         agreeing = np.array([np.sum(suppression.overlaps(box, boxes) > SAME_FACE) for box in boxes])

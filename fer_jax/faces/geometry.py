@@ -1,4 +1,4 @@
-"""What a face in a picture is, and which square of the picture FER-2013 would show of it."""
+"""A face in a picture, and the square around it as FER-2013 frames faces."""
 
 import dataclasses
 import math
@@ -11,9 +11,9 @@ from fer_jax.faces import views
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """From the boxes of a detector to FER-2013's square: its side, and by how much its centre is off the box's.
+    """Maps a detector's box to FER-2013's square: the square's side, and the offset of its centre from the box's.
 
-    All in sizes of the box, which are the means of width and height; y goes down.
+    All in units of the box's size, the mean of width and height; y points down.
     """
 
     scale: float = 1.0
@@ -23,11 +23,11 @@ class Framing:
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A face in a picture; all in px of the picture, whose upper left corner is (0, 0).
+    """A face in a picture, in px; the picture's upper left corner is (0, 0).
 
-    box: (x, y, width, height), as the detector gives it; it may reach out of the picture. score: in [0, 1]. eyes:
-    their middles ((x, y), (x, y)), first the one that is the left one in the picture; None if the detector gives none.
-    framing: of its detector.
+    box: (x, y, width, height) from the detector; it may extend beyond the picture. score: in [0, 1]. eyes: their
+    centres ((x, y), (x, y)), the left one in the picture first; None if the detector gives none. framing: of its
+    detector.
     """
 
     box: tuple[float, float, float, float]
@@ -37,7 +37,7 @@ class Face:
 
     @property
     def tilt(self) -> float:
-        """The angle of the eyes to the horizontal in radians, clockwise as one sees it; 0 without eyes."""
+        """The angle of the line between the eyes to the horizontal in radians, clockwise as seen; 0 without eyes."""
         if self.eyes is None:
             return 0.0
         (x0, y0), (x1, y1) = self.eyes
@@ -57,26 +57,26 @@ def square(face: Face, tilt: float = 0.0) -> tuple[float, float, float]:
 
 
 def crop(picture: np.ndarray, face: Face, size_px: int, align: bool = True) -> np.ndarray:
-    """Cuts the square around a face out of a picture as FER-2013 frames faces.
+    """Crops the square around a face as FER-2013 frames faces.
 
     Args:
       picture: uint8 [H, W, 3].
       face: in that picture.
       size_px: the side of the result.
-      align: whether to rotate the face so that its eyes are level; where they are known.
+      align: whether to rotate the face so that its eyes are level, if they are known.
 
     Returns:
-      uint8 [size_px, size_px, 3], antialiased; what lies outside of the picture repeats its edge.
+      uint8 [size_px, size_px, 3], antialiased; beyond the picture its edge is repeated.
     """
     tilt = face.tilt if align else 0.0
     return cut(picture, square(face, tilt), tilt, size_px)
 
 
 def cut(picture: np.ndarray, place: tuple[float, float, float], tilt: float, size_px: int) -> np.ndarray:
-    """Cuts a square (x, y of the centre, side), rotated by `tilt`, out of a picture; as `crop` does."""
+    """Crops a square (x, y of the centre, side), rotated by `tilt`; otherwise like `crop`."""
     x, y, side = place
     side = max(side, 1.0)
-    # Only what is around the square is touched, shrunk to at most four px for one of the result.
+    # Only the part around the square is processed, shrunk to at most four px per px of the result.
     reach = side / 2 * (abs(math.cos(tilt)) + abs(math.sin(tilt)))
     factor = max(1, int(side / size_px / 2))
     region, (left, top) = _region(picture, (x - reach, y - reach, x + reach, y + reach), factor)
@@ -93,17 +93,17 @@ def cut(picture: np.ndarray, place: tuple[float, float, float], tilt: float, siz
 
 
 def locate(points: np.ndarray, place: tuple[float, float, float], tilt: float, size_px: int) -> np.ndarray:
-    """Returns where points [..., 2] (x, y) of a square that was cut out lie in the picture."""
+    """Maps points [..., 2] (x, y) of a crop back to the picture."""
     x, y, side = place
     cos, sin = math.cos(tilt), math.sin(tilt)
     return (points - size_px / 2) * (side / size_px) @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
 
 
 def _region(picture, rectangle, factor):
-    """Returns (a rectangle of a picture and 2 px of margin, shrunk and beyond the edge repeated; its corner)."""
+    """Returns (a rectangle of a picture with a 2 px margin, shrunk, the edge repeated beyond it; its corner)."""
     spans, around, corner = [], [], []
     for begin, end, length in zip(rectangle[:2], rectangle[2:], picture.shape[1::-1], strict=True):
-        # At least a px of the picture, so that there is an edge to repeat.
+        # At least one px of the picture, so that there is an edge to repeat.
         first = min(max(math.floor(begin) - 2 * factor, 0), length - 1)
         last = max(min(math.ceil(end) + 2 * factor, length), first + 1)
         before = max(0, math.ceil((first - begin) / factor) + 2)

@@ -16,7 +16,7 @@ NUMBERS = 16  # of an anchor: centre, width and height of the box, then x and y 
 
 
 class Blaze(layers.Layers):
-    """What the networks share: blocks of depthwise and 1x1 convolutions around which a shortcut leads."""
+    """The parts that the networks share: residual blocks of depthwise and 1x1 convolutions."""
 
     def stem(self, images, filters, kernel):
         """Scales to [-1, 1] and halves the resolution."""
@@ -24,7 +24,7 @@ class Blaze(layers.Layers):
         return nn.relu(self.conv(x, "conv2d", filters, kernel, strides=2))
 
     def separable(self, x, number, filters, strides=1):
-        """The depthwise convolution of this number, and the 1x1 convolution of the next."""
+        """The depthwise convolution with this number, and the next 1x1 convolution."""
         x = self.depthwise(x, _name("depthwise_conv2d", number), 3, strides=strides, use_bias=True)
         return self.conv(x, _name("conv2d", number + 1), filters, 1)
 
@@ -33,7 +33,7 @@ class Blaze(layers.Layers):
         return nn.relu(_shortcut(x, filters, strides) + self.separable(x, number, filters, strides))
 
     def double(self, x, number, few, filters, strides):
-        """A block of two, the first of which leads to few channels."""
+        """A block of two separable convolutions, the first of which reduces the channels."""
         inside = nn.relu(self.separable(x, number, few, strides))
         return nn.relu(_shortcut(x, filters, strides) + self.separable(inside, number + 1, filters))
 
@@ -47,7 +47,7 @@ class Blaze(layers.Layers):
 
 
 class ShortRange(Blaze):
-    """The network of faces near the camera, for 128 px."""
+    """The network for faces near the camera, with inputs of 128 px."""
 
     @nn.compact
     def __call__(self, images):
@@ -61,7 +61,7 @@ class ShortRange(Blaze):
 
 
 class Back(Blaze):
-    """The network of phones' back cameras, for 256 px."""
+    """The network for phones' back cameras, with inputs of 256 px."""
 
     @nn.compact
     def __call__(self, images):
@@ -95,7 +95,7 @@ UP = ((96, 2), (64, 2), (48, 1))
 
 
 class FullRange(Blaze):
-    """The network of faces some metres away, for 192 px: a feature pyramid with one map of 1/4 of the resolution."""
+    """The network for faces some metres away, with inputs of 192 px: a feature pyramid with one map of 1/4 of that."""
 
     @nn.compact
     def __call__(self, images):
@@ -126,7 +126,7 @@ class FullRange(Blaze):
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A network, its input's side in px, and (cells a side, anchors of a cell) of its maps in their order."""
+    """A network, its input's side in px, and (cells per side, anchors per cell) of its maps in order."""
 
     network: type
     size_px: int
@@ -145,6 +145,6 @@ def _name(kind, number):
 
 
 def _shortcut(x, filters, strides):
-    """The block's input at the resolution and with the channels of its output; new channels are 0."""
+    """The block's input with the resolution and channels of its output; new channels are 0."""
     x = layers.max_pool(x, 2, 2) if strides == 2 else x
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, filters - x.shape[-1])))

@@ -1,27 +1,27 @@
-"""Overlapping boxes of one face become one, by weighted non-maximum suppression (Bazarevsky et al. 2019, section 4)."""
+"""Merges overlapping boxes of a face by weighted non-maximum suppression (Bazarevsky et al. 2019, section 4)."""
 
 import numpy as np
 
-PART = 0.7  # the share of a box in a better one from which on it is a part of that face
+PART = 0.7  # a box with at least this fraction inside a better one is a part of that face
 
 
 def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns intersection over union of one box [4] with others [N, 4]: (left, top, right, bottom)."""
+    """Returns the intersection over union of one box [4] with others [N, 4]: (left, top, right, bottom)."""
     shared = _shared(box, boxes)
     union = _area(box) + _area(boxes) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def merge(numbers: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Merges boxes: the best one takes up all that overlap it, then the best of the rest, and so on.
+    """Merges boxes: the best one absorbs all that overlap it, then the best of the rest, and so on.
 
     Args:
-      numbers: [N, D], float; the first four are (left, top, right, bottom), the others are averaged as these are.
+      numbers: [N, D], float; the first four are (left, top, right, bottom), the others are averaged likewise.
       scores: [N], positive.
       threshold: intersection over union above which two boxes are of one face.
 
     Returns:
-      (numbers [M, D], means weighted by the scores; scores [M], each the largest of its face), best first.
+      (numbers [M, D], means weighted by score; scores [M], the largest of each face), best first.
     """
     order = np.argsort(-scores, kind="stable")
     numbers, scores = numbers[order], scores[order]
@@ -36,7 +36,7 @@ def merge(numbers: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[np
 
 
 def drop_parts(numbers: np.ndarray, scores: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Drops boxes of which at least `share` lies in a better one: parts of a face that pass for a face."""
+    """Drops boxes with at least `share` of their area inside a better one: parts of a face mistaken for a face."""
     keep = np.ones(len(scores), bool)
     for number in range(1, len(scores)):
         box, better = numbers[number, :4], numbers[:number, :4][keep[:number]]

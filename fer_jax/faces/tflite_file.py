@@ -1,4 +1,4 @@
-"""Weights out of a .tflite file, by the package `tflite`, without TensorFlow."""
+"""Reads weights from a .tflite file with the package `tflite`, without TensorFlow."""
 
 import pathlib
 
@@ -6,13 +6,12 @@ import numpy as np
 
 
 def read(path) -> dict[str, dict[str, np.ndarray]]:
-    """Reads the convolutions of a network whose file was verified.
+    """Reads the convolutions of a network from a verified file.
 
     Tensors are named '<layer>/Kernel' and '<layer>/Bias', and are float16 or float32.
 
     Returns:
-      {layer: {"kernel": float32 [H, W, C, F], or [H, W, 1, C] of a depthwise one, "bias": float32 [F]}}, as linen has
-      them.
+      {layer: {"kernel": float32 [H, W, C, F], or [H, W, 1, C] if depthwise, "bias": float32 [F]}}, as in linen.
     """
     import tflite
 

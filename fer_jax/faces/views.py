@@ -1,4 +1,4 @@
-"""The square views of a picture that a network with an input of one size looks at, and the way back."""
+"""Square views of a picture for a network with a fixed input size, and the mapping back to the picture."""
 
 import dataclasses
 import math
@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-OVERLAP = 2  # neighbouring tiles of a level share half: a face of up to half a tile is whole in one of them
-LEAST_TILE = 0.5  # side of a tile, in px of the picture, for one px of its view
+OVERLAP = 2  # neighbouring tiles of a level overlap by half: a face of up to half a tile is complete in one of them
+LEAST_TILE = 0.5  # minimum side of a tile, in px of the picture per px of the view
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
     """A square of a picture, resized.
 
-    pixels: uint8 [S, S, 3], black where the square reaches out of the picture. origin, step: (x, y) of the picture, in
-    px, is origin + step * (x, y) of the view. bounds: (left, top, right, bottom) of the picture within which a box is
-    taken from this view; beyond them another view shows more of the face.
+    pixels: uint8 [S, S, 3], black beyond the picture. origin, step: (x, y) in the picture, in px, is
+    origin + step * (x, y) in the view. bounds: (left, top, right, bottom) in the picture within which boxes are taken
+    from this view; beyond them another view shows more of the face.
     """
 
     pixels: np.ndarray
@@ -28,17 +28,17 @@ class View:
 
 
 def shrink(picture: np.ndarray, side: int) -> tuple[np.ndarray, int]:
-    """Shrinks a picture by the largest whole number that leaves its longer side at least `side` px.
+    """Shrinks a picture by the largest integer factor that leaves its longer side at least `side` px.
 
     Returns:
-      (uint8 [H', W', 3], that number).
+      (uint8 [H', W', 3], the factor).
     """
     factor = max(1, max(picture.shape[:2]) // side)
     return reduce(picture, factor), factor
 
 
 def reduce(picture: np.ndarray, factor: int) -> np.ndarray:
-    """Takes the means of factor x factor px; strips of the picture are copied, never the whole."""
+    """Averages blocks of factor x factor px; copies strips of the picture, never all of it."""
     if factor == 1:
         return picture
     rows = factor * max(1, 2**20 // (factor * picture.shape[1]))
@@ -50,10 +50,10 @@ def reduce(picture: np.ndarray, factor: int) -> np.ndarray:
 
 
 def fit(picture: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shrinks a picture whose longer side is more than `side` px to that; others stay as they are.
+    """Shrinks a picture to a longer side of `side` px; smaller pictures are unchanged.
 
     Returns:
-      (uint8 [H', W', 3], [4] px of the picture for one of these: x, y, x, y).
+      (uint8 [H', W', 3], [4] px of the picture per px of the result: x, y, x, y).
     """
     height, width = picture.shape[:2]
     if max(height, width) <= side:
@@ -67,7 +67,7 @@ def fit(picture: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut(picture: np.ndarray, size_px: int, levels: int) -> Iterator[View]:
-    """Cuts views of `size_px` out of a picture: the whole, then for each further level tiles of half the side."""
+    """Yields views of `size_px`: the whole picture, then for each further level tiles of half the side."""
     height, width = picture.shape[:2]
     small, factor = shrink(picture, size_px << levels)
     image = Image.fromarray(np.ascontiguousarray(small))
@@ -82,7 +82,7 @@ def cut(picture: np.ndarray, size_px: int, levels: int) -> Iterator[View]:
 
 
 class _Span(NamedTuple):
-    """What of one axis of a picture, from `begin` to `end`, becomes the px `first` to `last` of a view."""
+    """The part of an axis of a picture, `begin` to `end`, that becomes px `first` to `last` of a view."""
 
     begin: float
     end: float
@@ -103,7 +103,7 @@ class _Span(NamedTuple):
 
 
 def _places(length, side):
-    """Where squares begin that cover a length, the overlap included."""
+    """Returns where overlapping squares start that cover a length."""
     if length <= side:
         return [(length - side) / 2]
     count = math.ceil(OVERLAP * (length / side - 1) - 1e-9) + 1

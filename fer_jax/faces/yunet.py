@@ -1,4 +1,4 @@
-"""The detector `yunet:<file>`: a YuNet (Wu et al. 2023) of the user's, by OpenCV."""
+"""The detector `yunet:<file>`: a user's YuNet (Wu et al. 2023), run by OpenCV."""
 
 import pathlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fer_jax.faces import views
 from fer_jax.faces.geometry import Face, Framing
 
 PREFIX = "yunet:"
-SIDE_PX = 640  # the longer side of what is searched
+SIDE_PX = 640  # the longer side of the searched picture
 SAME_FACE, MOST_FACES = 0.3, 5000
 
 
@@ -18,10 +18,10 @@ class YuNet:
     """A detector with eyes."""
 
     def __init__(self, file: str, *, framing: Framing, min_score: float):
-        """min_score: of faces that are reported.
+        """min_score: of reported faces.
 
         Raises:
-          InputError: OpenCV is not installed, there is no such file, or it holds no YuNet.
+          InputError: OpenCV is not installed, or the file is missing or not a YuNet.
         """
         try:
             import cv2
@@ -32,8 +32,8 @@ class YuNet:
         path = pathlib.Path(file).expanduser()
         if not path.is_file():
             raise InputError(
-                f"the detector {PREFIX}{file}: there is no file {path}; give the ONNX file of a YuNet, as "
-                "face_detection_yunet_2023mar.onnx of OpenCV's model zoo"
+                f"the detector {PREFIX}{file}: there is no file {path}; give the ONNX file of a YuNet, such as "
+                "face_detection_yunet_2023mar.onnx from OpenCV's model zoo"
             )
         self.name, self._framing, self._cv2 = f"{PREFIX}{file}", framing, cv2
         try:
@@ -42,11 +42,11 @@ class YuNet:
         except cv2.error as error:
             raise InputError(
                 f"the detector {PREFIX}{file}: OpenCV cannot use the file as a YuNet ({' '.join(str(error).split())}): "
-                "fetch it again, whole, from OpenCV's model zoo"
+                "fetch it again from OpenCV's model zoo"
             ) from error
 
     def detect(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
-        """Finds the faces of uint8 RGB pictures [H, W, 3] of any sizes; of each, the best score first."""
+        """Finds the faces in uint8 RGB pictures [H, W, 3] of any sizes; best scores first in each list."""
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture):

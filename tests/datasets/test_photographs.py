@@ -85,7 +85,7 @@ def test_a_detector_is_for_class_folders(tmp_path):
 
 
 def test_an_unknown_detector_is_named_before_pictures_are_read(folder, tmp_path):
-    with pytest.raises(InputError, match="there is no detector 'haar'; known are auto, blazeface"):
+    with pytest.raises(InputError, match="unknown detector 'haar'; known are auto, blazeface"):
         datasets.load(section(folder, tmp_path, detector="haar"))
 
 

@@ -101,7 +101,9 @@ def test_wrong_weights_are_refused_with_file_and_mend(name, home, tmp_path):
 
 @pytest.mark.parametrize("name", ["haar", "", "blazeface:front", "given"])
 def test_a_bad_name_lists_the_known(name):
-    with pytest.raises(InputError, match=r"no detector '.*'; known are auto, blazeface, blazeface:back, .*yunet:<file"):
+    with pytest.raises(
+        InputError, match=r"unknown detector '.*'; known are auto, blazeface, blazeface:back, .*yunet:<file"
+    ):
         faces.make_detector(name)
 
 
