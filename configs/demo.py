@@ -1,8 +1,8 @@
-"""R1's model 2 on the drawn faces, short: what `make demo` runs.
+"""R1's model 2, trained briefly on the drawn faces, as `make demo` runs it.
 
 python -m fer_jax.main --config configs/demo.py
 
-It gave 0.9770 on the drawn test faces, with seed 0: experiments/demo/.
+It reached 0.9770 on the drawn test faces with seed 0: experiments/demo/.
 Adam at 1e-3, cosine over 6 epochs of 8,000 synthetic faces, batch 128.
 """
 

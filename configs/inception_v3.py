@@ -2,7 +2,7 @@
 
 python -m fer_jax.main --config configs/inception_v3.py --config.data.path=<folder with fer2013.csv>
 
-Flips both ways, rotation, zoom, shear and crops are R3's, their sizes ours.
+R3 used flips both ways, rotation, zoom, shear and crops without giving their sizes, which are ours.
 """
 
 from fer_jax import config as config_lib

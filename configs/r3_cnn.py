@@ -2,10 +2,10 @@
 
 python -m fer_jax.main --config configs/r3_cnn.py:seven_layer --config.data.path=<folder with fer2013.csv>
 
-Layers by the published counts (1,949,447; 1,394,183; 2,901,831); the report gives no dropout rates. Stratified random
-80/10/10; the rate cut on a plateau, early stopping after 20 epochs, both by validation loss. R3 does not say which of
-these saw augmented faces: `:four_layer_augmented` and so on do. With `--config.train.epochs=30`, seed 0, `:seven_layer`
-gave 0.6331 on validation and 0.6225 on test, `:four_layer` 0.6412 and 0.6400: experiments/reports/.
+Layers match the published counts (1,949,447; 1,394,183; 2,901,831); the report gives no dropout rates. Stratified
+random 80/10/10; learning rate reduced on a plateau, early stopping after 20 epochs, both by validation loss. R3 does
+not say which of these used augmentation: `:four_layer_augmented` and so on do. With `--config.train.epochs=30`, seed 0,
+`:seven_layer` reached 0.6331 on validation and 0.6225 on test, `:four_layer` 0.6412 and 0.6400: experiments/reports/.
 """
 
 from fer_jax import config as config_lib

@@ -2,8 +2,8 @@
 
 python -m fer_jax.main --config configs/r3_mlp.py --config.data.path=<folder with fer2013.csv>
 
-Adam at 1e-3, batch 200 and L2 1e-4 / 2 / 200, as scikit-learn's MLPClassifier has them, 303,751 parameters. The
-classifier itself, and its mean squared error, is a row of experiments/reports/.
+Adam at 1e-3, batch 200 and L2 1e-4 / 2 / 200, as in scikit-learn's MLPClassifier; 303,751 parameters. MLPClassifier
+itself, with its mean squared error, is a row of experiments/reports/.
 """
 
 from fer_jax import config as config_lib

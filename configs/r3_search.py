@@ -2,10 +2,10 @@
 
 python -m fer_jax.search --config configs/r3_search.py --config.data.path=<fer2013.csv> --workdir runs/search
 
-The first trial is the 7-layer CNN of configs/r3_cnn.py, with equal epochs for all; on the official splits, where
-others' results can be compared. The rate falls to 0 within a trial, so that its last epochs owe less to chance.
-20 trials of 4 epochs on 6,000 faces (experiments/reports/) gave 0.4742 on PublicTest, their start 0.4107; trained again
-with two other seeds 0.4784 and 0.4723, the start 0.4257 and 0.4274. The best has hardly any dropout and more filters.
+The first trial is the 7-layer CNN of configs/r3_cnn.py; all trials have the same epochs, and use the official splits,
+for comparison with others' results. The learning rate falls to 0 within a trial, so that its last epochs vary less.
+20 trials of 4 epochs on 6,000 faces (experiments/reports/) gave 0.4742 on PublicTest, the first 0.4107; retrained with
+two other seeds 0.4784 and 0.4723, the first 0.4257 and 0.4274. The best has hardly any dropout and more filters.
 """
 
 from fer_jax import config as config_lib

@@ -1,10 +1,10 @@
-"""The best of our search for R3's CNN, trained whole by R3's recipe: `:augmented`, or `:plain` without augmentation.
+"""The best of our search for R3's CNN, fully trained by R3's recipe: `:augmented`, or `:plain` without augmentation.
 
 python -m fer_jax.main --config configs/r3_searched.py --config.data.path=<folder with fer2013.csv>
 
-`BEST` is what configs/r3_search.py found in 20 trials of 4 epochs on 6,000 training faces, judged on PublicTest
+`BEST` was found by configs/r3_search.py in 20 trials of 4 epochs on 6,000 training faces, scored on PublicTest
 (experiments/reports/r3), to four digits: 2,247,687 parameters, hardly any dropout. The split is configs/r3_cnn.py's, so
-some of its test faces took part in the choice of these eleven values. Batch 128, as there; the trials had 32.
+some of its test faces influenced the choice of these eleven values. Batch 128, as there; the trials used 32.
 """
 
 from configs import r3_cnn, r3_search

@@ -2,10 +2,10 @@
 
 python -m fer_jax.main --config configs/r4_cnn.py:final --config.data.path=<folder with fer2013.csv>
 
-`:final` is five blocks of Conv, BatchNorm, LeakyReLU, MaxPool, as R4 lists them; `:final_relu` has a ReLU inside the
-convolutions too, as R4's course template; `:final_plain` is `:final` without augmentation (the others: flips,
-brightness, shear); `:final_yilmaz_poli` is `:final` with the initialization that R4 wants to try next. Widths, kernels
-and rates are the template's, the dense layers' dropout is ours.
+`:final` has five blocks of Conv, BatchNorm, LeakyReLU, MaxPool, as listed by R4; `:final_relu` also has a ReLU in the
+convolutions, like R4's course template; `:final_plain` is `:final` without augmentation (the others: flips,
+brightness, shear); `:final_yilmaz_poli` is `:final` with the initialization that R4 names as a next step. Widths,
+kernels and rates are the template's, the dense layers' dropout is ours.
 """
 
 from fer_jax import config as config_lib

@@ -2,10 +2,10 @@
 
 python -m fer_jax.main --config configs/r4_next.py:roi --config.data.path=<folder with fer2013.csv>
 
-`:cfc`: a CfC network (Hasani et al. 2022) reads the 3x3 map of the fourth block, in place of the fifth; its plain twin
-`:cfc_plain` has a dense layer there. `:roi`: one channel sees the whole face, one a region found in it at twice the
-resolution; in its plain twin `:roi_plain` both see the whole face. R4 gives no widths: they are such that twins have
-the same number of parameters within 1%, and the same as `:final`.
+`:cfc`: a CfC network (Hasani et al. 2022) reads the 3x3 map of the fourth block and replaces the fifth; its baseline
+`:cfc_plain` has a dense layer there. `:roi`: one channel sees the whole face, the other a region of it at twice the
+resolution; in its baseline `:roi_plain` both see the whole face. R4 gives no widths: they are chosen so that each pair
+has the same number of parameters within 1%, and the same as `:final`.
 """
 
 from configs import r4_cnn

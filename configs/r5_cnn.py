@@ -1,11 +1,11 @@
 """R5's six-convolution CNN: `:best` (batch 16, 60 epochs, 2e-4), `:adam` (1e-4, batch 64, 30 epochs), one change each.
 
-`:epochs_50` ... `:rate_2e-3` differ from `:adam` in that alone; R5 does not say whether a step keeps the ones before.
-`:best_2e-3` has the rate of R5's summary. Its SGD (0.335) is `:sgd` (1e-4) or `:sgd_1e-2` (Keras's default), without
-momentum; `:sgd_momentum` (1e-4), `:sgd_nesterov` (1e-2) and `:dice` are the next steps that it names.
+`:epochs_50` ... `:rate_2e-3` each differ from `:adam` in one value; R5 does not say whether its changes accumulate.
+`:best_2e-3` has the learning rate of R5's summary. Its SGD (0.335) is `:sgd` (1e-4) or `:sgd_1e-2` (Keras's default),
+without momentum; `:sgd_momentum` (1e-4), `:sgd_nesterov` (1e-2) and `:dice` are its next steps.
 Validation, seed 0 (experiments/reports/): `:adam` 0.6409, test 0.6383; `:sgd` 0.2672; `:sgd_nesterov` 0.4548 in 10.
-5,810,183 parameters, 5,805,191 trained; the report gives no dropout rate: 0.25 here. Its split, with 501, 45, 477, 921,
-617, 406 and 622 test faces a class, is not stratified; ours is: 495, 55, 512, 899, 608, 400, 620.
+5,810,183 parameters, 5,805,191 trained; the report gives no dropout rate: 0.25 here. Its split is not stratified, with
+501, 45, 477, 921, 617, 406 and 622 test faces per class; ours is: 495, 55, 512, 899, 608, 400, 620.
 
 python -m fer_jax.main --config configs/r5_cnn.py:adam --config.data.path=<folder with fer2013.csv>
 """

@@ -1,6 +1,6 @@
 """R5's sweep of its six-convolution CNN as one grid: optimizer, learning rate, batch size, epochs; 120 trainings.
 
-R5 changed one thing at a time, as the variants of configs/r5_cnn.py do; the grid also shows how the changes combine.
+R5 changed one setting at a time, like the variants of configs/r5_cnn.py; the grid also shows how the changes combine.
 
 python -m fer_jax.search --config configs/r5_sweep.py --config.data.path=<fer2013.csv> --workdir runs/r5 --trials 120
 """

@@ -1,7 +1,7 @@
 """R4's ResNet101 with ImageNet weights in three regimes: `:last_layer`, `:frozen`, `:unfrozen`; four emotions.
 
-`:random` is `:unfrozen` from random weights, which R4 calls better; `:last_layer_v2` is ResNet101V2, which the report's
-first version names.
+`:random` is `:unfrozen` from random weights, which R4 reports as better; `:last_layer_v2` is ResNet101V2, named by the
+first version of the report.
 
 python -m fer_jax.main --config configs/resnet101.py:unfrozen --config.data.path=<folder with fer2013.csv>
 """

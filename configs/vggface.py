@@ -1,10 +1,10 @@
-"""R2's ResNet50 with weights of faces (VGGFace2, Cao et al. 2018) in place of ImageNet's: R2's named next step.
+"""R2's ResNet50 with weights from faces (VGGFace2, Cao et al. 2018) instead of ImageNet, a next step named by R2.
 
 python -m fer_jax.pretrained --fetch vggface_resnet50
 python -m fer_jax.main --config configs/vggface.py --config.data.path=<folder with fer2013.csv>
 
-The same regime and the same layers frozen. Keras does not number them for this network, so they are named: its first
-165 layers end before the last block.
+The regime and the frozen layers are the same. Keras has no layer numbers for this network, so layers are frozen by
+name: the first 165 layers end before the last block.
 """
 
 from configs import resnet50
