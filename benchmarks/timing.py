@@ -1,6 +1,6 @@
-"""Timing for all benchmarks: warm up, wait for results, take turns, and give medians and ratios.
+"""Timing for all benchmarks: warm-up, waiting for results, alternation, medians and ratios.
 
-Needs no library to be imported, for the processes of other frameworks import it too.
+It imports no libraries at its top, because the processes of other frameworks import it too.
 """
 
 import functools
@@ -13,7 +13,7 @@ DRAWS = 10_000
 
 
 def seconds(function, *args, **options):
-    """Calls a function and waits for what JAX computes in it; returns (its result, the seconds)."""
+    """Calls a function and waits for JAX's results; returns (its result, the seconds)."""
     started = time.perf_counter()
     result = function(*args, **options)
     if jax := sys.modules.get("jax"):
@@ -24,7 +24,7 @@ def seconds(function, *args, **options):
 def take_turns(works: dict, rounds: int, *, warm_up: int = 0, alternate: bool = False):
     """Yields {name: result} of each round, in which the works are called one after another.
 
-    warm_up: rounds before these, which are not given; alternate: the first, third, ... round in reverse order.
+    warm_up: earlier rounds, which are not yielded; alternate: runs the first, third, ... round in reverse order.
     """
     for number in range(-warm_up, rounds):
         names = reversed(works) if alternate and number % 2 == 0 else works
@@ -34,38 +34,38 @@ def take_turns(works: dict, rounds: int, *, warm_up: int = 0, alternate: bool = 
 
 
 def seconds_in_turn(calls: dict, rounds: int) -> dict[str, list[float]]:
-    """Returns {name: [seconds of each round]} of functions without arguments; a round before compiles them."""
+    """Returns {name: [seconds of each round]} of functions without arguments; an extra first round compiles them."""
     works = {name: functools.partial(seconds, call) for name, call in calls.items()}
     done = list(take_turns(works, rounds, warm_up=1))
     return {name: [one[name][1] for one in done] for name in calls}
 
 
 class Stepper:
-    """A training step as a function without arguments: each call takes it on the state that the last one left.
+    """A train step as a function without arguments; each call advances the state.
 
-    sums: those of the last step.
+    sums: of the last step.
     """
 
     def __init__(self, step, state, batch):
         self._step, self._state, self._batch, self.sums = step, state, batch, None
 
     def __call__(self):
-        """Takes a step; returns (state, sums)."""
+        """Runs a step; returns (state, sums)."""
         self._state, self.sums = self._step(self._state, self._batch)
         return self._state, self.sums
 
 
 class Batches:
-    """A system whose methods each do a kind of work on so many batches, so that seconds of work can be asked for.
+    """Runs a system, whose methods each do a kind of work on a number of batches, for a number of seconds.
 
-    A method returns the seconds where it times itself, else None, and returns when its results are there.
+    A method returns when its results are ready; it returns the seconds if it times itself, else None.
     """
 
     def __init__(self, system, batch: int):
         self.system, self._batch, self._batch_seconds = system, batch, {}
 
     def measure(self, kind: str, seconds: float) -> dict:
-        """Returns {"images", "seconds"} of about so much work, whole batches; the first time it warms up before."""
+        """Returns {"images", "seconds"} for about `seconds` of work, in whole batches; the first call warms up."""
         if kind not in self._batch_seconds:
             self.run(kind, 1)  # compiles
             self.run(kind, 1)
@@ -75,7 +75,7 @@ class Batches:
         return {"images": batches * self._batch, "seconds": self.run(kind, batches)}
 
     def run(self, kind: str, batches: int) -> float:
-        """Returns the seconds of some batches."""
+        """Returns the seconds for some batches."""
         counted, took = seconds(getattr(self.system, kind), batches)
         self._batch_seconds[kind] = (counted or took) / batches
         return counted or took
@@ -85,7 +85,7 @@ class Batches:
 
 
 def calls_per_second(function, at_least: float) -> float:
-    """Returns the calls a second of a function that is called again until at least so many seconds have passed."""
+    """Returns the calls per second of a function, which is called for at least `at_least` seconds."""
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < at_least:
         function()
@@ -99,12 +99,12 @@ def images_per_second(measured: dict) -> float:
 
 
 def spread(values) -> dict:
-    """Returns the median, the least and the largest of some values."""
+    """Returns the median, the smallest and the largest of some values."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def ratios(ours, theirs) -> dict:
-    """Returns the spread of our values over theirs of the same round, and all of them as `rounds`."""
+    """Returns the spread of the ratios of our values to theirs in the same round, and all ratios as `rounds`."""
     each = [our / their for our, their in zip(ours, theirs, strict=True)]
     return {**spread(each), "rounds": each}
 

@@ -43,11 +43,11 @@ def test_pieces_are_small_and_come_back_whole(files, monkeypatch, tmp_path):
     for path in files:
         assert (back / "a" / path.name).read_bytes() == path.read_bytes()
     (out / "results.zip.3").rename(tmp_path / "last")
-    with pytest.raises(InputError, match=r"a piece of results[.]zip is missing or damaged"):
+    with pytest.raises(InputError, match=r"a piece of results[.]zip is missing or corrupt"):
         pieces.read(out, back)
     (tmp_path / "last").rename(out / "results.zip.3")
     (out / "results.zip.1").unlink()
-    with pytest.raises(InputError, match=r"a piece of results[.]zip is missing or damaged"):
+    with pytest.raises(InputError, match=r"a piece of results[.]zip is missing or corrupt"):
         pieces.read(out, back)
 
 

@@ -1,12 +1,12 @@
-"""What do the operations of `fer_jax.ops` give on a CPU, one by one, and how exact are they?
+"""How fast and how accurate is each of `fer_jax.ops` on a CPU?
 
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python benchmarks/cpu_ops/run.py [part ...]
 
-For 3x3 and 5x5 convolutions as our networks have them: GF/s (of the direct algorithm's operations) forward, for the
-input's and for the kernel's gradient, by XLA, in pieces of the batch and by Winograd's algorithm, taken in turn; and
-the largest errors against float64. The same for kernels larger than the picture, by XLA and as a matrix product. Then
-the training step of R1's model 2 with parts switched off. Parts are convolutions, small_pictures, step_of_model_2; one
-that is not named stays as it was in results.json.
+For 3x3 and 5x5 convolutions in the shapes of our networks: GF/s (of the direct algorithm's operations) forward, for the
+input's and for the kernel's gradient, by XLA, in chunks of the batch and by Winograd's algorithm, interleaved; and the
+largest errors against float64. The same for kernels larger than the picture, by XLA and as a matrix product. Then the
+train step of R1's model 2 with parts turned off. Parts are convolutions, small_pictures, step_of_model_2; others keep
+their values in results.json.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SHAPES = {
 SHAPES[3] += [(128, 12, 256, 256), (128, 6, 128, 128), (128, 6, 256, 256), (64, 6, 512, 512), (64, 3, 512, 512)]
 SHAPES[3] += [(32, 14, 256, 256), (32, 56, 64, 64)]
 SHAPES[5] += [(128, 6, 64, 64)]
-# (side of the kernel, rim of zeros, shape): the last layer of R3's 4-layer CNN, ResNet's at 64 px, 5x5 on 4x4
+# (side of the kernel, zero padding, shape): the last layer of R3's 4-layer CNN, ResNet's at 64 px, 5x5 on 4x4
 SMALL_SHAPES = [(3, 0, (128, 4, 256, 512)), (3, 1, (32, 2, 512, 512)), (5, 2, (64, 4, 128, 128))]
 
 WAYS = {
@@ -56,7 +56,7 @@ PARTS = {
     "input_gradient": lambda way, x, w, g: jax.vjp(lambda x: way(x, w), x)[1](g)[0],
     "kernel_gradient": lambda way, x, w, g: jax.vjp(lambda w: way(x, w), w)[1](g)[0],
 }
-# name -> what is switched off in the step of model 2
+# name -> parts turned off in the step of model 2
 STEPS = {
     "all": (),
     "no Winograd": ("winograd",),
@@ -68,7 +68,7 @@ STEPS = {
 
 
 def convolution_row(taps, shape, rim, names):
-    """Returns the speeds and errors of a shape by the ways named, by kernels of taps x taps and a rim of zeros."""
+    """Returns the speeds and errors for a shape by the named methods; kernels are taps x taps, with padding `rim`."""
     batch, side, channels, filters = shape
     out, padding, rng = side + 2 * rim - taps + 1, ((rim, rim), (rim, rim)), np.random.default_rng(0)
     exact = [rng.normal(size=size) for size in ((batch, side, side, channels), (taps, taps, channels, filters))]
@@ -86,7 +86,7 @@ def convolution_row(taps, shape, rim, names):
 
 
 def errors(ways, exact, args):
-    """Returns the largest error of each part and way as a share of the largest value; on 8 faces, in float64."""
+    """Returns the largest error of each part and method relative to the largest value; on 8 faces, in float64."""
     x, w, g = exact[0][:8], exact[1], exact[2][:8]
     with jax.enable_x64(True):
         truth = {part: np.asarray(of(ways["xla"], *map(jnp.asarray, (x, w, g)))) for part, of in PARTS.items()}
@@ -101,7 +101,7 @@ def errors(ways, exact, args):
 
 
 def time_step(without):
-    """Prints the median seconds of a training step with parts switched off."""
+    """Prints the median seconds of a train step with parts turned off."""
     if "winograd" in without:
         winograd.pays = lambda *_: False
     config = config_lib.load(HERE.parents[1] / "configs" / "cnn.py:model_2")
@@ -124,7 +124,7 @@ def time_step(without):
 
 
 def measure_step():
-    """Returns the median seconds of two processes for each thing that is off, each in processes of its own, in turn."""
+    """Returns the median seconds with each part turned off, in two separate processes each, alternating."""
 
     def step(name, without):
         pages = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int('pages' not in without)}"}
@@ -139,7 +139,7 @@ def measure_step():
 
 
 def measure_convolutions():
-    """Returns a row for each shape, with what `ops.conv` chooses."""
+    """Returns a row for each shape, with the choice of `ops.conv`."""
     rows = []
     for taps, shapes in SHAPES.items():
         for shape in shapes:
@@ -171,14 +171,14 @@ MEASURES = {
 
 
 def main():
-    """Measures and writes what it found, after each part. Raises InputError on an unknown part."""
+    """Measures, and writes the results after each part. Raises InputError for an unknown part."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(MEASURES)}; default: all")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results.json", help="default: %(default)s")
     options = parser.parse_args()
     parts, path = options.parts or list(MEASURES), options.out
     if unknown := set(parts) - set(MEASURES):
-        raise InputError(f"there is no part {', '.join(sorted(unknown))}; parts are {', '.join(MEASURES)}")
+        raise InputError(f"unknown part {', '.join(sorted(unknown))}; parts are {', '.join(MEASURES)}")
     for part in parts:
         found = json.loads(path.read_text()) if path.exists() else {}
         found[part] = {**workdir_lib.facts(), "trials": TRIALS, **MEASURES[part]()}

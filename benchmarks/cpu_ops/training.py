@@ -1,10 +1,10 @@
-"""Do the CPU operations change what a training learns?
+"""Do the CPU kernels change what is learned?
 
 python benchmarks/cpu_ops/training.py --data_path <folder with fer2013.csv> --config configs/cnn.py:model_2
 
-Trains with FER_JAX_CPU_PATH on and off, from the same seeds, and writes the scores of each epoch and their
-differences, and how far the gradients of the first batch differ by layer. Runs that were cut off go on. Adds the config
-to training.json beside this file. Scores are of the validation split.
+Trains with FER_JAX_CPU_PATH on and off, from the same seeds, and writes the scores of each epoch, their differences,
+and the differences between the gradients of the first batch by layer. Interrupted runs are resumed. Adds the config to
+training.json next to this file. Scores are of the validation split.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def train(options, seed, cpu_path):
 
 
 def gradient_differences(workdir):
-    """Returns {layer: largest difference of its gradients as a share of their largest value}, of the first batch."""
+    """Returns {layer: largest difference of its gradients relative to their largest value}, for the first batch."""
     config = config_lib.from_dict(json.loads((workdir / "config.json").read_text()))
     faces = datasets.load(config.data).train
     size = config.train.batch_size
@@ -50,7 +50,7 @@ def gradient_differences(workdir):
 
     def gradients(cpu_path):
         os.environ[ops.SWITCH] = cpu_path
-        # One step of plain descent at rate 1 takes the gradient off the parameters.
+        # One step of plain gradient descent at rate 1 subtracts the gradient from the parameters.
         config.optim.update({"name": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"})
         image_shape = faces.images.shape[1:]
         (phase,) = freezing.make_phases(config, len(datasets.facts.CLASSES), image_shape=image_shape, steps_per_epoch=1)
@@ -61,7 +61,7 @@ def gradient_differences(workdir):
         return jax.tree.map(lambda old, new: np.asarray(old - new, np.float64), state.params, after.params)
 
     with_it, without = gradients("on"), gradients("off")
-    # By layer: the gradient of a bias before a batch normalization is 0 but for rounding.
+    # By layer: the gradient of a bias before a batch normalization is 0 up to rounding.
     return {layer: _difference(with_it[layer], part) for layer, part in without.items()}
 
 
@@ -71,7 +71,7 @@ def _difference(ours, theirs):
 
 
 def main():
-    """Trains and writes what it found."""
+    """Trains and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data_path", required=True, help="as data.path")
     parser.add_argument("--config", default="configs/cnn.py:model_2", help="default: %(default)s")

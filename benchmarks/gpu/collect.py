@@ -1,10 +1,10 @@
-"""Puts what train_rows.py has brought back where the project's commands find it.
+"""Unpacks the results of train_rows.py to where the project's commands find them.
 
 python benchmarks/gpu/collect.py <the folder that came back>
 
-Finished runs become workdirs, <runs>/<row>/seed<k>, with their best variables as a checkpoint: fer_jax.evaluate,
-predict and ensemble take them, and experiments/reports/run.py --collect makes run files of them. What the next call
-needs is in .gpu/resume.
+Finished runs become workdirs, <runs>/<row>/seed<k>, with their best variables as a checkpoint, for fer_jax.evaluate,
+predict and ensemble, and for experiments/reports/run.py --collect, which makes run files of them. Everything that the
+next call needs is in .gpu/resume.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RUNS = ROOT / "runs" / "reports" / "whole"  # where `experiments/reports/run.py 
 
 
 def restore(folder) -> None:
-    """Makes the best checkpoint of a workdir out of its variables, in float32 again."""
+    """Makes the best checkpoint of a workdir from its variables, converted back to float32."""
     meta = json.loads((folder / "best.json").read_text())
     variables = {}
     with np.load(folder / "variables.npz") as found:
@@ -41,7 +41,7 @@ def restore(folder) -> None:
 
 
 def collect(folder, runs, resume) -> list[str]:
-    """Unpacks what came back; returns the names of the runs in it, '<row>/seed0'."""
+    """Unpacks the results; returns the names of the runs in them, '<row>/seed0'."""
     with tempfile.TemporaryDirectory() as unpacked:
         found = pathlib.Path(unpacked)
         pieces.read(folder, found)
@@ -63,7 +63,7 @@ def collect(folder, runs, resume) -> list[str]:
 
 
 def main():
-    """Collects, and lists what is new."""
+    """Collects the runs, and lists the new ones."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=pathlib.Path, help="holds results.zip.0 and what follows")
     parser.add_argument("--runs", type=pathlib.Path, default=RUNS, help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""Packs what a GPU machine without a network needs into a folder to carry: faces, commit and the one missing wheel.
+"""Packs the folder to upload to a GPU machine without a network: faces, commit and the one missing wheel.
 
 python benchmarks/gpu/pack.py --data_path <folder with fer2013.csv>
 """
@@ -16,11 +16,11 @@ from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WHEELS = ("ml_collections",)
-MOST_MIB = 64  # of the working tree and all that is carried
+MOST_MIB = 64  # of the working tree and the folder
 
 
 def pack_faces(data_path, path) -> str:
-    """Packs FER-2013 from any layout and reads it back; returns its fingerprint. Raises InputError as reading does."""
+    """Packs FER-2013 from any layout and reads it back; returns its fingerprint. Raises InputError like reading."""
     reading = readings.read(sources.find(data_path, name="fer2013"))
     mosaics.write(path, reading.faces, reading.rows)
     packed = readings.read(sources.find(path))
@@ -31,7 +31,7 @@ def pack_faces(data_path, path) -> str:
 
 
 def fetch_wheels(folder) -> None:
-    """Downloads the wheels that are missing, of the versions that are installed here."""
+    """Downloads the missing wheels, in the versions installed here."""
     for name in WHEELS:
         version = importlib.metadata.version(name)
         if not list(folder.glob(f"{name}-{version}-*.whl")):
@@ -52,7 +52,7 @@ def travelling_mib(folder) -> float:
 
 
 def main():
-    """Writes the folder. Raises InputError where what travels is over the limit."""
+    """Writes the folder. Raises InputError if the upload is over the limit."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data_path", help="FER-2013 as data.path; default: the faces that are packed already")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / ".gpu", help="default: %(default)s")
@@ -68,7 +68,7 @@ def main():
     mib = travelling_mib(options.out)
     print(f"commit {workdir_lib.commit()}; working tree and {options.out}: {mib:.1f} of {MOST_MIB} MiB")
     if mib > MOST_MIB:
-        raise InputError(f"{mib:.1f} MiB are too much: empty {options.out / 'resume'}, and the unfinished run restarts")
+        raise InputError(f"{mib:.1f} MiB is too much: empty {options.out / 'resume'}, and the unfinished run restarts")
 
 
 if __name__ == "__main__":

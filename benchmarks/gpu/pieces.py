@@ -1,4 +1,4 @@
-"""One zip of results, cut into files that are small enough to come back, and put together again."""
+"""Splits a zip of results into files small enough to be returned, and joins them again."""
 
 import io
 import pathlib
@@ -6,14 +6,14 @@ import zipfile
 
 from fer_jax.errors import InputError
 
-PIECE_BYTES = 15 * 2**20  # of 16 MiB a file
+PIECE_BYTES = 15 * 2**20  # of 16 MiB per file
 PIECES = 4  # of 64 MiB together
 
 
 def write(out, groups: list[dict]) -> list[bool]:
-    """Writes files {name: path} as pieces in a folder, group by group; returns which groups found room.
+    """Writes files {name: path} as pieces in a folder, group by group; returns which groups fit.
 
-    A group is written whole or not at all; where one has no room, smaller ones after it still come back.
+    A group is written completely or not at all; after one that does not fit, smaller ones may still fit.
     """
     out, written, content = pathlib.Path(out), [], io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -31,11 +31,11 @@ def write(out, groups: list[dict]) -> list[bool]:
 
 
 def read(folder, into) -> None:
-    """Unpacks the pieces in a folder. Raises InputError where one is missing or damaged."""
+    """Unpacks the pieces in a folder. Raises InputError if one is missing or corrupt."""
     paths = {int(path.suffix[1:]): path for path in pathlib.Path(folder).glob("results.zip.*")}
     try:
         content = io.BytesIO(b"".join(paths[number].read_bytes() for number in range(len(paths))))
         with zipfile.ZipFile(content) as archive:
             archive.extractall(into)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{folder}: a piece of results.zip is missing or damaged ({error}); copy all again") from error
+        raise InputError(f"{folder}: a piece of results.zip is missing or corrupt ({error}); copy all again") from error

@@ -1,9 +1,9 @@
-"""fer_jax against torch.compile on one GPU, for some minutes a call: a step's time and the share of the card's peak.
+"""Compares fer_jax with torch.compile on one GPU, some minutes per call: step times and fractions of the peak.
 
 python benchmarks/gpu/speed.py --minutes 9 --out $OUT
 
-Measures the rows of benchmarks/speed as it does: a process a framework, in turn, for some rounds. bfloat16 comes
-first, float32 after it for reference. Rows that are in --done are kept and not measured again.
+Measures the rows of benchmarks/speed in the same way: one process per framework, taking turns for some rounds. bfloat16
+comes first, then float32 for reference. Rows in --done are kept and not measured again.
 """
 
 import argparse
@@ -23,20 +23,20 @@ from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Dense TFLOP/s by the start of the device's name. The data sheets "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200 Tensor
-# Core GPU" give 1,979 (BFLOAT16) and 989 (TF32) for SXM, with sparsity, which doubles them. float32 products are TF32
-# in both frameworks.
+# Dense TFLOP/s by a prefix of the device's name. The data sheets "NVIDIA H100 Tensor Core GPU" and "NVIDIA H200 Tensor
+# Core GPU" give 1,979 (BFLOAT16) and 989 (TF32) for SXM with sparsity, which doubles them. float32 products are TF32 in
+# both frameworks.
 PEAK_TFLOPS = {
     "NVIDIA H100 80GB HBM3": {"bfloat16": 989.4, "float32": 494.7},
     "NVIDIA H200": {"bfloat16": 989.4, "float32": 494.7},
 }
 KINDS = ("train", "evaluate")
 SHOWN = {"fer_jax": "fer_jax", "torch": "torch.compile"}
-ROW_SECONDS = 150.0  # of a row, to begin with: mostly torch.compile
+ROW_SECONDS = 150.0  # first estimate for a row: mostly torch.compile
 
 
 def peak_tflops(device: str, dtype: str) -> float | None:
-    """Returns the peak of a device in dense TFLOP/s, None where it is not known."""
+    """Returns the peak of a device in dense TFLOP/s; None if unknown."""
     return next((peaks[dtype] for name, peaks in PEAK_TFLOPS.items() if device.startswith(name)), None)
 
 
@@ -110,7 +110,7 @@ def parse(argv=None):
 
 
 def main():
-    """Measures rows until the time is over, and writes after each. A row that fails is named at the end."""
+    """Measures rows until the time is over, and writes after each. Failed rows are named at the end."""
     options = parse()
     deadline = time.monotonic() + 60 * options.minutes
     config = config_lib.get_default()

@@ -1,10 +1,10 @@
-"""Trains the reports' single networks that begin from random weights on one GPU, some at once, for some minutes.
+"""Trains the reports' single networks that start from random weights on one GPU, some at once, for some minutes.
 
 python benchmarks/gpu/train_rows.py --minutes 9 --out $OUT
 
-The first seeds come first, by value per hour. Run it again to resume: runs that are in --work or listed in --resume as
-finished are skipped, an unfinished one continues from its last epoch. What is new since the last call is in --out as
-the pieces of one zip, which collect.py unpacks. A run of a process of its own leaves its output in --work, `logs/`.
+The first seeds come first, by value per hour. Rerun it to resume: runs in --work or listed in --resume as finished are
+skipped, an unfinished one continues from its last epoch. Everything new since the last call is in --out as the pieces
+of one zip, which collect.py unpacks. Runs in separate processes write their output to --work, `logs/`.
 """
 
 import argparse
@@ -35,27 +35,27 @@ from fer_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESERVE_SECONDS = 30.0  # for scoring a run and writing the results
-START_SECONDS = 90.0  # no run is begun with less: it would spend them on compiling
+START_SECONDS = 90.0  # no run is started with less: it would spend them on compiling
 DRY_RUN = {"train.epochs": 2, "data.train_faces": 64, "train.batch_size": 16}
 DRY_RUN_PX = 64  # at most
-GRACE_SECONDS = 10.0  # after the deadline, before a process that is still there is killed
-LOG_LINES = 15  # of a process that failed, shown
-OUT_OF_TIME = 75  # exit status of a process whose time was over
+GRACE_SECONDS = 10.0  # after the deadline, before a running process is killed
+LOG_LINES = 15  # shown of a failed process
+OUT_OF_TIME = 75  # exit status of a process that ran out of time
 
 
 class OutOfTime(BaseException):
-    """The time of this call is over. No Exception, for those are what saving and restoring turn into messages."""
+    """The time of this call is over. Not an Exception, since saving and restoring convert those into messages."""
 
 
 def stop(*_):
-    """Raises OutOfTime, once: the alarm must not cut off what saves and closes on the way out."""
+    """Raises OutOfTime, once: the alarm must not interrupt the saving and closing that follow."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     raise OutOfTime
 
 
 @contextlib.contextmanager
 def time_limit(deadline: float):
-    """Raises OutOfTime in what runs inside at a time of time.monotonic(): where an epoch takes longer than is left."""
+    """Raises OutOfTime inside the block at a time of time.monotonic(), for an epoch longer than the remaining time."""
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, max(0.001, deadline - time.monotonic()))
     try:
@@ -65,7 +65,7 @@ def time_limit(deadline: float):
 
 
 def jobs(options) -> list[tuple[str, int]]:
-    """Returns the rows and seeds in their order, or in that of --rows. Raises InputError on an unknown row."""
+    """Returns the rows and seeds in their order, or in that of --rows. Raises InputError for an unknown row."""
     names = [name for name, row in systems.ROWS.items() if row.kind == "train"]
     names = [name for name in names if not systems.get_config(systems.ROWS[name]).model.weights]
     first = [name for name, seed in systems.ORDER if seed == 0]
@@ -77,7 +77,7 @@ def jobs(options) -> list[tuple[str, int]]:
 
 
 def make_config(name: str, seed: int, options):
-    """Returns the config of a run, whole or dry."""
+    """Returns the config of a run, full-length or dry."""
     config = systems.get_config(systems.ROWS[name])
     if options.dry_run:
         config.update_from_flattened_dict({**DRY_RUN, "model.size_px": min(config.model.size_px, DRY_RUN_PX)})
@@ -88,7 +88,7 @@ def make_config(name: str, seed: int, options):
 
 
 def run_one(name: str, seed: int, options, deadline: float) -> None:
-    """Trains a run to its end, scores it and keeps its variables. Raises OutOfTime where that takes too long."""
+    """Trains a run to its end, scores it and saves its variables. Raises OutOfTime if that takes too long."""
     folder = workdir(name, seed, options)
     config = make_config(name, seed, options)
 
@@ -110,21 +110,21 @@ def run_one(name: str, seed: int, options, deadline: float) -> None:
 
 
 def keep_variables(folder) -> None:
-    """Writes the best variables, in half precision where it holds them, and what was saved with them."""
+    """Writes the best variables, in half precision where they do not overflow, and their meta data."""
     model = inference.load(folder, "best")
     arrays = {name: halve(np.asarray(leaf)) for name, leaf in config_lib.flat(model.variables).items()}
     workdir_lib.write_json(folder / "best.json", model.meta)
-    with files.atomic_write(folder / "variables.npz", "wb") as file:  # the last file of a run: it is finished
+    with files.atomic_write(folder / "variables.npz", "wb") as file:  # written last: it marks a finished run
         np.savez(file, **arrays)
 
 
 def halve(array):
-    """Returns an array in float16, or as it is where values would overflow, as statistics of raw pixels do."""
+    """Returns an array in float16, or unchanged if values would overflow, as statistics of raw pixels do."""
     return array.astype(np.float16) if np.abs(array).max(initial=0) < np.finfo(np.float16).max else array
 
 
 def workdir(name: str, seed: int, options) -> pathlib.Path:
-    """Names the folder of a run."""
+    """Returns the folder of a run."""
     return options.work / "runs" / name / f"seed{seed}"
 
 
@@ -134,10 +134,10 @@ def is_finished(name: str, seed: int, options) -> bool:
 
 
 def export(options, elsewhere: list, brought: list, states: bool = True) -> list:
-    """Writes what is new into options.out; returns the finished runs that are in it whole.
+    """Writes the new results into options.out; returns the finished runs that are completely in it.
 
-    elsewhere: runs finished on an earlier machine; brought: runs that an earlier call has brought back; states: with
-    those of unfinished runs, which must not be written meanwhile.
+    elsewhere: runs finished on an earlier machine; brought: runs returned by an earlier call; states: whether to
+    include those of unfinished runs, which must not be written meanwhile.
     """
     found = sorted(path.parent for path in (options.work / "runs").glob("*/*/config.json"))
     finished = [path for path in found if (path / "variables.npz").exists()]
@@ -158,7 +158,7 @@ def export(options, elsewhere: list, brought: list, states: bool = True) -> list
     written = pieces.write(options.out, groups)
     for group, fits in zip(groups, written, strict=True):
         if not fits:
-            print(f"no room for {next(iter(group))}: it stays in {options.work}", flush=True)
+            print(f"{next(iter(group))} does not fit: it stays in {options.work}", flush=True)
     return [label(path) for path, fits in zip(new, written[1 + len(new) :], strict=False) if fits]
 
 
@@ -168,12 +168,12 @@ def is_record(file) -> bool:
 
 
 def label(path) -> str:
-    """Names a run by the end of its folder: '<row>/seed0'."""
+    """Returns the name of a run, the end of its folder: '<row>/seed0'."""
     return f"{path.parent.name}/{path.name}"
 
 
 def state_files(path) -> list[pathlib.Path]:
-    """Returns the records and newest checkpoints of an unfinished run, to continue it elsewhere; [] without."""
+    """Returns the records and newest checkpoints of an unfinished run, to continue it elsewhere; [] without any."""
     files = [file for file in path.iterdir() if is_record(file)]
     for kind in ("latest", "best"):
         steps = [step for step in (path / "checkpoints" / kind).glob("*") if step.name.isdigit()]
@@ -185,7 +185,7 @@ def state_files(path) -> list[pathlib.Path]:
 
 
 def take_up(options) -> list[str]:
-    """Copies what an earlier machine has left unfinished into options.work; returns what is finished."""
+    """Copies the unfinished runs of an earlier machine into options.work; returns the finished ones."""
     unfinished = options.resume / "unfinished"
     for config in unfinished.glob("*/*/config.json"):
         target = options.work / "runs" / label(config.parent)
@@ -197,14 +197,14 @@ def take_up(options) -> list[str]:
 
 
 def run_apart(name: str, seed: int, options, deadline: float) -> None:
-    """Does `run_one` in a process of its own. Raises OutOfTime as that does, RuntimeError where the process fails."""
+    """Does `run_one` in a separate process. Raises OutOfTime like it, and RuntimeError if the process fails."""
     run = label(workdir(name, seed, options))
     log = options.work / "logs" / f"{run.replace('/', '-')}.log"
     log.parent.mkdir(exist_ok=True)
     line = [sys.executable, __file__, "--run", name, str(seed), "--until", str(deadline), "--out", options.out]
     line += ["--work", options.work, "--data", options.data, "--workers", str(options.workers)]
     line += ["--dry_run"] if options.dry_run else []
-    # JAX takes three quarters of a card at its start, which leaves nothing to the next process.
+    # By default JAX allocates three quarters of a GPU at its start, which leaves nothing for the next process.
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -227,7 +227,7 @@ def run_apart(name: str, seed: int, options, deadline: float) -> None:
 
 
 def train_rows(options, deadline: float) -> list[str]:
-    """Runs jobs until the time is over; returns the names of those that failed."""
+    """Runs jobs until the time is over; returns the names of the failed ones."""
     elsewhere, failed = take_up(options), []
     marks = options.work / "brought.json"
     brought = json.loads(marks.read_text()) if marks.exists() else []
@@ -253,12 +253,12 @@ def train_rows(options, deadline: float) -> list[str]:
             except OutOfTime:
                 print(f"{run} is not finished; the next call continues it", flush=True)
                 return
-            except Exception:  # whatever it is, the other rows still run
+            except Exception:  # the other rows still run
                 traceback.print_exc()
                 failed.append(run)
             print(f"{run}: {time.monotonic() - started:.0f} s", flush=True)
             with out_lock:
-                export(options, elsewhere, brought, states=False)  # now, in case that this call is cut off
+                export(options, elsewhere, brought, states=False)  # now, in case this call is killed
             jax.clear_caches()
             gc.collect()
 
@@ -267,7 +267,7 @@ def train_rows(options, deadline: float) -> list[str]:
             for one in [pool.submit(work) for _ in range(options.workers)]:
                 one.result()
     else:
-        work()  # signals reach the main thread alone
+        work()  # only the main thread gets signals
     whole = export(options, elsewhere, brought)
     workdir_lib.write_json(marks, [*brought, *whole])
     return failed
@@ -293,7 +293,7 @@ def parse(argv=None):
 
 
 def main():
-    """Trains, and says what failed."""
+    """Trains, and prints the failed runs."""
     options = parse()
     deadline = time.monotonic() + 60 * options.minutes
     command.start_logging()
@@ -306,7 +306,7 @@ def main():
         except OutOfTime:
             sys.exit(OUT_OF_TIME)
         return
-    datasets.load(make_config(*jobs(options)[0], options).data)  # the workers read what is then prepared
+    datasets.load(make_config(*jobs(options)[0], options).data)  # prepares the data that the workers read
     failed = train_rows(options, deadline)
     print(f"failed: {', '.join(failed)}" if failed else "no run failed")
 

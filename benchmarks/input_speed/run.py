@@ -1,4 +1,4 @@
-"""Measures how many augmented images a second the host's feeder delivers, by itself.
+"""Measures how many augmented images per second the host feeder delivers alone.
 
 python benchmarks/input_speed/run.py
 """
@@ -41,7 +41,7 @@ POLICIES = {
 
 
 def measure(faces, classes, policy, batch_size, *, trials, seconds):
-    """Returns images/s [trials] of the tf.data pipeline with nothing behind it."""
+    """Returns images/s [trials] of the tf.data pipeline alone."""
     plan = sampler.Sampler(faces.labels, classes=classes, batch_size=batch_size, key=jax.random.key(0))
     feeder = feeders.make(
         "tfdata",

@@ -2,9 +2,9 @@
 
 python benchmarks/memory/run.py
 
-Trains a few steps of each network with each choice, in a process of its own, on random faces: the temporary memory of
-the step's program, the peak resident set of the process above that before the first step, and the seconds of a step,
-medians. Writes results.json and table.md beside this file, or in --out.
+Trains a few steps of each network with each choice, in separate processes, on random faces, and records the temporary
+memory of the step's program, the growth of the process's peak resident set since before the first step, and the median
+seconds of a step. Writes results.json and table.md next to this file, or to --out.
 """
 
 import argparse
@@ -32,7 +32,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
 CLASSES, TRIALS, MIB = 7, 4, 2**20
 CHOICES = ("none", "activations", "segments")
-# name -> config, fields that differ
+# name -> config, changed fields
 NETWORKS = {
     "R1 model 2, 128 faces": ("cnn.py:model_2", {"train.batch_size": 128}),
     "VGG10-BN, 128 faces": ("vgg10_bn.py", {"train.batch_size": 128}),
@@ -80,7 +80,7 @@ def measure(network: str, choice: str) -> dict:
 
 
 def table(rows: dict) -> str:
-    """Returns the rows as Markdown; shares are of `none`."""
+    """Returns the rows as Markdown; shares are relative to `none`."""
     lines = ["| network | choice | temporary MiB | share | peak growth MiB | step, s | share |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for network, by_choice in rows.items():
@@ -95,7 +95,7 @@ def table(rows: dict) -> str:
 
 
 def main():
-    """Measures and writes what it found."""
+    """Measures and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--network", action="append", choices=NETWORKS, help="default: all; may be repeated")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")

@@ -1,6 +1,6 @@
-"""Scores faces with the package `fer`: python in_fer.py <keras|tflite> <faces.u8> <jobs as JSON>, by its own Python.
+"""Scores faces with the package `fer`: python in_fer.py <keras|tflite> <faces.u8> <jobs as JSON>, in its own Python.
 
-`fer` has no batches: it takes one picture and the boxes of its faces, so a batch is one tall picture.
+`fer` has no batches, but accepts one picture with the boxes of its faces, so a batch is one tall picture.
 """
 
 import sys
@@ -11,7 +11,7 @@ from fer.fer import FER
 
 
 def main():
-    """Loads the network and does the jobs."""
+    """Loads the network and runs the jobs."""
     kind, file, jobs = sys.argv[1:]
     detector = FER(use_tflite=kind == "tflite", offsets=(0, 0))
 

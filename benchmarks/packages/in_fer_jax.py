@@ -8,7 +8,7 @@ import fer_jax
 
 
 def main():
-    """Loads the model and does the jobs."""
+    """Loads the model and runs the jobs."""
     name, file, jobs = sys.argv[1:]
     name, _, views = name.partition(":")
     model = fer_jax.load(name, views=views or None)

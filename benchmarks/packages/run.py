@@ -1,9 +1,9 @@
-"""How right and how fast are popular packages, and ours, on the same faces?
+"""How accurate and how fast are popular packages, and ours, on the same faces?
 
 python benchmarks/packages/run.py --data_path <folder with fer2013.csv> --fer_python <python> --node_modules <folder>
 
-Scores FER-2013's PublicTest faces, already cropped, with each package in a process of its own, and writes results.json
-and table.md beside this file. The README says what to install. These are the emotion networks alone, without detection.
+Scores FER-2013's PublicTest faces, already cropped, with each package in its own process, and writes results.json and
+table.md next to this file. The README says what to install. Only the emotion networks are compared, without detection.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BATCHES = (1, 128)
 
 
 def commands_of(options) -> dict:
-    """Returns {name in the table: the command without its faces and jobs}."""
+    """Returns {name in the table: the command without faces and jobs}."""
     ours = [sys.executable, HERE / "in_fer_jax.py"]
     found = {f"fer_jax, {options.model}, {views}": [*ours, f"{options.model}:{views}"] for views in options.views}
     if options.fer_python:
@@ -37,10 +37,10 @@ def commands_of(options) -> dict:
 
 
 def measure(line, file, jobs) -> dict:
-    """Runs a package once; returns its seconds to the first answer, and of each job the rate and the labels.
+    """Runs a package once; returns its seconds to the first answer, and the rate and labels of each job.
 
     Raises:
-      InputError: it fails, or answers for fewer faces than it was given.
+      InputError: it fails, or returns labels for fewer faces than it was given.
     """
     started = time.perf_counter()
     with subprocess.Popen(
@@ -55,12 +55,12 @@ def measure(line, file, jobs) -> dict:
     found = [json.loads(text) for text in rest.splitlines() if text.startswith("{")]
     for job, one in zip(jobs, found, strict=True):
         if len(one["labels"]) != job["count"]:
-            raise InputError(f"{line[1]} answered for {len(one['labels'])} of {job['count']} faces")
+            raise InputError(f"{line[1]} returned labels for {len(one['labels'])} of {job['count']} faces")
     return {"first_seconds": took, "jobs": found}
 
 
 def summarize(rounds, labels, names) -> dict:
-    """Returns a package's accuracy and the median and range of each figure of its rounds."""
+    """Returns a package's accuracy, and the median and range of each figure over its rounds."""
     predicted = rounds[0]["jobs"][-1]["labels"]
     right = np.mean([name == names[label] for name, label in zip(predicted, labels, strict=True)])
     figures = {"accuracy": float(right), "first_seconds": _spread([one["first_seconds"] for one in rounds])}
@@ -89,15 +89,15 @@ def _cell(spread, digits):
 
 
 def main():
-    """Measures every package in turn, in rounds."""
+    """Measures the packages in alternating rounds."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--data_path", required=True, help="FER-2013, as data.path takes it")
+    parser.add_argument("--data_path", required=True, help="FER-2013, as data.path")
     parser.add_argument("--fer_python", help="the Python of an environment with the package fer")
     parser.add_argument("--node_modules", help="a folder with @vladmandic/face-api and @tensorflow/tfjs")
     parser.add_argument("--model", default="small", help="of ours; default: %(default)s")
     parser.add_argument("--views", nargs="+", default=["none", "flip", "flip_shifts"], help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--single", type=int, default=300, help="faces that are given one by one; default: %(default)s")
+    parser.add_argument("--single", type=int, default=300, help="number of faces for batch 1; default: %(default)s")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
     options = parser.parse_args()
     command.start_logging()

@@ -1,4 +1,4 @@
-"""What the Python workers share: they read the faces, do the jobs and print a line of JSON each. Needs numpy alone."""
+"""Shared by the Python workers: reads the faces, runs the jobs and prints one line of JSON each. Needs only numpy."""
 
 import json
 import time
@@ -9,7 +9,7 @@ SIDE = 48
 
 
 def work(file: str, jobs: str, predict_fn) -> None:
-    """Does the jobs on the faces in a file.
+    """Runs the jobs on the faces in a file.
 
     file: uint8 [N, 48, 48]; jobs: a JSON list of {"batch", "count"}; predict_fn: faces [B, 48, 48] -> B labels.
     """

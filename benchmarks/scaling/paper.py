@@ -1,9 +1,9 @@
-"""The time of a data-parallel step on many accelerators, computed from measured steps of one and from gradient bytes.
+"""Models the time of a data-parallel step on many accelerators, from measured steps of one and from gradient bytes.
 
 A step's gradients are summed over all devices after the backward pass, without overlap: a reduce-scatter among the
-devices of a machine, a ring over the machines for each device's share, and an all-gather among the devices. A ring of n
+devices of a machine, a ring over the machines for each device's part, and an all-gather among the devices. A ring of n
 sends 2 (n - 1) / n of its bytes through each link (Patarasuk and Yuan 2009), in 2 (n - 1) messages; the trees that NCCL
-takes for small sums send them in 2 log2(n) messages, and the fewer count here.
+uses for small sums take 2 log2(n) messages; the smaller number counts here.
 """
 
 import json
@@ -13,15 +13,15 @@ import pathlib
 SPEED = pathlib.Path(__file__).resolve().parents[1] / "gpu" / "speed.json"
 DEVICES = (1, 8, 16, 32, 64, 128, 256, 512, 1024)
 A_MACHINE = 8
-# NVIDIA DGX H100: NVLink 900 GB/s a GPU in both directions, one 400 Gb/s adapter a GPU. Latencies are of the order of
-# what nccl-tests shows for small messages.
+# NVIDIA DGX H100: NVLink 900 GB/s per GPU in both directions, one 400 Gb/s adapter per GPU. Latencies are of the order
+# shown by nccl-tests for small messages.
 LINK_BYTES_PER_SECOND, LINK_LATENCY_SECONDS = 450e9, 3e-6
 NETWORK_BYTES_PER_SECOND, NETWORK_LATENCY_SECONDS = 50e9, 10e-6
 FACES = 28_709  # of an epoch of FER-2013
 
 
 def sum_seconds(size_bytes: float, devices: int) -> float:
-    """Returns the seconds to sum so many bytes over devices."""
+    """Returns the seconds to sum `size_bytes` over devices."""
     inside = min(devices, A_MACHINE)
     machines = devices // inside
     links = 2 * (inside - 1) / inside * size_bytes / LINK_BYTES_PER_SECOND

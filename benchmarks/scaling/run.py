@@ -1,9 +1,9 @@
-"""How do the time and the memory of a training step grow, on one machine and, on paper, on many accelerators?
+"""How do the time and the memory of a train step grow, on one machine and, in a model, on many accelerators?
 
 python benchmarks/scaling/run.py
 
-R1's model 2 on random faces, one thing changed at a time (batch, side of the faces, number of faces, feeder), each
-point in a process of its own; then 1 and 2 processes with a core each, by the command itself; and the model of many
+R1's model 2 on random faces, one setting changed at a time (batch, side of the faces, number of faces, feeder), each
+point in its own process; then 1 and 2 processes with a core each, by the train command; and the model of many
 accelerators (paper.py). Writes results.json, table.md and scaling.png to this folder. The machine should be idle.
 """
 
@@ -42,20 +42,20 @@ POINTS = [
     {**BASE, "faces": 10 * FER2013},
     *({**BASE, "feeder": "tfdata", "faces": count} for count in (FER2013, 10 * FER2013)),
 ]
-# Processes with a core each, and the faces of a batch over all of them.
+# (processes with a core each, faces in a batch over all of them)
 PROCESSES = [(1, 64), (2, 64), (2, 128)]
 STEPS, TRIALS, CLASSES = 10, 3, 7
 
 
 def get_config(batch, size_px):
-    """Returns R1's model 2 for a batch and faces of a side."""
+    """Returns R1's model 2 for a batch and a side of faces."""
     config = config_lib.load(f"{CONFIG}:model_2")
     config.train.batch_size, config.model.size_px = batch, size_px
     return config
 
 
 def measure(*, batch, size_px, faces, feeder) -> dict:
-    """Returns the seconds of a step, XLA's plan of its memory and the process's peak; runs in its own process."""
+    """Returns the seconds of a step, XLA's planned memory and the process's peak; runs in its own process."""
     import jax
 
     config, rng = get_config(batch, size_px), np.random.default_rng(0)
@@ -102,7 +102,7 @@ def measure(*, batch, size_px, faces, feeder) -> dict:
 
 
 def measure_apart(point) -> dict:
-    """Returns a point with what `measure` gives in a process of its own."""
+    """Runs `measure` for a point in a separate process; returns the point with the results."""
     ran = subprocess.run(
         [sys.executable, __file__, "--point", json.dumps(point)], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -110,7 +110,7 @@ def measure_apart(point) -> dict:
 
 
 def measure_processes(count, batch, folder) -> dict:
-    """Trains two epochs of drawn faces in so many processes, each on a core; returns the speed of the second."""
+    """Trains two epochs of drawn faces in `count` processes, each on a core; returns the speed of the second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,9 +1,9 @@
-"""How fast does the head of a frozen VGG16 train on features that are computed once, against Keras's plain path?
+"""How fast does the head of a frozen VGG16 train on cached features, compared with Keras without a cache?
 
 python benchmarks/speed/cached_features.py --data_path <folder with fer2013.csv>
 
-Ours trains on the features, as `train.cache_features` does; Keras fits the model with the frozen backbone in it. The
-one-off cost of the features is recorded beside. Writes cached_features.json beside this file.
+Ours trains on the features, as with `train.cache_features`; Keras fits the model with the frozen backbone in it. The
+one-off cost of the features is recorded too. Writes cached_features.json next to this file.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def measure(spec, faces, options):
 
 
 def main():
-    """Measures and writes what it found."""
+    """Measures and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_path", default="", help="as data.path; default: drawn faces")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""A row in fer_jax, made of the parts that `fer_jax.train` and `fer_jax.evaluate` are made of."""
+"""A row in fer_jax, built from the same parts as `fer_jax.train` and `fer_jax.evaluate`."""
 
 import importlib.metadata
 import json
@@ -23,14 +23,14 @@ import timing
 
 
 def versions() -> dict:
-    """Returns the versions of what computes."""
+    """Returns the versions of the libraries."""
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
 
 
 class System:
-    """The state, the resident feeder's training step and the evaluation step of a row.
+    """The state, the resident feeder's train step and the eval step of a row.
 
-    feeder: of input.FEEDERS; cache_dir: where the features of a frozen backbone are kept, to train on them; '': none.
+    feeder: of input.FEEDERS; cache_dir: where to cache the features of a frozen backbone, to train on them; '': none.
     """
 
     def __init__(self, spec, images, labels, *, feeder="resident", cache_dir=""):
@@ -92,10 +92,10 @@ class System:
         return {"total": params_lib.count(self.state.variables), "trained": trained}
 
     def train(self, batches: int) -> None:
-        """Takes steps, and fetches their sums as a training does: while the next step runs."""
+        """Runs steps, and fetches their sums as in training: while the next step runs."""
         whole, rest = divmod(batches, self._every)
         pending = {}
-        for count in [self._every] * whole + [1] * rest:  # other counts would compile the sampler anew
+        for count in [self._every] * whole + [1] * rest:  # other counts would recompile the sampler
             for chunk in self._feeder.chunks(self._step, self._step + count):
                 self.state, sums = self._train_steps(self.state, {"feeder": self._feeder.arrays}, chunk)
                 _, pending = jax.device_get(pending), sums
@@ -103,7 +103,7 @@ class System:
         jax.block_until_ready((self.state, pending))
 
     def evaluate(self, batches: int) -> None:
-        """Judges batches that lie on the device; fetches the sums."""
+        """Evaluates batches that are on the device; fetches the sums."""
         total = None
         for number in range(batches):
             sums, _ = self._eval_step(self.state.variables, self._resident[number % len(self._resident)])
@@ -111,15 +111,15 @@ class System:
         metrics.summarize(jax.device_get(total))
 
     def predict(self, batches: int) -> None:
-        """Brings the probabilities of batches to the host."""
+        """Predicts batches and copies the probabilities to the host."""
         for number in range(batches):
             _, probs = self._eval_step(self.state.variables, self._resident[number % len(self._resident)])
             np.asarray(probs)
 
     def describe(self) -> dict:
-        """Returns the temporary memory of the compiled step, its work, and what the features took once.
+        """Returns the temporary memory of the compiled step, its operations, and the one-off time of the features.
 
-        To be called after `train`, which compiles it.
+        Call it after `train`, which compiles the step.
         """
         needs = self._train_steps.program.memory_analysis()
         return {
@@ -130,10 +130,10 @@ class System:
 
 
 def step_flops(spec, kind: str = "train") -> float:
-    """Returns the floating-point operations of a step of 'train' or 'evaluate', as XLA counts them before it optimizes.
+    """Returns the floating-point operations of a step of 'train' or 'evaluate', as XLA counts them before optimization.
 
-    They are those of XLA's own convolutions, whichever way they are then computed. Plugins for accelerators do not
-    count, so there a process on the CPU does.
+    They are those of XLA's own convolutions, however they are computed later. Plugins for accelerators do not count
+    operations, so there a process on the CPU does.
     """
     if jax.default_backend() != "cpu":
         counted = subprocess.run(

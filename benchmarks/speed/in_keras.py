@@ -19,12 +19,12 @@ APPLICATIONS = {
     "efficientnetb0": keras.applications.EfficientNetB0,
 }
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # of ImageNet, in blue, green, red
-MOST_BATCHES = 224  # of an epoch: that of FER-2013 at batch 128
+MOST_BATCHES = 224  # of an epoch: as FER-2013 at batch 128
 PROBE_SECONDS = 1.0
 
 
 def versions() -> dict:
-    """Returns the versions of what computes."""
+    """Returns the versions of the libraries."""
     return {"keras": keras.__version__, "tensorflow": importlib.metadata.version(_distribution())}
 
 
@@ -33,7 +33,7 @@ def _distribution():
 
 
 def preprocess(x, spec):
-    """Returns float32 faces [B, S, S, channels] of uint8 ones, in the range that the network was built for."""
+    """Converts uint8 faces to float32 [B, S, S, channels], in the range that the network expects."""
     x = keras.ops.cast(x, "float32")
     if spec["size_px"] != x.shape[1]:
         x = layers.Resizing(spec["size_px"], spec["size_px"], interpolation="bilinear")(x)
@@ -47,14 +47,14 @@ def preprocess(x, spec):
 
 
 def stack(x, spec):
-    """Adds the layers that fer_jax has in text."""
+    """Adds the layers that fer_jax specifies in text."""
     for layer in spec["layers"]:
         x = keras_layer(layer)(x)
     return x
 
 
 def keras_layer(layer: dict):
-    """Returns the layer of Keras for one of `fer_jax.models.stack`."""
+    """Returns the Keras layer for a layer of `fer_jax.models.stack`."""
     kind, activation = layer["kind"], layer["activation"]
     if kind == "conv":
         return layers.Conv2D(layer["size"], layer["kernel"], padding=layer["padding"].lower(), activation=activation)
@@ -75,7 +75,7 @@ def keras_layer(layer: dict):
 
 
 def build(spec):
-    """Returns the model of a row, not compiled: uint8 faces [B, 48, 48, 1] to probabilities [B, K]."""
+    """Returns the uncompiled model of a row: uint8 faces [B, 48, 48, 1] to probabilities [B, K]."""
     faces = keras.Input((48, 48, 1), dtype="uint8")
     x = preprocess(faces, spec)
     if spec["network"] != "cnn":
@@ -92,7 +92,7 @@ def build(spec):
 def parameters(model) -> dict:
     """Returns the numbers of parameters, statistics included, and of trained ones.
 
-    The constants of Keras's normalization layer (EfficientNet has 7) are left out: the others have them in the code.
+    The constants of Keras's normalization layer (EfficientNet has 7) are not counted: the others have them in the code.
     """
     constants = sum(layer.count_params() for layer in _flat(model) if isinstance(layer, layers.Normalization))
     trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
@@ -105,10 +105,10 @@ def _flat(model):
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """The seconds from its making to the end of the epoch.
+    """Measures the seconds from its creation to the end of the epoch.
 
-    `fit` and `evaluate` return up to seconds later, when a thread of tf.data that tunes the input wakes up: TensorFlow
-    2.21 waits for it, for 10 ms, 20 ms, 40 ms and so on. Long epochs hardly feel that, short ones would.
+    `fit` and `evaluate` return up to seconds later, when a tf.data thread that tunes the input wakes up: TensorFlow
+    2.21 waits for it, for 10 ms, 20 ms, 40 ms and so on. That hardly affects long epochs, but would affect short ones.
     """
 
     def __init__(self):
@@ -141,12 +141,12 @@ class System:
         return parameters(self.model)
 
     def _arrays(self, batches):
-        """Returns faces and labels for so many batches, going round where there are fewer."""
+        """Returns faces and labels for so many batches, repeating them if there are fewer."""
         picked = np.arange(batches * self._batch) % len(self._labels)
         return self._images[picked], self._labels[picked]
 
     def _in_epochs(self, method, batches) -> float:
-        """Calls `fit` or `evaluate` on whole epochs, no longer than one of FER-2013 is; returns their seconds."""
+        """Calls `fit` or `evaluate` on whole epochs, each at most as long as FER-2013's; returns their seconds."""
         seconds = 0.0
         for first in range(0, batches, MOST_BATCHES):
             arrays = self._arrays(min(MOST_BATCHES, batches - first))
@@ -164,7 +164,7 @@ class System:
         return self._in_epochs(self.model.evaluate, batches)
 
     def predict(self, batches: int) -> float:
-        """Brings the probabilities of batches to the host, in the fastest of the documented ways; returns seconds."""
+        """Copies the probabilities of batches to the host, by the fastest documented method; returns the seconds."""
         if self._predict is None:
             self._predict = self._fastest_predict()
         return self._predict(batches)
@@ -197,7 +197,7 @@ class System:
         return time.perf_counter() - started
 
     def describe(self) -> dict:
-        """Returns what was chosen."""
+        """Returns the choices made."""
         return {"predict_by": self._predicts_by, "jit_compiled": bool(self.model.jit_compile)}
 
 

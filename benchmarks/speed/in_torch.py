@@ -1,6 +1,6 @@
 """A row in PyTorch: plain definitions of the networks and a plain loop.
 
-Channels lie last, as PyTorch advises for convolutions; on a GPU the model is compiled, and bfloat16 is autocast.
+Channels are last, as PyTorch recommends for convolutions; on a GPU the model is compiled, and bfloat16 is by autocast.
 """
 
 import os
@@ -14,7 +14,7 @@ KERAS_ADAM_EPSILON = 1e-7
 
 
 def versions() -> dict:
-    """Returns the versions of what computes."""
+    """Returns the versions of the libraries."""
     return {"torch": torch.__version__}
 
 
@@ -26,7 +26,7 @@ class System:
         if self._device == "cpu":
             torch.set_num_threads(len(os.sched_getaffinity(0)))
         else:
-            torch.set_float32_matmul_precision("high")  # TensorFloat-32, which JAX's float32 is on these devices too
+            torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX uses for float32 on these devices
         self._batch, self._bfloat16 = spec["batch"], spec["dtype"] == "bfloat16"
         torch.manual_seed(0)
         self._model = networks.Network(spec).to(self._device, memory_format=getattr(torch, memory_format))
@@ -50,7 +50,7 @@ class System:
             return self._run(images).float()
 
     def _judge(self, batches, step):
-        """Runs `step` on so many batches; sums and fetches losses and correct answers."""
+        """Runs `step` on so many batches; sums and fetches losses and correct predictions."""
         total, correct = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
         for number in range(batches):
             images, labels = self._at(number)
@@ -58,7 +58,7 @@ class System:
             total += loss.detach()
             correct += (logits.argmax(1) == labels).sum()
         if not np.isfinite(total.item()):
-            raise FloatingPointError("the loss is no number")
+            raise FloatingPointError("the loss is NaN")
         return correct.item()
 
     def _train_step(self, images, labels):
@@ -74,23 +74,23 @@ class System:
         return logits, functional.cross_entropy(logits, labels)
 
     def train(self, batches: int) -> None:
-        """Takes steps of Adam."""
+        """Runs steps of Adam."""
         self._model.train()
         self._judge(batches, self._train_step)
 
     def evaluate(self, batches: int) -> None:
-        """Judges batches in inference mode."""
+        """Evaluates batches in inference mode."""
         self._model.eval()
         with torch.inference_mode():
             self._judge(batches, self._eval_step)
 
     def predict(self, batches: int) -> None:
-        """Brings the probabilities of batches to the host."""
+        """Predicts batches and copies the probabilities to the host."""
         self._model.eval()
         with torch.inference_mode():
             for number in range(batches):
                 self._forward(self._at(number)[0]).softmax(1).cpu().numpy()
 
     def describe(self) -> dict:
-        """Returns how it ran."""
+        """Returns the settings that it ran with."""
         return {"threads": torch.get_num_threads()} if self._device == "cpu" else {}

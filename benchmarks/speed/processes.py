@@ -1,4 +1,4 @@
-"""The workers of a row, seen from the command: processes that live at once and of which one works at a time."""
+"""The workers of a row, from the command's side: processes that exist at once, of which one works at a time."""
 
 import contextlib
 import json
@@ -15,9 +15,9 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
-TRIALS = 2  # of which the faster counts, so that a moment's disturbance does not choose
-# Ways to run a framework that its documentation offers; the fastest in a short trial is measured. Keras's default for
-# jit_compile is the first on a CPU and the second on a GPU.
+TRIALS = 2  # of which the faster counts, so that a brief disturbance does not decide
+# Documented ways to run a framework; the fastest in a short trial is measured. Keras's default for jit_compile is the
+# first on a CPU and the second on a GPU.
 CHOICES = {
     "cpu": {
         "fer_jax": ({},),
@@ -33,19 +33,19 @@ CHOICES = {
 
 
 def environment(framework: str) -> dict:
-    """Returns the environment of a worker: this process's, whose setting of malloc all frameworks share."""
+    """Returns the environment of a worker: this process's, so that all frameworks share its malloc settings."""
     env = dict(os.environ)
     env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # three frameworks share the device
     if framework != "fer_jax":
-        env.pop("XLA_FLAGS", None)  # TensorFlow's XLA stops at a flag that it does not know
+        env.pop("XLA_FLAGS", None)  # TensorFlow's XLA aborts on unknown flags
     return env
 
 
 class Process:
-    """A worker; `ask` has it work, and waits. Used as a context, it ends with it."""
+    """A worker; `ask` makes it work, and waits. As a context manager, it ends the process."""
 
     def __init__(self, framework: str, *, python: str = sys.executable, folder=HERE, env: dict | None = None):
-        """folder: that of worker.py; env: instead of what `environment` gives."""
+        """folder: that of worker.py; env: instead of the result of `environment`."""
         self._framework = framework
         self._process = subprocess.Popen(
             [python, str(folder / "worker.py"), framework],
@@ -63,7 +63,7 @@ class Process:
         self._process.communicate()
 
     def ask(self, **question) -> dict:
-        """Returns the answer. Raises InputError if the worker has ended; its own words are on stderr."""
+        """Returns the answer. Raises InputError if the worker has ended; its messages are on stderr."""
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
@@ -76,17 +76,17 @@ class Process:
 
 
 class Crew:
-    """The workers of one framework for a row: for each kind of work the one whose choice was fastest in a short trial.
+    """The workers of one framework for a row: for each kind of work, the one that was fastest in a short trial.
 
-    Used as a context, its processes end with it.
+    As a context manager, it ends its processes.
     """
 
     def __init__(
         self, framework: str, build: dict, *, choices: tuple, seconds: float, kinds=summary.KINDS, python=sys.executable
     ):
-        """Builds the row in a worker for each of the choices, which `ask(do="build")` takes with what `build` holds.
+        """Builds the row in one worker per choice, by `ask(do="build")` with the arguments in `build`.
 
-        seconds: of a trial of each of the kinds of work. A choice that fails is left out, where another one works.
+        seconds: of a trial of each kind of work. A choice that fails is skipped if another one works.
         """
         self._held, failed = [], None
         with contextlib.ExitStack() as stack:
@@ -128,15 +128,15 @@ class Crew:
 
     @property
     def parameters(self) -> dict:
-        """The counts of the network."""
+        """The parameter counts of the network."""
         return self._held[0][1]["parameters"]
 
     def work(self, kind: str, seconds: float) -> dict:
-        """Returns the images and the seconds of some work."""
+        """Does some work; returns its images and seconds."""
         return self._by_kind[kind][0].ask(do=kind, seconds=seconds)
 
     def finish(self) -> list[dict]:
-        """Returns the facts of each way to run it that was tried; `kinds` is the work that it was chosen for."""
+        """Returns the facts of each choice that was tried; `kinds` are the kinds of work that it was chosen for."""
         found = []
         for process, facts in self._held:
             kinds = self._kinds(process)

@@ -1,4 +1,4 @@
-"""The rows of the comparison: which network at which size, and what every framework is told about it."""
+"""The rows of the comparison: networks and sizes, and their descriptions for all frameworks."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from fer_jax.models import stack
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 CLASSES = 7
-# One optimizer for all rows, random weights, and nothing that a framework would do differently.
+# One optimizer for all rows, random weights, and nothing on which frameworks differ.
 COMMON = {
     "model.weights": "",
     "optim.name": "adam",
@@ -24,7 +24,7 @@ COMMON = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A config, as `--config` names it, the fields that differ from it, and the faces of a batch."""
+    """A config, as for `--config`, the changed fields, and the batch size."""
 
     config: str
     batch: int
@@ -58,13 +58,13 @@ def get_config(row: Row, dtype: str = "float32"):
 
 
 def describe(config) -> dict:
-    """Returns a row for the workers, in JSON's values: plain enough for a process without JAX.
+    """Returns a row for the workers as JSON values, for processes without JAX.
 
     network: `cnn` or a backbone's name; layers: of the network, or of the head on the backbone; frozen: the names of
-    the backbone's held layers; the rest as in the config, whose whole self is under `config`.
+    the backbone's frozen layers; the rest as in the config, which is complete under `config`.
 
     Raises:
-      InputError: a network that Keras and PyTorch have no definition of here.
+      InputError: the network has no definition in Keras and PyTorch here.
     """
     model = config.model
     if model.name not in ("cnn", "vgg16", "resnet50", "efficientnetb0"):

@@ -1,9 +1,9 @@
-"""How fast are training, evaluation and prediction, against Keras on TensorFlow and against PyTorch?
+"""How fast are training, evaluation and prediction, compared with Keras on TensorFlow and with PyTorch?
 
 python benchmarks/speed/run.py --data_path <folder with fer2013.csv> --torch_python <Python with torch>
 
-One process a framework holds a row; they work in turn, one at a time, for some rounds. Writes results.json and table.md
-beside this file, or where --out says; rows that were recorded before stay unless they are measured again.
+Each row has one process per framework; they take turns, one at a time, for some rounds. Writes results.json and
+table.md next to this file, or to --out; recorded rows are kept unless they are measured again.
 """
 
 import argparse
@@ -38,7 +38,7 @@ FEEDERS_ROW, FEEDERS = "r1_model_2", ("resident", "tfdata")
 
 
 def say(text):
-    """Shows progress."""
+    """Prints progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -51,14 +51,14 @@ def write_data(faces, batch, folder):
 
 
 def same_counts(counts: dict) -> None:
-    """Raises InputError where the frameworks do not have the same numbers of parameters."""
+    """Raises InputError if the frameworks differ in the numbers of parameters."""
     if len({tuple(sorted(count.items())) for count in counts.values()}) > 1:
         listed = (f"{name} {count['total']:,} ({count['trained']:,} trained)" for name, count in counts.items())
         raise InputError("these are not the same network, by their parameters: " + "; ".join(listed))
 
 
 def measure(name, spec, faces, options, platform):
-    """Returns what a row gave: the workers' facts and the rounds of each kind of work."""
+    """Measures a row; returns the workers' facts and the rounds of each kind of work."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         build = {"spec": spec, "data": write_data(faces, spec["batch"], folder)}
         crews = {}
@@ -97,7 +97,7 @@ def _ratio(done):
 
 
 def feeders(spec, faces, options):
-    """Returns images/s of training with each feeder, a GPU's question: does the host keep up?"""
+    """Returns images/s of training with each feeder, which shows whether the host keeps up with a GPU."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         build = {"spec": spec, "data": write_data(faces, spec["batch"], folder)}
@@ -136,7 +136,7 @@ def measure_row(name, dtype, faces, options, platform):
 
 
 def installed(options) -> list[str]:
-    """Returns the frameworks that can be run."""
+    """Returns the installed frameworks."""
     has_torch = subprocess.run([options.torch_python, "-c", "import torch"], capture_output=True, check=False)
     keras = all(importlib.util.find_spec(package) for package in ("keras", "tensorflow"))
     return ["fer_jax", *(["keras"] if keras else []), *([] if has_torch.returncode else ["torch"])]
@@ -168,7 +168,7 @@ def parse():
 
 
 def record(out: pathlib.Path, key: str, row: dict) -> dict:
-    """Puts a row into the record and its table, beside those that are there; returns all rows."""
+    """Adds a row to the record and its table; returns all rows."""
     recorded = {"rows": {}}
     if out.exists():
         recorded = workdir_lib.read_json(out, what="record", mend="give another --out")

@@ -1,9 +1,9 @@
-"""Where does the training step stop growing in proportion to the work?
+"""Where does the time of a train step stop being proportional to the work?
 
 python benchmarks/speed/scaling.py
 
 Times fer_jax's step with the layers of R1's model 2 against the batch, the size of the faces and the width of the
-layers, one changed at a time. Writes scaling.json and scaling.png beside this file.
+layers, one changed at a time. Writes scaling.json and scaling.png next to this file.
 """
 
 import argparse
@@ -33,7 +33,7 @@ FILTERS, DENSE_UNITS = (32, 64, 128), 256  # of R1's model 2
 
 
 def describe(*, batch, size_px, width) -> dict:
-    """Returns R1's model 2 at another size, as workers take it."""
+    """Returns R1's model 2 at another size, as a row for workers."""
     filters = tuple(round(width * n) for n in FILTERS)
     layers = config_lib.load_module(rows_lib.CONFIGS / "cnn.py").layers(
         filters=filters, units=round(width * DENSE_UNITS)
@@ -43,7 +43,7 @@ def describe(*, batch, size_px, width) -> dict:
 
 
 def measure(point, *, seconds, trials):
-    """Returns the speed of the training step at a point: images/s and GF/s."""
+    """Returns the speed of the train step at a point: images/s and GF/s."""
     spec, rng = describe(**point), np.random.default_rng(0)
     count = 2 * point["batch"]
     images = rng.integers(0, 256, (count, 48, 48, 1), dtype=np.uint8)
@@ -63,7 +63,7 @@ def measure(point, *, seconds, trials):
 
 
 def figure(sweeps, path):
-    """Draws images/s and GF/s against what was changed."""
+    """Draws images/s and GF/s against the changed settings."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,10 +1,10 @@
-"""Is one stack of Python, JAX and fer_jax faster than another? Pairs their training steps on one machine.
+"""Is one stack of Python, JAX and fer_jax faster than another? Pairs their train steps on one machine.
 
 python benchmarks/speed/stacks.py --old <python> <checkout> --new <python> <checkout> [--rows lean,r5_cnn]
 
-Each side is an interpreter and a checkout of this project; both hold the row in a process of their own, and in each
-round one after the other trains for some seconds. A ratio is the new side's images a second by the old side's in the
-same round; given are the median and a 95% bootstrap interval of it. Writes stacks.json next to this file.
+Each side is an interpreter and a checkout of this project, with the row in its own process; in each round one after the
+other trains for some seconds. A ratio is the new side's images per second over the old side's in the same round; its
+median is reported with a 95% bootstrap interval. Writes stacks.json next to this file.
 """
 
 import argparse
@@ -35,24 +35,24 @@ class Side:
     """An interpreter and a checkout, with the worker of a row."""
 
     def __init__(self, python: str, checkout: str):
-        (worker,) = pathlib.Path(checkout).resolve().glob("*/speed/worker.py")  # once it was in experiments/
+        (worker,) = pathlib.Path(checkout).resolve().glob("*/speed/worker.py")  # in experiments/ in old checkouts
         self._python, self._folder = python, worker.parent
         self._env = {**os.environ, "PYTHONPATH": str(self._folder.parents[1])}
         self.name = f"{python} {checkout}"
 
     def describe(self, row: str) -> dict:
-        """Returns a row as the side's own code describes it."""
+        """Returns a row as described by the side's own code."""
         line = [self._python, "-c", DESCRIBE, row]
         return json.loads(subprocess.check_output(line, cwd=self._folder, env=self._env, text=True))
 
     def start(self, row: str, data: str):
-        """Starts the worker of a row; returns (process, what it says of itself)."""
+        """Starts the worker of a row; returns (process, its facts)."""
         process = processes.Process("fer_jax", python=self._python, folder=self._folder, env=self._env)
         return process, process.ask(do="build", spec=self.describe(row), data=data, choice={})
 
 
 def pair(row: str, sides: dict, *, rounds: int, seconds: float) -> dict:
-    """Returns the images a second of both sides, {'old': [...], 'new': [...]}, and their ratio."""
+    """Returns the images per second of both sides, {'old': [...], 'new': [...]}, and their ratio."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "faces.npz")

@@ -1,4 +1,4 @@
-"""From measured rounds to medians and ratios, a table and a figure."""
+"""Summarizes measured rounds as medians and ratios, a table and a figure."""
 
 import pathlib
 import statistics
@@ -21,9 +21,9 @@ def rates(rounds: list[dict]) -> dict:
 
 
 def ratio(rounds: list[dict]) -> dict | None:
-    """Returns how many times as fast as the faster of the others fer_jax was in each round: median, min, max, all.
+    """Returns fer_jax's speed relative to the faster of the others in each round: median, min, max, all.
 
-    None where there is nothing to compare.
+    None if there is nothing to compare.
     """
     if OURS not in rounds[0] or len(rounds[0]) < 2:
         return None
@@ -38,7 +38,7 @@ def summarize(rounds: dict) -> dict:
 
 
 def table(rows: dict) -> str:
-    """Returns two Markdown tables: the speeds, and what else was recorded."""
+    """Returns two Markdown tables: the speeds, and the other records."""
     frameworks = [name for name in NAMES if any(name in row["workers"] for row in rows.values())]
     shown = [NAMES[name] for name in frameworks]
     lines = [
@@ -67,7 +67,7 @@ def _speeds(name, row, frameworks):
 
 
 def trainer(workers: list[dict]) -> dict:
-    """Returns the facts of the one of a framework's workers that trained."""
+    """Returns the facts of the worker of a framework that was chosen for training."""
     return next(worker for worker in workers if "train" in worker["kinds"])
 
 

@@ -1,11 +1,11 @@
-"""The networks of the comparison in PyTorch, layer for layer those of Keras and fer_jax; layers bear Keras's names."""
+"""The networks of the comparison in PyTorch, layer for layer as in Keras and fer_jax, with Keras's layer names."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 KERAS_EPSILON, RESNET_EPSILON = 1e-3, 1.001e-5
-MOMENTUM = 0.01  # PyTorch's is the share of the new statistics
+MOMENTUM = 0.01  # PyTorch's momentum is the weight of the new statistics
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # of ImageNet, in blue, green, red
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESNET50_BLOCKS = (3, 4, 6, 3)
@@ -26,8 +26,8 @@ DROP_CONNECT = 0.2
 class Network(nn.Module):
     """Preprocessing, a backbone (none for a plain CNN) and layers: uint8 [B, 1, 48, 48] to logits [B, K].
 
-    Layers of the backbone named in spec["frozen"] have no gradient, and their normalizations use stored statistics;
-    the blocks before the first trained one run without autograd.
+    Layers of the backbone named in spec["frozen"] get no gradient, and their normalizations use stored statistics;
+    blocks before the first trained one run without autograd.
     """
 
     def __init__(self, spec):
@@ -57,14 +57,14 @@ class Network(nn.Module):
                         self._stored.append(module)
 
     def train(self, mode=True):
-        """Sets the mode; held normalizations stay in that of evaluation."""
+        """Sets the mode; frozen normalizations stay in evaluation mode."""
         super().train(mode)
         for module in self._stored:
             module.eval()
         return self
 
     def preprocess(self, x):
-        """Returns float32 [B, C, S, S] in the range that the network was built for."""
+        """Returns float32 [B, C, S, S] in the range that the network expects."""
         size_px, scaling = self._spec["size_px"], self._spec["scaling"]
         x = x.float()
         if x.shape[-1] != size_px:
@@ -102,8 +102,8 @@ def _trained(block):
 
 
 def stack(layers, channels, size_px, classes):
-    """Returns the layers that fer_jax has in text, and the classifier, as one module."""
-    modules, units = [], 0  # units: of what is flat already, 0 before
+    """Returns the layers that fer_jax specifies in text, and the classifier, as one module."""
+    modules, units = [], 0  # units: of the flat output, 0 before it is flat
     for layer in layers:
         kind, size = layer["kind"], layer["size"]
         if kind == "conv":
@@ -140,7 +140,7 @@ def _named(module, name):
 def _conv_norm(name, inputs, filters, kernel, *, strides=1, groups=1, bias=False, epsilon=KERAS_EPSILON, names=None):
     """Returns a convolution and its normalization, under `<name>_conv` and `<name>_bn` or the two names given.
 
-    With strides it pads both sides alike, as torchvision does: the maps have the size that Keras's have.
+    With strides it pads both sides equally, like torchvision; the maps have the same sizes as Keras's.
     """
     conv_name, norm_name = names or (f"{name}_conv", f"{name}_bn")
     conv = nn.Conv2d(inputs, filters, kernel, strides, (kernel - 1) // 2, groups=groups, bias=bias)
@@ -202,13 +202,13 @@ class Excite(nn.Module):
         self.expand = _named(nn.Conv2d(squeezed, channels, 1), f"{name}_se_expand")
 
     def forward(self, x):
-        """Weighs the channels."""
+        """Scales the channels."""
         weights = functional.silu(self.reduce(x.mean((2, 3), keepdim=True)))
         return x * torch.sigmoid(self.expand(weights))
 
 
 class MBConv(nn.Module):
-    """An inverted residual block of EfficientNet, left out for a share of the faces in training."""
+    """An inverted residual block of EfficientNet, with stochastic depth per face in training."""
 
     def __init__(self, name, inputs, filters, *, kernel, strides, expand, drop):
         super().__init__()

@@ -1,10 +1,10 @@
-"""A process that holds one row in one framework and works when it is asked to, a JSON line a question and an answer.
+"""A process with one row in one framework, which works on request: one JSON line per question and per answer.
 
 python benchmarks/speed/worker.py <fer_jax | keras | torch>   # started by run.py
 
 {"do": "build", "spec": ..., "data": "<path>.npz", "choice": {...}} -> seconds of import, build and first step; counts
 {"do": "train" | "evaluate" | "predict", "seconds": 8} -> {"images": ..., "seconds": ...}
-{"do": "finish"} -> {"peak_MiB": ..., and what the framework adds}
+{"do": "finish"} -> {"peak_MiB": ..., and facts of the framework}
 """
 
 import importlib
@@ -21,18 +21,18 @@ import timing
 
 
 class Worker:
-    """The answers of one process; the module of its framework has a class `System`, of which one row is made."""
+    """Answers the questions of one process; the module of its framework has a class `System` for a row."""
 
     def __init__(self, framework):
         self._module, self._import_seconds = timing.seconds(importlib.import_module, f"in_{framework}")
         self._batches = None
 
     def answer(self, ask: dict) -> dict:
-        """Does what is asked."""
+        """Does what the question asks."""
         if ask["do"] == "build":
             return self._build(ask["spec"], ask["data"], ask["choice"])
         if ask["do"] == "finish":
-            peak = peak_mib()  # before the description, which may compile again
+            peak = peak_mib()  # before describing, which may compile again
             return {"peak_MiB": peak, **self._batches.system.describe()}
         return self._batches.measure(ask["do"], ask["seconds"])
 
@@ -51,9 +51,9 @@ class Worker:
 
 
 def peak_mib() -> float:
-    """Returns the most memory that this process has held, MiB.
+    """Returns the peak memory of this process, in MiB.
 
-    Where Linux tells it is that of this program alone: ru_maxrss begins with what the starting process held.
+    On Linux it is that of this program only; ru_maxrss would start with the parent's memory.
     """
     try:
         lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -64,9 +64,9 @@ def peak_mib() -> float:
 
 
 def main():
-    """Answers until the questions end."""
+    """Answers questions until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not stand between the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     worker = Worker(sys.argv[1])
     for line in sys.stdin:
         print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)

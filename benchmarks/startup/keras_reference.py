@@ -1,8 +1,8 @@
-"""R1's model 2 in Keras on TensorFlow: prints the clock at the end of its first batch, then ends.
+"""R1's model 2 in Keras on TensorFlow: prints the time at the end of its first batch, then exits.
 
 python benchmarks/startup/keras_reference.py FACES.npz
 
-The faces come as arrays (`images` uint8 [N, 48, 48, 1], `labels` [N]) that run.py prepared, so that Keras reads no CSV.
+The faces are arrays (`images` uint8 [N, 48, 48, 1], `labels` [N]) prepared by run.py, so that Keras reads no CSV.
 """
 
 import os
@@ -36,7 +36,7 @@ def build():
 
 
 class FirstBatch(keras.callbacks.Callback):
-    """Says when the first batch has ended, and ends the program."""
+    """Prints when the first batch has ended, and exits."""
 
     def on_train_batch_end(self, batch, logs=None):
         """See Keras."""
@@ -45,7 +45,7 @@ class FirstBatch(keras.callbacks.Callback):
 
 
 def main():
-    """Reads the faces, builds, fits."""
+    """Reads the faces, builds the model, and fits it."""
     keras.utils.set_random_seed(0)
     faces = np.load(sys.argv[1])
     build().fit(faces["images"], faces["labels"], batch_size=128, shuffle=True, callbacks=[FirstBatch()], verbose=0)

@@ -1,9 +1,9 @@
-"""How long is it from a command to the end of its first training step, and what takes that time?
+"""How long does it take from a command to the end of its first train step, and which parts take the time?
 
 python benchmarks/startup/run.py --data_path <folder with fer2013.csv>
 
-Starts R1's model 2 by fer_jax and by Keras in turn, each in a new process that is ended after its first step, with an
-empty cache of compiled programs and with a full one. Adds the rounds to results.json beside this file.
+Starts R1's model 2 in fer_jax and in Keras, alternating, each in a new process that is ended after its first step, with
+an empty cache of compiled programs and with a full one. Adds the rounds to results.json next to this file.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FIRST_STEP, FIRST_BATCH = "first step", "first batch"
 
 
 def until(command, marker):
-    """Returns the seconds from starting a command to the line of its output that begins with `marker`."""
+    """Returns the seconds from the start of a command to the line of output that begins with `marker`."""
     started = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         told = []
@@ -51,13 +51,13 @@ def until(command, marker):
 
 
 class Ours:
-    """Starts of fer_jax, with a cache folder of their own."""
+    """Starts fer_jax, with a separate cache folder."""
 
     def __init__(self, data_path, folder):
         self._data_path, self._folder = data_path, folder
 
     def start(self, flags, *, cold):
-        """Returns {seconds, split}: by this process's clock, and as the run itself recorded it."""
+        """Returns {seconds, split}: by this process's clock, and as recorded by the run."""
         workdir, cache = self._folder / "run", self._folder / "cache"
         shutil.rmtree(workdir, ignore_errors=True)
         if cold:
@@ -71,7 +71,7 @@ class Ours:
 def help_seconds(module):
     """Returns how long `--help` takes."""
     command = [sys.executable, "-m", f"fer_jax.{module}", "--help"]
-    check = module != "main"  # absl ends with 1
+    check = module != "main"  # absl's --help exits with 1
     return timing.seconds(subprocess.run, command, cwd=ROOT, stdout=subprocess.DEVNULL, check=check)[1]
 
 
@@ -111,7 +111,7 @@ def table(rows):
 
 
 def main():
-    """Measures and writes what it found."""
+    """Measures and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data_path", required=True, help="as data.path")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")

@@ -1,12 +1,12 @@
-"""How much memory does a long video take, and how late is the answer to a camera's frame?
+"""How much memory does a long video take, and what is the latency for a camera?
 
 pip install 'fer-jax[video]'
 python -m fer_jax.pretrained --fetch blazeface
 FER2013_DIR=<folder with csv/fer2013.csv> python benchmarks/video/run.py [--minutes 10] [--only video|camera]
 
 The film shows three faces of PublicTest that drift over photographs without people, and change every three seconds.
-`python -m fer_jax.predict` looks at all of its frames, and its memory is read as it passes each minute. The camera
-gives such frames at its own pace to a page that nobody looks at. Writes results.json to this folder.
+`python -m fer_jax.predict` processes all of its frames, and its memory is read at each minute. The camera delivers such
+frames at its own rate to a page without viewers. Writes results.json to this folder.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def frames(fps, seconds):
 
 
 def resident_mib(pid):
-    """Returns the memory of a process that is in use now (Linux)."""
+    """Returns the resident memory of a process (Linux)."""
     (line,) = (line for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line[:5] == "VmRSS")
     return round(int(line.split()[1]) / 1024)
 
@@ -73,7 +73,7 @@ def measure_video(minutes, fps):
             for line in process.stdout:
                 record = json.loads(line)
                 count, found = count + 1, found + len(record["faces"])
-                # The last minute is not whole at its last frame.
+                # The last minute is incomplete at its last frame.
                 if (minute := int((record["seconds"] + 1) / 60)) > len(memory):
                     memory[minute] = resident_mib(process.pid)
                     print(f"minute {minute}: {memory[minute]} MiB, {time.perf_counter() - began:.0f} s", flush=True)
@@ -92,7 +92,7 @@ def measure_video(minutes, fps):
 
 
 def measure_camera(seconds):
-    """Returns the latencies from a frame's arrival until it was shown, at the pace of a camera."""
+    """Returns the latencies from a frame's arrival until it was shown, at the rate of a camera."""
     stored = list(frames(CAMERA_FPS, 10))
 
     def camera():
