@@ -159,7 +159,7 @@ def test_a_fault_in_a_row_does_not_stop_the_others(modules, options, done, monke
         ({"packages": {"jaxlib": "0.10.2"}}, "computed with jaxlib 0.10.2"),
         ({"scores": {"test": {"confusion": None}}}, "no confusion matrix of test"),
         ({"config": None}, "config: not recorded"),
-        ({"seed": 9}, "there is none"),
+        ({"seed": 9}, "it is missing"),
     ],
 )
 @pytest.mark.usefixtures("rows")
@@ -303,7 +303,7 @@ def test_a_run_that_another_queue_has_is_passed_over(modules, rows, options, don
         assert other.stdout.readline() == "True\n"
         modules.run.run_queue(options)
         assert ("first", 0) not in asked and {("first", 1), ("last", 0), ("long", 0)} <= set(asked)
-        assert "first, seed 0: another queue runs it" in capsys.readouterr().out
+        assert "first, seed 0: another queue is running it" in capsys.readouterr().out
         other.communicate("")
     modules.run.run_queue(options)
     assert asked.count(("first", 0)) == 1
@@ -324,7 +324,7 @@ def test_a_run_that_another_queue_has_just_recorded_is_not_run_again(modules, ro
 
 
 def test_rows_that_need_weights_are_never_run_whole_with_random_ones(modules):
-    with pytest.raises(modules.run.InputError, match="never run whole with random ones"):
+    with pytest.raises(modules.run.InputError, match="never use random weights"):
         modules.run.parse(["--data_path", "x", "--weights", "random"])
 
 

@@ -1,11 +1,11 @@
-"""Does turning a face until its eyes are level (`--align`, the default) help the recognition?
+"""Does rotating a face until its eyes are level (`--align`, the default) improve recognition?
 
 python -m fer_jax.pretrained --fetch blazeface
 FER2013_DIR=<folder with csv/fer2013.csv> python experiments/faces/align.py
 
-Faces of PublicTest are shown upright and tilted in composed scenes (scenes.py), found by BlazeFace, cut out with and
-without alignment, and recognized by the shipped model. Writes align.json beside this file and prints the table of
-README.md. The faces that are not found count in neither column.
+Faces of PublicTest are placed upright and tilted in composed scenes (scenes.py), found by BlazeFace, cropped with and
+without alignment, and recognized by the shipped model. Writes align.json next to this file and prints the table of
+README.md. Faces that are not found count in neither column.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def measure(model, detector, shown, labels, tilt):
 
 
 def main():
-    """Measures all tilts and writes the file."""
+    """Measures all tilts and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=1200, help="of PublicTest; default: %(default)s")
     options = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Which detector finds faces best, and how do its boxes become the squares that FER-2013 shows?
+"""Which detector finds faces best, and how do its boxes become FER-2013's squares?
 
 pip install ai-edge-litert 'fer-jax[video]'
 python -m fer_jax.pretrained --fetch blazeface
 FER2013_DIR=<folder with csv/fer2013.csv> python experiments/faces/run.py [--yunet face_detection_yunet_2023mar.onnx]
 
-Scenes are composed (scenes.py) of faces of the training split. Half of the faces give the framings, from scenes with
-upright ones; the other half are counted. Writes results.json beside this file and prints the tables of README.md.
+Scenes are composed (scenes.py) of faces of the training split. The framings are fitted on half of the faces, upright;
+the other half are used for counting. Writes results.json next to this file and prints the tables of README.md.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from fer_jax.pretrained import fetch, registry
 
 HERE = pathlib.Path(__file__).resolve().parent
 FRAMING_SIZES_PX = (64, 96, 128, 192, 256)
-# A face is found if a box, framed, overlaps its square by so much (intersection over union).
+# A face is found if a framed box overlaps its square by this much (intersection over union).
 FOUND = 0.4
 PHOTOGRAPHS = {"astronaut": 1, "camera": 1, "coffee": 0, "cat": 0, "rocket": 0}  # scikit-image's: people in them
 
@@ -40,7 +40,7 @@ def detectors(options):
 
 
 def overlap(a, b):
-    """Intersection over union of two squares (x, y of the middle, side)."""
+    """Intersection over union of two squares (x, y of the centre, side)."""
     shared = np.prod(
         [max(0, min(a[i] + a[2] / 2, b[i] + b[2] / 2) - max(a[i] - a[2] / 2, b[i] - b[2] / 2)) for i in (0, 1)]
     )
@@ -60,7 +60,7 @@ def match(found, squares, threshold=FOUND, frame=faces.square):
 
 
 def fit(detector, shown):
-    """Returns the framing of a detector: medians over upright faces, and the spread of its squares around the true."""
+    """Returns the framing of a detector: medians over upright faces, and the spread around the true squares."""
     rows = []
     for size_px in FRAMING_SIZES_PX:
         made = list(scenes.make(shown, size_px))
@@ -92,7 +92,7 @@ def count(detector, made):
 
 
 def milliseconds(call, repeats=7):
-    """Returns the least time of a call after one that warms up: other work of the machine only adds to it."""
+    """Returns the minimum time of a call after a warm-up: other load on the machine can only add to it."""
     call()
     times = []
     for _ in range(repeats):
@@ -103,7 +103,7 @@ def milliseconds(call, repeats=7):
 
 
 def network_speed(name):
-    """Times the bare network per picture: LiteRT one at a time, ours in its batches."""
+    """Times the network alone, per picture: LiteRT one at a time, ours in batches."""
     detector = faces.make_detector(name, levels=1)
     size_px = detector.spec.size_px
     images = np.random.default_rng(0).integers(0, 256, (32, size_px, size_px, 3), np.uint8)
@@ -129,7 +129,7 @@ def network_speed(name):
 
 
 def main():
-    """Measures all and writes the files."""
+    """Measures everything and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=144, help="of each size and tilt; default: %(default)s")
     parser.add_argument("--yunet", default="", help="the ONNX file of a YuNet")

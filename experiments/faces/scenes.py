@@ -1,4 +1,4 @@
-"""Scenes with faces at known places: FER-2013's faces on photographs without people."""
+"""Scenes with faces at known positions: FER-2013's faces on photographs without people."""
 
 import dataclasses
 import math
@@ -10,14 +10,14 @@ from PIL import Image
 
 SIZES_PX = (24, 48, 64, 96, 128, 192, 400)
 TILTS = (0, 20, 45)  # degrees
-# Photographs and pictures of scikit-image's wheel on which there is nobody.
+# Photographs and pictures in scikit-image's wheel without people.
 BACKGROUNDS = ("coffee", "rocket", "brick", "grass", "gravel", "page", "hubble_deep_field", "retina")
 FEATHER = 0.12  # of the side of a face, over which it fades into the background
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture uint8 [H, W, 3] and the squares (x, y of the middle, side, tilt in degrees) of its faces."""
+    """A picture uint8 [H, W, 3] and the squares (x, y of the centre, side, tilt in degrees) of its faces."""
 
     picture: np.ndarray
     squares: tuple[tuple[float, float, float, float], ...]
@@ -36,7 +36,7 @@ def backgrounds():
 
 
 def read_labelled(folder, usage="Training", count=400, seed=0):
-    """Reads faces uint8 [N, 48, 48] and classes int [N] of a split of fer2013.csv, not of PrivateTest; at random."""
+    """Reads random faces uint8 [N, 48, 48] and classes int [N] of a split of fer2013.csv, except PrivateTest."""
     if usage not in ("Training", "PublicTest"):
         raise ValueError(usage)
     with open(pathlib.Path(folder) / "csv" / "fer2013.csv", encoding="utf-8") as file:
@@ -47,12 +47,12 @@ def read_labelled(folder, usage="Training", count=400, seed=0):
 
 
 def read_faces(folder, usage="Training", count=400, seed=0):
-    """Reads the faces of `read_labelled` alone."""
+    """Reads faces like `read_labelled`, without labels."""
     return read_labelled(folder, usage, count, seed)[0]
 
 
 def compose(faces, picture, squares):
-    """Puts faces uint8 [n, 48, 48] on a picture at squares (x, y, side, tilt), with soft edges."""
+    """Pastes faces uint8 [n, 48, 48] on a picture at squares (x, y, side, tilt), with soft edges."""
     canvas = Image.fromarray(picture)
     for face, (x, y, side, tilt) in zip(faces, squares, strict=True):
         reach = math.ceil(side * 0.75)
@@ -62,7 +62,7 @@ def compose(faces, picture, squares):
         cx, cy = x - left, y - top
         affine = (cos, sin, 24 - cos * cx - sin * cy, -sin, cos, 24 + sin * cx - cos * cy)
         size = (2 * reach + 2,) * 2
-        # Small faces are made of all px of the original.
+        # Small faces are averaged over all px of the original.
         source = Image.fromarray(face)
         if step > 1:
             more = math.ceil(step)
@@ -80,7 +80,7 @@ def compose(faces, picture, squares):
 
 
 def make(faces, size_px, tilt=0.0, *, side_px=800, grounds=None, seed=0):
-    """Yields scenes of a size of faces, up to 9 in each, that do not touch: every face is shown once.
+    """Yields scenes with faces of one size, up to 9 each, that do not touch; every face is shown once.
 
     side_px: the width of the scenes; their height is 3/4 of it.
     """

@@ -1,4 +1,4 @@
-"""A short training in two phases on few drawn faces, with every part that keeps a state: for run.py."""
+"""A short training run in two phases on a few drawn faces, with every part that has a state: for run.py."""
 
 from fer_jax import config as config_lib
 

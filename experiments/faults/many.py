@@ -1,10 +1,10 @@
-"""What becomes of a training in two processes of which one is killed, stopped, interrupted or hangs?
+"""What happens to training in two processes if one of them is killed, stopped, interrupted or hangs?
 
 python experiments/faults/many.py [--minutes 30]
 
-Two processes train config.py on drawn faces over the loopback device, for so many minutes, again and again: one of them
-is harmed at a random moment, both end, and the same command resumes the run. Each run that reaches its end is compared,
-bit for bit, with one that was left alone. Writes many.json and many.md to this folder.
+Two processes train config.py on drawn faces over the loopback device, repeatedly for so many minutes: one of them is
+disturbed at a random moment, both end, and the same command resumes the run. Each finished run is compared, bit for
+bit, with an undisturbed one. Writes many.json and many.md to this folder.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from fer_jax.errors import InputError
 
 HEARTBEAT_SECONDS = 5
 LATE_SECONDS = 60
-# What is done to one of two -> the exit codes of it and the other one, after the first step.
+# Fault of one of two processes -> the exit codes of it and of the other one, after the first step.
 CODES = {"SIGTERM": (143, 143), "Ctrl-C": (130, 143), "kill -9": (-9, 1), "hang": (-9, 1)}
 SIGNALS = {"SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT, "kill -9": signal.SIGKILL, "hang": signal.SIGSTOP}
 
 
 def start(workdir) -> list[subprocess.Popen]:
-    """Starts both processes, each with its messages in <workdir>-<number>.log."""
+    """Starts both processes, which log to <workdir>-<number>.log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -58,7 +58,7 @@ def said(workdir, number) -> str:
 
 
 def resident_mib(processes) -> list[int]:
-    """Returns the memory of each process that is in use now (Linux)."""
+    """Returns the resident memory of each process (Linux)."""
     try:
         texts = [pathlib.Path(f"/proc/{process.pid}/status").read_text() for process in processes]
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def resident_mib(processes) -> list[int]:
 
 
 def harm(kind, victim, delay, workdir) -> dict:
-    """Starts a run, harms one of its processes after some seconds, and returns how both end."""
+    """Starts a run, disturbs one of its processes after some seconds, and returns how both end."""
     processes = start(workdir)
     ends = time.monotonic() + delay
     mib = []
@@ -75,7 +75,7 @@ def harm(kind, victim, delay, workdir) -> dict:
         mib = resident_mib(processes) or mib
         time.sleep(0.05)
     row = {"harm": kind, "victim": victim, "after_seconds": round(delay, 1), "mib": mib}
-    if any(process.poll() is not None for process in processes):  # the run was over before
+    if any(process.poll() is not None for process in processes):  # the run ended before the fault
         codes = [process.wait(LATE_SECONDS) for process in processes]
         return row | {"harm": "none", "exit_codes": codes, "seconds": 0.0, "finished": codes == [0, 0], "wrong": []}
     trained = "memory of a step" in said(workdir, 0)
@@ -145,14 +145,14 @@ def table(results) -> str:
 
 
 def main():
-    """Harms for so many minutes, and writes after each run. Raises InputError at the end where something went wrong."""
+    """Runs for so many minutes, and writes after each run. Raises InputError at the end if anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--minutes", type=float, default=30, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     parser.add_argument("--out", type=pathlib.Path, default=run.HERE, help="default: %(default)s")
     options = parser.parse_args()
     command.start_logging()
-    # What a shell starts in the background ignores Ctrl-C, and so would the trainings.
+    # A shell's background processes ignore Ctrl-C, and the training processes would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["JAX_PLATFORMS"] = "cpu"
     draw = random.Random(options.seed)
@@ -161,7 +161,7 @@ def main():
         whole, workdir = (pathlib.Path(temporary) / name for name in ("whole", "harmed"))
         began = time.monotonic()
         if [process.wait() for process in start(whole)] != [0, 0]:
-            raise InputError(f"the run that is left alone fails: {said(whole, 0)} {said(whole, 1)}")
+            raise InputError(f"the undisturbed run fails: {said(whole, 0)} {said(whole, 1)}")
         longest = time.monotonic() - began
         print(f"a run takes {longest:.1f} s", flush=True)
         began, parts = time.monotonic(), 0

@@ -1,10 +1,10 @@
-"""What becomes of a run that is killed, interrupted, started twice, or whose checkpoints are damaged?
+"""What happens to a run that is killed, interrupted or started twice, or whose checkpoints are corrupt?
 
 python experiments/faults/run.py
 
-Trains config.py in two phases on drawn faces, again and again: with signals at random moments, with two processes at a
-time in one workdir, and with bits of its checkpoints flipped. Each run is then resumed and compared, bit for bit, with
-one that was left alone. Writes results.json and table.md beside this file; about 40 minutes on two cores.
+Trains config.py in two phases on drawn faces, repeatedly: with signals at random moments, with two processes in one
+workdir, and with flipped bits in its checkpoints. Each run is then resumed and compared, bit for bit, with an
+undisturbed one. Writes results.json and table.md next to this file; about 40 minutes on two cores.
 """
 
 import argparse
@@ -43,20 +43,20 @@ LATE_SECONDS = 10.0
 
 
 def start(workdir, log) -> subprocess.Popen:
-    """Starts the training, with its messages in a file."""
+    """Starts training, with its messages in a file."""
     line = [sys.executable, "-m", "fer_jax.main", "--config", HERE / "config.py", "--workdir", workdir]
     with open(log, "w") as file:
         return subprocess.Popen(list(map(str, line)), stdout=file, stderr=subprocess.STDOUT)
 
 
 def finish(workdir, log) -> None:
-    """Trains to the end. Raises InputError where that fails."""
+    """Trains to the end. Raises InputError if that fails."""
     if start(workdir, log).wait():
         raise InputError(f"{workdir} cannot be trained: see {log}")
 
 
 def arrays_of(workdir, kind: str) -> dict:
-    """Returns the arrays of a checkpoint by name: of the best variables, or of the latest training state."""
+    """Returns the arrays of a checkpoint by name: of the best variables, or of the latest train state."""
     if kind == "best":
         tree = inference.load(workdir, "best").variables
     else:
@@ -81,7 +81,7 @@ def records_of(workdir) -> list[dict]:
 
 
 def differences(one, two) -> list[str]:
-    """Returns what of two runs differs: their records, or arrays of a checkpoint."""
+    """Returns the differences between two runs: their records, or arrays of a checkpoint."""
     found = [] if records_of(one) == records_of(two) else ["records"]
     for kind in ("best", "latest"):
         found += [] if _equal(arrays_of(one, kind), arrays_of(two, kind)) else [kind]
@@ -93,7 +93,7 @@ def _equal(left, right):
 
 
 def moment_of(text: str) -> str:
-    """Returns what a run was doing, by its messages."""
+    """Returns the stage that a run had reached, by its messages."""
     found = [name for name, message in MOMENTS.items() if message in text]
     return found[-1]
 
@@ -125,7 +125,7 @@ def interrupt(kind: str, delay: float, whole, folder) -> dict:
 
 
 def start_pair(whole, folder) -> dict:
-    """Starts two trainings in one workdir; returns how they ended."""
+    """Starts two training processes in one workdir; returns how they ended."""
     workdir, logs = folder / "pair", [folder / f"pair-{which}.log" for which in "ab"]
     statuses = [process.wait() for process in [start(workdir, log) for log in logs]]
     refused = [log.read_text().strip().splitlines()[-1] for log, status in zip(logs, statuses, strict=True) if status]
@@ -135,7 +135,7 @@ def start_pair(whole, folder) -> dict:
 
 
 def flip(kind: str, whole, folder, draw) -> dict:
-    """Flips a bit in a file of a checkpoint; returns the file and what loading it does."""
+    """Flips a bit in a file of a checkpoint; returns the file and the outcome of loading it."""
     workdir = shutil.copytree(whole, folder / "flipped")
     newest = max((workdir / "checkpoints" / kind).iterdir(), key=lambda path: int(path.name))
     files = [path for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size]
@@ -196,16 +196,16 @@ def table(results: dict) -> str:
 
 
 def main():
-    """Runs all, and writes after each kind. Raises InputError at the end where something went wrong."""
+    """Runs everything, and writes after each kind. Raises InputError at the end if anything went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--signals", type=int, default=20, help="runs that get each signal; default: %(default)s")
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs; default: %(default)s")
-    parser.add_argument("--flips", type=int, default=24, help="bits that are flipped; default: %(default)s")
+    parser.add_argument("--flips", type=int, default=24, help="number of flipped bits; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and bits; default: %(default)s")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="default: %(default)s")
     options = parser.parse_args()
     command.start_logging()
-    # What a shell starts in the background ignores Ctrl-C, and so would the trainings.
+    # A shell's background processes ignore Ctrl-C, and the training processes would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["JAX_PLATFORMS"] = "cpu"
     draw = random.Random(options.seed)
@@ -213,7 +213,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         whole = folder / "whole"
-        finish(folder / "first", folder / "first.log")  # compiles, and draws the faces
+        finish(folder / "first", folder / "first.log")  # compiles the programs, and draws the faces
         started = time.monotonic()
         finish(whole, folder / "whole.log")
         seconds = results["seconds_of_a_run"] = time.monotonic() - started
@@ -236,7 +236,7 @@ def main():
 
 
 def faults(results: dict) -> list[dict]:
-    """Returns the rows of what did not end as it should."""
+    """Returns the rows with unexpected outcomes."""
     late = lambda row: row["seconds_to_end"] > LATE_SECONDS  # noqa: E731
     return [
         *(

@@ -2,8 +2,8 @@
 
 python experiments/freezing/run.py
 
-Times a training step of batch 32 at 96 px with and without, interleaved, reads the memory of the compiled step, and
-checks after 50 steps that the frozen layers have not moved. Writes results.json beside this file.
+Times a train step of batch 32 at 96 px with and without frozen layers, interleaved, reads the memory of the compiled
+step, and checks after 50 steps that the frozen layers have not changed. Writes results.json next to this file.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ OPTIMIZERS = {
 
 
 def plan(first_layers, **fields):
-    """Returns the phase of a training with so many layers frozen."""
+    """Returns the phase of a run with `first_layers` frozen."""
     config = config_lib.get_default()
     config.model.update({"name": "resnet50", "size_px": SIZE_PX, "head": HEAD})
     config.update_from_flattened_dict({"optim.freeze_first_layers": first_layers, **fields})
@@ -86,7 +86,7 @@ def measure():
 
 
 def stay(fields):
-    """Returns how many frozen layers there are, and how many of them are the same to the bit after the steps."""
+    """Returns the number of frozen layers, and how many of them are bit-identical after the steps."""
     phase, rng = plan(165, **fields), np.random.default_rng(1)
     state, step = begin(phase, batch(rng, 4))
     before = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
@@ -102,7 +102,7 @@ def stay(fields):
 
 
 def main():
-    """Measures and writes what it found."""
+    """Measures and writes the results."""
     rows = measure()
     for row in rows:
         print(row, flush=True)

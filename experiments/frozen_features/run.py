@@ -1,10 +1,10 @@
-"""How much faster does a head train on features that are computed once, and is the result the same?
+"""How much faster does a head train on cached features, and is the result the same?
 
 pip install 'fer-jax[pretrained]'
 python experiments/frozen_features/run.py --data_path <folder with fer2013.csv>
 
 Trains the head of a frozen backbone with `train.cache_features` on and off, under runs/frozen_features/, and writes
-results.json beside this file.
+results.json next to this file.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PATHS = {"plain": "False", "cached": "True"}
 
 
 def run(flags, workdir, options, cache):
-    """Trains and returns what it took and gave."""
+    """Trains, and returns speed, time and scores."""
     shutil.rmtree(workdir, ignore_errors=True)
     words = [
         *("--config", "configs/transfer.py:scratch", *flags, HEAD, "--config.optim.freeze=('backbone',)"),
@@ -46,7 +46,7 @@ def run(flags, workdir, options, cache):
     history = workdir_lib.read_history(workdir)
     run = json.loads((pathlib.Path(workdir) / "run.json").read_text())
     return {
-        # The first epoch compiles.
+        # The first epoch includes compilation.
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in history[1:]])),
         "seconds_in_all": seconds,
         "epoch_seconds": [epoch["seconds"] for epoch in history],
@@ -56,7 +56,7 @@ def run(flags, workdir, options, cache):
 
 
 def main():
-    """Runs both paths of each system and writes what they gave."""
+    """Trains each system with and without cached features, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_path", required=True)
     parser.add_argument("--train_faces", type=int, default=2048, help="default: %(default)s; 0: all")

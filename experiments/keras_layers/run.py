@@ -4,7 +4,7 @@ import json
 import pathlib
 
 TARGET = pathlib.Path(__file__).resolve().parents[2] / "fer_jax" / "models" / "keras_layers.json"
-# our name of a network -> Keras's
+# our name of a network -> Keras's name
 MODELS = {
     "vgg16": "VGG16",
     "vgg19": "VGG19",
@@ -26,14 +26,14 @@ MODELS = {
 
 
 def layers_of(model):
-    """Returns {layer: [class, position in model.layers]} of the layers with weights, in their order."""
+    """Returns {layer: [class, position in model.layers]} of the layers with weights, in order."""
     return {
         layer.name: [type(layer).__name__, number] for number, layer in enumerate(model.layers) if layer.get_weights()
     }
 
 
 def build(name):
-    """Builds Keras's network by our name of it, with the automatic layer names of a fresh session."""
+    """Builds a Keras network by our name of it, with the automatic layer names of a fresh session."""
     import keras
 
     keras.backend.clear_session()
@@ -41,7 +41,7 @@ def build(name):
 
 
 def main():
-    """Builds every network and writes the table, a line a model."""
+    """Builds every network and writes the table, one line per model."""
     lines = []
     for name in MODELS:
         print(name, flush=True)

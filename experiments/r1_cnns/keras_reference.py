@@ -1,8 +1,8 @@
-"""R1's model 2 in Keras, with the same recipe, to see whose curve ours should be.
+"""R1's model 2 in Keras, with the same recipe, as a reference for our curve.
 
 python experiments/r1_cnns/keras_reference.py --data_path <fer2013.csv> --epochs 13
 
-Writes a line an epoch into model_2-keras-seed_<n>-history.jsonl beside this file. Needs Keras, the extra `dev`.
+Writes one line per epoch to model_2-keras-seed_<n>-history.jsonl next to this file. Needs Keras, the extra `dev`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def build():
 
 
 def main():
-    """Trains, and writes a line an epoch."""
+    """Trains, and writes one line per epoch."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_path", required=True, help="fer2013.csv")
     parser.add_argument("--epochs", type=int, default=50)

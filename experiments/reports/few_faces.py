@@ -1,9 +1,9 @@
-"""How sure is an accuracy on 128 faces? R4 scored models on 32 faces of each of its four emotions.
+"""How uncertain is an accuracy on 128 faces? R4 scored models on 32 faces of each of its four emotions.
 
 python experiments/reports/few_faces.py --workdir runs/pixel_range/lite --split validation
 
-Draws so many of the faces that a run was scored on, 10,000 times without replacement, and writes the accuracies' spread
-to few_faces.json beside this file.
+Draws that many of the faces that a run was scored on, 10,000 times without replacement, and writes the spread of the
+accuracies to few_faces.json next to this file.
 """
 
 import argparse
@@ -20,7 +20,7 @@ DRAWS = 10_000
 
 
 def draw(right, labels, per_class: int, seed: int = 0):
-    """Returns accuracies [DRAWS], each of `per_class` faces of each class; right [N] says where a model is right."""
+    """Returns accuracies [DRAWS], each on `per_class` faces per class; right [N]: whether the model is right."""
     rng, hits = np.random.default_rng(seed), 0
     classes, sizes = np.unique(labels, return_counts=True)
     for number, size in zip(classes, sizes, strict=True):
@@ -30,7 +30,7 @@ def draw(right, labels, per_class: int, seed: int = 0):
 
 
 def main():
-    """Draws and writes."""
+    """Draws, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of a run that was evaluated")
     parser.add_argument("--split", default="validation", help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""Curves of the whole runs, and a report's models as bars."""
+"""Figures: curves of whole runs, and bars of a report's models."""
 
 import pathlib
 
@@ -7,13 +7,13 @@ import systems
 
 
 def with_curves(report: str, found: dict) -> dict:
-    """Returns the first seeds of a report's whole rows that have curves, {row: record}."""
+    """Returns {row: record of the first seed} for a report's whole rows that have curves."""
     first = {name: runs[0] for name, runs in found.items() if systems.ROWS[name].report == report}
     return {name: run for name, run in first.items() if run["history"] and run["kind"] != "search"}
 
 
 def curves(report: str, found: dict, path: pathlib.Path) -> None:
-    """Draws accuracy and loss of a report's whole runs over epochs, training dashed; removes the file if none is."""
+    """Draws accuracy and loss of a report's whole runs over epochs, training dashed; without any, removes the file."""
     import matplotlib.pyplot as plt
 
     runs = with_curves(report, found)
@@ -38,7 +38,7 @@ def curves(report: str, found: dict, path: pathlib.Path) -> None:
 
 
 def bars(report: str, found: dict, path: pathlib.Path) -> None:
-    """Draws the test accuracy of all models of a report: the published one and, of whole rows, ours."""
+    """Draws the test accuracy of all models of a report: the published one and, for whole rows, ours."""
     import matplotlib.pyplot as plt
 
     rows = {name: row for name, row in systems.ROWS.items() if row.report == report and row.kind == "train"}

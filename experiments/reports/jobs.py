@@ -1,6 +1,6 @@
-"""How a row is run: trained, scored and, where it was run whole, written as a run file.
+"""Runs a row: trains it, scores it and, for a whole run, writes its run file.
 
-A whole run is scored on validation and, once, on test; a smoke run is short, is scored on validation alone, and leaves
+A whole run is scored on validation and, once, on test; a smoke run is short, is scored on validation only, and writes
 no run file.
 """
 
@@ -18,12 +18,12 @@ from fer_jax import space
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
-SEEDS_AGAIN = 2  # of a search's first and best trial
+SEEDS_AGAIN = 2  # other seeds of a search's first and best trial
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def add(name: str, seed: int, options) -> dict | None:
-    """Runs a row with a seed; returns the record of a whole run, which it also writes, and None of a smoke run.
+    """Runs a row with a seed; writes and returns the record of a whole run, and returns None for a smoke run.
 
     Raises:
       InputError: a command failed, or an ensemble's members are missing.
@@ -57,7 +57,7 @@ def train_mlp(name, row, seed, options):
     path = running.workdir(name, seed, options)
 
     def make(split):
-        del split  # it writes all
+        del split  # the command writes all splits
         line = [sys.executable, str(HERE / "mlp.py"), "--data_path", options.data_path, "--workdir", str(path)]
         running.run(line + [f"--{flag}={value}" for flag, value in flags.items()], options)
 
@@ -89,10 +89,10 @@ def mix(name, row, seed, options):
 
 
 def _members(row, options):
-    """Returns the members of a row, (name, seed) each; a smoke run trains those that it needs and are missing.
+    """Returns the members of a row, (name, seed) each; a smoke run trains the missing ones.
 
     Raises:
-      InputError: one of a whole run's is not there, or is of an earlier version of its row.
+      InputError: a member of a whole run is missing, or of an earlier version of its row.
     """
     members = systems.members(row)
     if options.budget == "smoke":
@@ -101,7 +101,7 @@ def _members(row, options):
             if not running.has_ended(member, seed, options) or running.outdated(member, seed, options):
                 with running.lock(member, seed, options) as is_ours:
                     if not is_ours:
-                        raise InputError(f"another queue runs its member {member}: run this one later")
+                        raise InputError(f"another queue is running its member {member}: run this row later")
                     add(member, seed, options)
     missing = [f"{member} (seed {seed})" for member, seed in members if not running.has_ended(member, seed, options)]
     if missing:
@@ -109,15 +109,14 @@ def _members(row, options):
     for member, seed in members:
         if why := running.outdated(member, seed, options):
             path = running.workdir(member, seed, options)
-            raise InputError(f"{path} is not of its row as it now is ({'; '.join(why)}); run {member} again first")
+            raise InputError(f"{path} is of an earlier version of its row ({'; '.join(why)}); run {member} again first")
     return members
 
 
 def explore(name, row, seed, options):
-    """Searches and scores the best trial; first and best trial are trained again with other seeds.
+    """Searches, and scores the best trial; the first and the best trial are retrained with other seeds.
 
-    The best of many trials owes a part of its score to chance, which new seeds take away. A search is of the
-    validation split alone.
+    The best of many trials is partly best by chance, which new seeds remove. A search uses the validation split only.
     """
     path = running.workdir(name, seed, options)
     trials = row.trials if options.budget == "whole" else running.SMOKE_TRIALS
@@ -132,7 +131,7 @@ def explore(name, row, seed, options):
 
 
 def _train_again(row, given, trials, folder, options):
-    """Trains trials {name: trial} with other seeds, and scores them on validation."""
+    """Retrains trials {name: trial} with other seeds, and scores them on validation."""
     config = systems.get_config(row)
     config.update_from_flattened_dict(given)
     before = config_lib.flat(config_lib.to_dict(config))
@@ -155,7 +154,7 @@ def _collect_training(name, seed, options):
 
 def _collect_average(name, seed, options):
     config = json.loads((running.workdir(name, seed, options) / "config.json").read_text())
-    # The members are in the record by row and seed: their folders and networks would repeat that.
+    # The record names the members by row and seed; their folders and networks would be redundant.
     config["model"] = {key: value for key, value in config["model"].items() if key not in ("members", "member_models")}
     members = [
         {"row": member, "seed": number, "epoch": running.epoch_of(running.workdir(member, number, options))}
@@ -212,7 +211,7 @@ COLLECTORS = {
 
 
 def _first(found):
-    """Returns the first trial; where it was cut off it was taken up again, under another number."""
+    """Returns the first trial; if it was interrupted, it was resumed under another number."""
     first = found["trials"][0]
     finished = [trial for trial in found["trials"] if trial["state"] in ("complete", "pruned")]
     return next((trial for trial in finished if trial["params"] == first["params"]), first)

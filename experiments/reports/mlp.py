@@ -1,11 +1,11 @@
-"""R3's baseline as R3 ran it: scikit-learn's MLPClassifier with 128 and 64 hidden units, on grey values of 0 to 1.
+"""R3's baseline as run by R3: scikit-learn's MLPClassifier with 128 and 64 hidden units, on grey values of 0 to 1.
 
 python experiments/reports/mlp.py --data_path <folder with fer2013.csv> --workdir runs/mlp
 
-Writes evaluation-<split>.json, .md, .html and .npz as `fer_jax.evaluate` does, for validation and, where the run is not
+Writes evaluation-<split>.json, .md, .html and .npz like `fer_jax.evaluate`, for validation and, if the run is not
 shortened, test, with two mean squared errors: `mean_squared_error` of the probabilities, and `mean_squared_error_hard`
-of the decisions, 0 or 1 for each class. R3 does not say of which its 0.1439 is. With `--targets one_hot`, labels that
-are 0 or 1 for each class, scikit-learn decides each class by itself, and who always says no has 1/7 = 0.1429.
+of the decisions, 0 or 1 for each class. R3 does not say which of them its 0.1439 is. With `--targets one_hot`, labels
+of 0 or 1 for each class, scikit-learn decides each class separately, and always deciding 0 gives 1/7 = 0.1429.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def hard_mean_squared_error(labels, decided) -> float:
 
 
 def decide(model, images, classes: int):
-    """Returns (probabilities [N, K] that sum to 1, decisions [N, K]) of a classifier of either kind of targets."""
+    """Returns (probabilities [N, K] that sum to 1, decisions [N, K]) of a classifier with either kind of targets."""
     probs, decided = np.zeros((2, len(images), classes))
     probs[:, model.classes_] = model.predict_proba(images).clip(np.finfo(np.float32).tiny)
     found = model.predict(images)

@@ -1,6 +1,6 @@
-"""Commands at the lowest priority, which end with the process that started them and pause while a file is there.
+"""Runs commands at the lowest priority, which end with the process that started them and pause while a file exists.
 
-python processes.py <process id of the parent> <command> ...   # the start of such a command; `run` uses it
+python processes.py <process id of the parent> <command> ...   # starts such a command; used by `run`
 """
 
 import ctypes
@@ -18,8 +18,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def run(line, *, cwd, pause: pathlib.Path | None = None) -> int:
     """Runs a command to its end and returns its exit code.
 
-    pause: while this file is there the command is not started, or stopped where it is (SIGSTOP), and runs on (SIGCONT)
-    when the file is gone. With `pause` the command runs at the lowest priority.
+    pause: while this file exists, the command is not started, or suspended (SIGSTOP) and resumed (SIGCONT) when the
+    file is removed. With `pause` the command runs at the lowest priority.
     """
     if pause is None:
         return subprocess.run(line, cwd=cwd, check=False).returncode
@@ -29,14 +29,14 @@ def run(line, *, cwd, pause: pathlib.Path | None = None) -> int:
     try:
         return _watch(process, pause)
     finally:
-        if process.poll() is None:  # an interrupt: the command saves or resumes by itself
+        if process.poll() is None:  # interrupted: the command saves, and resumes when it is rerun
             process.terminate()
             _signal(process, "SIGCONT")
             process.wait()
 
 
 def wait(pause: pathlib.Path) -> None:
-    """Waits until the file is gone."""
+    """Waits until the file is removed."""
     if pause.exists():
         print(f"paused: remove {pause} to resume", flush=True)
     while pause.exists():
@@ -57,12 +57,12 @@ def _watch(process, pause):
 
 
 def _signal(process, name):
-    if hasattr(signal, name):  # Windows has neither: there a pause takes effect between commands
+    if hasattr(signal, name):  # Windows has neither, so a pause takes effect between commands there
         process.send_signal(getattr(signal, name))
 
 
 def lower_priority() -> None:
-    """Gives this process the lowest priority: SCHED_IDLE where there is such, nice 19 elsewhere."""
+    """Gives this process the lowest priority: SCHED_IDLE if the system has it, else nice 19."""
     if hasattr(os, "nice"):
         os.nice(19)
     if hasattr(os, "SCHED_IDLE"):
@@ -70,10 +70,10 @@ def lower_priority() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Has Linux kill this process when its parent ends, however that ends; two would write one workdir otherwise."""
+    """Makes Linux kill this process when its parent ends in any way, so that no two processes write one workdir."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the call
+        if os.getppid() != parent:  # the parent ended before the call
             sys.exit(1)
 
 

@@ -1,7 +1,7 @@
-"""Runs the five reports' systems, a row each; rows that ran whole are written as run files, from which tables.py draws.
+"""Runs the five reports' systems, one row each; whole runs are written as run files, the source of tables.py.
 
 python experiments/reports/run.py --data_path <folder with fer2013.csv>                   # the queue
-python experiments/reports/run.py --list                                                  # what it has left
+python experiments/reports/run.py --list                                                  # remaining rows
 python experiments/reports/run.py --data_path <...> --budget smoke --weights random       # every row for a minute
 
 The queue trains one row at a time at the lowest priority, by value per hour. Rerun the same command to resume; rows
@@ -30,10 +30,10 @@ from fer_jax.errors import InputError
 
 
 def chosen(options) -> dict:
-    """Returns the rows that the options name. Raises InputError on an unknown one."""
+    """Returns the rows that the options name. Raises InputError for an unknown one."""
     unknown = sorted({*(options.rows or ()), *(options.reports or ())} - {*systems.ROWS, *systems.REPORTS})
     if unknown:
-        raise InputError(f"there is no row or report {', '.join(unknown)}; reports are {', '.join(systems.REPORTS)}")
+        raise InputError(f"unknown row or report {', '.join(unknown)}; reports are {', '.join(systems.REPORTS)}")
     return {
         name: row
         for name, row in systems.ROWS.items()
@@ -42,10 +42,10 @@ def chosen(options) -> dict:
 
 
 def run_queue(options) -> list[str]:
-    """Runs what is left, one row at a time; returns the names of the rows that failed.
+    """Runs the remaining rows, one at a time; returns the names of the failed ones.
 
-    What is left is read before every row, so that run files and weights that come in meanwhile count, and rows that
-    other queues run are passed over. No row is tried twice: one that has run and is still left has failed.
+    The remaining rows are determined before every row, so that new run files and weights count, and rows that other
+    queues are running are skipped. No row is tried twice: one that has run and still remains has failed.
     """
     tried, failed = set(), []
     while True:
@@ -57,7 +57,7 @@ def run_queue(options) -> list[str]:
                 return [name for name, _ in failed]
             processes.wait(running.pause_file(options))
             tried.add(job)
-            if not _is_left(*job, options):  # another queue has just recorded it
+            if not _is_left(*job, options):  # just recorded by another queue
                 continue
             if not _try(*job, options) or not _is_done(*job, options):
                 failed.append(job)
@@ -68,7 +68,7 @@ def _is_left(name, seed, options):
 
 
 def run_smoke(options) -> list[str]:
-    """Runs the rows for a minute each; returns the names of those that failed."""
+    """Runs each row for a minute; returns the names of the failed ones."""
     failed = []
     for name, row in chosen(options).items():
         for seed in range(options.seeds if row.kind != "ensemble" else 1):
@@ -79,10 +79,10 @@ def run_smoke(options) -> list[str]:
 
 
 def collect(options) -> list[str]:
-    """Writes the run files of the whole runs in --runs that have ended and have none; returns those that cannot be."""
+    """Writes the missing run files of finished whole runs in --runs; returns the runs for which that fails."""
     done, failed, rows = runfiles.done(runfiles.read(options.out)), [], chosen(options)
     for path in sorted(pathlib.Path(options.runs, options.budget).glob("*/seed*")):
-        if not re.fullmatch(r"seed\d+", path.name):  # one that was moved aside
+        if not re.fullmatch(r"seed\d+", path.name):  # renamed because it was outdated
             continue
         name, seed = path.parent.name, int(path.name.removeprefix("seed"))
         if name not in rows or (name, seed) in done or not running.has_ended(name, seed, options):
@@ -98,7 +98,7 @@ def _record(name, seed, options):
 
 
 def _is_done(name, seed, options):
-    """Says whether a row that has run need not be run again, and prints why where it must."""
+    """Whether a row that has run need not be rerun; prints the reason if it must be."""
     why = runfiles.lacks(name, seed, runfiles.read(options.out))
     if why:
         print(f"error: {name}: it has ended, but its run file does not count: {why}", file=sys.stderr, flush=True)
@@ -106,13 +106,13 @@ def _is_done(name, seed, options):
 
 
 def _try(name, seed, options, add=None):
-    """Runs a row, or what else is done with it; says whether that went well, and prints why where it did not."""
+    """Runs a row, or another function on it; returns whether that succeeded, and prints the error if not."""
     try:
         (add or jobs.add)(name, seed, options)
     except InputError as error:
         print(f"error: {name}: {error}", file=sys.stderr, flush=True)
         return False
-    except Exception as error:  # a fault of one row must not end the queue
+    except Exception as error:  # an error in one row must not end the queue
         print(f"error: {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         traceback.print_exc()
         return False
@@ -121,7 +121,7 @@ def _try(name, seed, options, add=None):
 
 @contextlib.contextmanager
 def _first_free(ready, options):
-    """Yields the first of some runs that no other queue has, locked, or None."""
+    """Locks and yields the first run that no other queue has, or None."""
     for name, seed in ready:
         with running.lock(name, seed, options) as is_ours:
             if is_ours:
@@ -135,13 +135,13 @@ def _path(text):
 
 
 def parse(argv=None):
-    """Returns the options. Raises InputError where they contradict each other."""
+    """Returns the options. Raises InputError if they are contradictory."""
     names = lambda text: tuple(filter(None, text.split(",")))  # noqa: E731
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data_path", type=_path, help="as data.path")
     parser.add_argument("--budget", choices=running.BUDGETS, default="whole", help="default: %(default)s")
-    parser.add_argument("--list", action="store_true", help="print what is left to run whole, and end")
-    parser.add_argument("--collect", action="store_true", help="write run files of finished workdirs, and end")
+    parser.add_argument("--list", action="store_true", help="print the rows that remain to run, and exit")
+    parser.add_argument("--collect", action="store_true", help="write run files of finished workdirs, and exit")
     parser.add_argument("--reports", type=names, help=f"of {','.join(systems.REPORTS)}; default: all")
     parser.add_argument("--rows", type=names, help="names of rows; default: all; of whole runs, all but searches")
     parser.add_argument(
@@ -156,23 +156,23 @@ def parse(argv=None):
     options = parser.parse_args(argv)
     chosen(options)
     if options.budget == "whole" and options.weights == "random":
-        raise InputError("a row that needs weights is never run whole with random ones: give --budget smoke")
+        raise InputError("whole runs never use random weights where a row needs others: give --budget smoke")
     if not (options.data_path or options.list or options.collect):
         raise InputError("give --data_path, the folder or file of FER-2013")
     return options
 
 
 def main():
-    """Runs the rows. Raises InputError at the end where rows have failed."""
+    """Runs the rows. Raises InputError at the end if rows have failed."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running command is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running command ends too
     if options.list:
         print(schedule.describe(schedule.left(options)))
         return
     if not options.collect:
         data = config_lib.get_default().data
         data.path = options.data_path
-        found = datasets.load(data)  # what is wrong with the faces is said once, and not by every row
+        found = datasets.load(data)  # errors in the data are reported once, not by every row
         if options.budget == "whole" and found.fingerprint != datasets.facts.FINGERPRINT:
             raise InputError(
                 f"{options.data_path} has the fingerprint {found.fingerprint}, and whole rows are of FER-2013's "

@@ -1,8 +1,8 @@
-"""Run files: what is kept of a finished run, as runs/<row>-<seed>.json. All tables and figures are made from them.
+"""Run files: the records of finished runs, runs/<row>-<seed>.json. All tables and figures are made from them.
 
-A file holds the config, where and with what the run was computed, the scores of every split that was scored with their
-confusion matrix and predictions, and the curves. A field that was not recorded is null; `converted_from` names the
-source of a file that an earlier layout was turned into.
+A file has the config, the machine and versions, the scores of every scored split with confusion matrix and predictions,
+and the curves. A field that was not recorded is null; `converted_from` names the source of a file converted from an
+earlier layout.
 """
 
 import base64
@@ -26,7 +26,7 @@ SPLITS = ("validation", "test")
 FACTS = (
     *("time", "commit", "device", "platform", "cpu_path", "python", "packages"),
     *("data_name", "data_fingerprint", "synthetic"),
-    "runs_at_once",  # on the device, where it was shared: the seconds are then more than those of the run alone
+    "runs_at_once",  # if the device was shared, which makes the seconds longer
 )
 SCORES = (
     *("n", "accuracy", "accuracy_interval_95", "bootstrap_interval_95", "macro_f1", "weighted_f1", "loss"),
@@ -34,7 +34,7 @@ SCORES = (
     "faces_digest",  # of the scored pictures; evaluations of earlier versions have none
 )
 CURVES = ("epoch", "train_loss", "train_accuracy", *patience.MONITORS)
-# Fields that say how a run is computed and not what, and that the config does not list itself; `seed` has its own.
+# Fields on how a run is computed, not what, in addition to those listed by the config; `seed` is recorded separately.
 FIELDS_WITHOUT_EFFECT = (
     *("seed", "data.name", "data.feeder", "model.cpu_path", "train.steps_per_dispatch", "train.rematerialize"),
     *("train.cache_features", "train.checkpoint_every_epochs", "model.members", "model.member_models"),
@@ -42,23 +42,23 @@ FIELDS_WITHOUT_EFFECT = (
 
 
 def path_of(folder, name: str, seed: int) -> pathlib.Path:
-    """Names the file of a row and a seed."""
+    """Returns the file of a row and a seed."""
     return pathlib.Path(folder) / f"{name}-{seed}.json"
 
 
 def collect(name: str, seed: int, workdir, **extra) -> dict:
-    """Returns the record of a finished run from what its workdir holds.
+    """Returns the record of a finished run from its workdir.
 
     extra: fields of other kinds of rows, such as an ensemble's `members`.
 
     Raises:
-      InputError: the run has not ended, was not scored on every split, or has another config than the row.
+      InputError: the run is not finished, was not scored on every split, or has another config than the row.
     """
     row, workdir = systems.ROWS[name], pathlib.Path(workdir)
     scores = {split: _read_scores(workdir, split, scored=row.kind != "search") for split in SPLITS}
     scores = {split: found for split, found in scores.items() if found}
     first = scores["validation"]
-    # What training wrote; scikit-learn's and ensembles have their scores alone.
+    # Records of training; scikit-learn's runs and ensembles only have scores.
     run = (
         json.loads((workdir / "run.json").read_text()) if (workdir / "run.json").exists() else first | {"weights": None}
     )
@@ -103,7 +103,7 @@ def read(folder=FOLDER) -> dict:
     """Returns {row: records by seed} of all run files, in the order of the rows.
 
     Raises:
-      InputError: a file that cannot be read, or whose row does not exist or bears another name.
+      InputError: a file cannot be read, or its row does not exist or has another name.
     """
     found = {name: [] for name in systems.ROWS}
     for path in sorted(pathlib.Path(folder).glob("*.json")):
@@ -115,7 +115,7 @@ def read(folder=FOLDER) -> dict:
 
 
 def whole(found: dict) -> dict:
-    """Returns of what `read` returns the runs that are of their row as it now is; an ensemble needs its members so."""
+    """Filters the result of `read` for runs of the present version of their row; ensembles need such members too."""
     kept = {name: [record for record in runs if not differences(record)] for name, runs in found.items()}
     there = {(name, record["seed"]) for name, runs in kept.items() for record in runs}
     kept = {name: runs if set(systems.members(systems.ROWS[name])) <= there else [] for name, runs in kept.items()}
@@ -123,18 +123,18 @@ def whole(found: dict) -> dict:
 
 
 def is_faulty(run: dict) -> bool:
-    """Says whether a run was computed with the jaxlib that can compute wrong sums on a CPU; scikit-learn's was not."""
+    """Whether a run was computed with the jaxlib that can compute wrong sums on a CPU; scikit-learn's was not."""
     versions = run["packages"] or {}
     return run["kind"] != "mlp" and run["platform"] == "cpu" and versions.get("jaxlib") == FAULTY_JAXLIB
 
 
 def done(found: dict) -> set[tuple[str, int]]:
-    """Returns (row, seed) of the whole runs that need not be run again; found: as `read` returns it."""
+    """Returns (row, seed) of the whole runs that need not be rerun; found: the result of `read`."""
     return {(name, run["seed"]) for name, runs in whole(found).items() for run in runs if not needs_rerun(run)}
 
 
 def needs_rerun(run: dict) -> str:
-    """Says why a whole run is to be run again, '' if it is not: its sums can be wrong, or it lacks its predictions."""
+    """Returns why a whole run must be rerun, or '': its sums can be wrong, or it lacks its predictions."""
     if is_faulty(run):
         return f"computed with jaxlib {FAULTY_JAXLIB}"
     lacking = [split for split, scores in run["scores"].items() if not scores.get("confusion")]
@@ -142,20 +142,20 @@ def needs_rerun(run: dict) -> str:
 
 
 def lacks(name: str, seed: int, found: dict) -> str:
-    """Says why a row and a seed are not done, '' where they are; found: as `read` returns it."""
+    """Returns why a row and a seed are not done, or ''; found: the result of `read`."""
     if (name, seed) in done(found):
         return ""
     run = next((run for run in found.get(name, []) if run["seed"] == seed), None)
     if run is None:
-        return "there is none"
+        return "it is missing"
     return "; ".join(differences(run)) or needs_rerun(run) or "its members are not whole"
 
 
 def differences(record: dict) -> list[str]:
-    """Returns a line for each field in which a record is not of its row as it now is.
+    """Returns one line per field in which a record differs from the present version of its row.
 
-    Fields that the record does not know had their default; fields that the config no longer knows do not count, nor
-    does another early stopping that would have ended this run at the same epoch.
+    Fields missing from the record had their defaults; fields that the config no longer has do not count, nor does
+    another early stopping that would have ended this run at the same epoch.
     """
     row = systems.ROWS[record["row"]]
     expected = systems.members(row)
@@ -179,7 +179,7 @@ def differences(record: dict) -> list[str]:
 
 
 def config_differences(row, saved: dict, shortened: dict | None = None) -> dict:
-    """Returns {field: line} of the fields in which a saved config is not the row's, as `differences` counts them.
+    """Returns {field: line} of the fields in which a saved config differs from the row's, as in `differences`.
 
     shortened: fields that a smoke run changes in the row.
     """
@@ -200,11 +200,11 @@ def _has_effect(field, row):
 
 
 def last_epoch(config: dict, history: list[dict]) -> int:
-    """Returns the epoch at which a training ends by its config, given its scores: its last one, or an earlier stop."""
+    """Returns the epoch at which training ends by its config, given its scores: the last one, or an early stop."""
     train, phase_epochs = config["train"], config["optim"]["fine_tune"]["after_epochs"]
     stopping = train["early_stopping"]
     if phase_epochs and stopping["patience_epochs"]:
-        return history[-1]["epoch"]  # where the first phase ended is not in the scores
+        return history[-1]["epoch"]  # the scores do not tell where the first phase ended
     monitor = stopping.get("monitor") or train["monitor"]
     rule = patience.EarlyStopping(monitor, stopping["patience_epochs"], stopping["min_delta"])
     for scores in history:
@@ -223,12 +223,12 @@ def pack(values) -> str:
 
 
 def unpack(text: str) -> np.ndarray:
-    """Returns the classes [N] that `pack` was given, as uint8."""
+    """Inverts `pack`: returns the classes [N] as uint8."""
     return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
 
 
 def digest_faces(scores: dict, labels, split: str) -> str:
-    """Returns a digest of the faces that were scored, in their order: of the data, its split, and the labels [N]."""
+    """Returns a digest of the scored faces in order: of the data, the split, and the labels [N]."""
     data = scores["config"]["data"]
     what = [scores["data_fingerprint"], split, data["split"], data["split_seed"], list(data["classes"])]
     return "sha256:" + hashlib.sha256(json.dumps(what).encode() + np.uint8(labels).tobytes()).hexdigest()[:16]
@@ -238,9 +238,7 @@ def _read_scores(workdir, split, *, scored):
     path = workdir / f"evaluation-{split}.json"
     if not path.exists() and split == "test" and not scored:
         return None
-    return workdir_lib.read_json(
-        path, what="evaluation", mend="only runs that have ended and were scored are collected"
-    )
+    return workdir_lib.read_json(path, what="evaluation", mend="only finished and scored runs are collected")
 
 
 def _keep(scores, workdir, split):
@@ -252,7 +250,7 @@ def _keep(scores, workdir, split):
 
 
 def _without_folders(weights):
-    """Returns the facts of the weights that a run began with, a file's or those of an average's members."""
+    """Returns the facts of the weights that a run started from, a file's or those of an average's members."""
     kept = dict(weights or {})
     if "file" in kept:
         kept["file"] = pathlib.Path(kept["file"]).name
@@ -262,8 +260,8 @@ def _without_folders(weights):
 
 
 def _check_end(record, workdir):
-    """Raises InputError where a training has neither reached its last epoch nor stopped early."""
+    """Raises InputError if training has neither reached its last epoch nor stopped early."""
     expected = last_epoch(record["config"], record["history"])
     reached = record["history"][-1]["epoch"] if record["history"] else 0
     if reached != expected:
-        raise InputError(f"{workdir} has reached epoch {reached} of {expected}: let it end first")
+        raise InputError(f"{workdir} has reached epoch {reached} of {expected}: let it finish first")

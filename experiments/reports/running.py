@@ -1,4 +1,4 @@
-"""What all kinds of rows share: their workdirs, the commands that run in them, and what a smoke run shortens."""
+"""Shared by all kinds of rows: workdirs, the commands that run in them, and the shortening of smoke runs."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ BUDGETS = ("whole", "smoke")
 SMOKE = {"train.epochs": 1, "data.train_faces": 512, "train.batch_size": 32}
 SMOKE_PX = 64
 FEWEST_PX = {"inception_v3": 75}
-SMOKE_VIEWED_FACES = 64  # each of which is seen in 12 views
+SMOKE_VIEWED_FACES = 64  # each in 12 views
 SMOKE_TRIALS = 2
 
 
 def shortening(row, budget: str, weights: str = "imagenet") -> dict:
-    """Returns the fields that a budget changes in a row, {name: value}; none where it runs whole."""
+    """Returns the fields that a budget changes in a row, {name: value}; none for a whole run."""
     if budget == "whole":
         return {}
     config, fields = systems.get_config(row), dict(SMOKE)
@@ -37,7 +37,7 @@ def shortening(row, budget: str, weights: str = "imagenet") -> dict:
 
 
 def run(line, options):
-    """Runs a command of a row. Raises InputError where it fails; its own words are on stderr."""
+    """Runs a command of a row. Raises InputError if it fails; its messages are on stderr."""
     code = processes.run(line, cwd=systems.ROOT, pause=pause_file(options) if options.budget == "whole" else None)
     if code:
         raise InputError(f"'{' '.join(line[1:])}' failed: see its message above")
@@ -49,7 +49,7 @@ def run_module(module, options, *flags):
 
 
 def run_config(module, row, seed, options, *flags):
-    """Runs a row's config by a command; returns the fields that were given."""
+    """Runs a row's config with a command; returns the fields that were set."""
     given = {**row.fields, **shortening(row, options.budget, options.weights)}
     given |= {"seed": seed, "data.feeder": options.feeder}
     run_fields(module, row, given, options, *flags)
@@ -57,7 +57,7 @@ def run_config(module, row, seed, options, *flags):
 
 
 def run_fields(module, row, given, options, *flags):
-    """Runs a row's config by a command, with the fields {name: value} that are given."""
+    """Runs a row's config with a command, with the given fields {name: value}."""
     fields = [f"--config.{field}={value}" for field, value in {**given, "data.path": options.data_path}.items()]
     run_module(module, options, "--config", f"configs/{row.config}", *fields, *flags)
 
@@ -68,10 +68,10 @@ def evaluate(path, options):
 
 
 def score(path, options, make, *, fits=None, splits=runfiles.SPLITS):
-    """Scores a run on its splits, of a smoke run on validation alone.
+    """Scores a run on its splits, a smoke run on validation only.
 
-    make(split) writes the scores that are missing, and those that `fits` says no to: by default, of an earlier
-    checkpoint than the best one.
+    make(split) writes missing scores, and those that `fits` rejects: by default, those of an earlier checkpoint than
+    the best one.
     """
     fits = fits or (lambda scores: _step(path) in (None, scores.get("step")))
     for split in splits if options.budget == "whole" else ("validation",):
@@ -81,17 +81,17 @@ def score(path, options, make, *, fits=None, splits=runfiles.SPLITS):
 
 
 def workdir(name: str, seed: int, options) -> pathlib.Path:
-    """Names the folder of a row's run."""
+    """Returns the folder of a row's run."""
     return pathlib.Path(options.runs) / options.budget / name / f"seed{seed}"
 
 
 def pause_file(options) -> pathlib.Path:
-    """Names the file that pauses the queue while it is there."""
+    """Returns the file that pauses the queue while it exists."""
     return pathlib.Path(options.runs) / "PAUSE"
 
 
 def has_ended(name: str, seed: int, options) -> bool:
-    """Says whether a run has ended and was scored on all that its budget scores."""
+    """Whether a run is finished and scored on all splits of its budget."""
     path = workdir(name, seed, options)
     if systems.ROWS[name].kind == "search":
         return (path / "search.json").exists()
@@ -99,7 +99,7 @@ def has_ended(name: str, seed: int, options) -> bool:
 
 
 def outdated(name: str, seed: int, options) -> list[str]:
-    """Says why a workdir cannot be that of its row: another config, or a faulty jaxlib; [] also where there is none."""
+    """Returns why a workdir cannot be its row's: another config, or a faulty jaxlib; [] also if it does not exist."""
     row, path = systems.ROWS[name], workdir(name, seed, options)
     saved = _read(path / "config.json") or _read(path / "search.json").get("config")
     runs = [run for file in (path / "run.json", *path.glob("*/run.json")) if (run := _read(file))]
@@ -117,7 +117,7 @@ def outdated(name: str, seed: int, options) -> list[str]:
 
 
 def make_way(name: str, seed: int, options) -> None:
-    """Moves an outdated workdir aside, to seed<k>.old-<n>: training refuses it, and it may still be of use."""
+    """Renames an outdated workdir to seed<k>.old-<n>: training would reject it, but it may still be useful."""
     why, path = outdated(name, seed, options), workdir(name, seed, options)
     if why:
         aside = path.with_name(f"{path.name}.old-{len(list(path.parent.glob(f'{path.name}.old-*'))) + 1}")
@@ -130,25 +130,25 @@ def _read(file):
 
 
 def _step(path):
-    """Returns the step of the best checkpoint, which may be a later one than was scored; None where there is none."""
+    """Returns the step of the best checkpoint, which may be later than the scored one; None if nothing is saved."""
     return max((int(found.name) for found in path.glob("checkpoints/best/*") if found.name.isdigit()), default=None)
 
 
 def epoch_of(path):
-    """Returns the epoch of the checkpoint that a member was scored by."""
+    """Returns the epoch of the checkpoint that a member was scored with."""
     return json.loads((path / "evaluation-validation.json").read_text())["epoch"]
 
 
 @contextlib.contextmanager
 def lock(name, seed, options):
-    """Yields whether a run is this process's for now; where another queue has it, on any machine, says so."""
+    """Yields whether this process has locked a run; if another queue has it, on any machine, prints that."""
     folder = pathlib.Path(options.runs) / options.budget / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     row_lock = filelock.FileLock(folder / f"{name}-seed{seed}.lock")
     try:
         row_lock.acquire(timeout=0)
     except filelock.Timeout:
-        print(f"{name}, seed {seed}: another queue runs it", flush=True)
+        print(f"{name}, seed {seed}: another queue is running it", flush=True)
         yield False
         return
     try:

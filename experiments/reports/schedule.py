@@ -1,4 +1,4 @@
-"""What the queue has left to run: which rows, in which order, and about how many hours they take."""
+"""The queue's remaining rows: their order, and estimates of their hours."""
 
 import dataclasses
 import statistics
@@ -15,9 +15,9 @@ HOUR = 3600
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A row and a seed that are not run whole yet.
+    """A row and a seed without a whole run yet.
 
-    hours: left of it, None where unknown; source: where they are from; obstacle: why it cannot run now, '' if it can.
+    hours: remaining, None if unknown; source: of the estimate; obstacle: why it cannot run now, '' if it can.
     """
 
     name: str
@@ -28,10 +28,10 @@ class Job:
 
 
 def left(options) -> list[Job]:
-    """Returns the jobs that are left of those that the options name, by value per hour.
+    """Returns the remaining jobs that the options name, by value per hour.
 
-    By value per hour are the runs of `systems.ORDER`; after them come the other rows, the shortest first, and the
-    first seeds before the second ones. Searches run only where --rows names them: they take days.
+    The runs of `systems.ORDER` are by value per hour; then come the other rows, the shortest first, and first seeds
+    before second ones. Searches run only if --rows names them: they take days.
     """
     found = runfiles.read(options.out)
     done = runfiles.done(found)
@@ -68,10 +68,10 @@ def _job(name, seed, found, done, options):
 
 
 def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float | None, str]:
-    """Returns the hours that a run still takes on this machine, and where they are from.
+    """Returns the remaining hours of a run on this machine, and the source of the estimate.
 
-    found: run files as `runfiles.read` returns them. The seconds of an epoch are measured where this run has begun or
-    another seed has ended, else `systems.EPOCH_SECONDS` estimates them. Early stopping may need less.
+    found: the result of `runfiles.read`. The seconds of an epoch are measured if this run has started or another seed
+    is finished, else taken from `systems.EPOCH_SECONDS`. With early stopping it may take less.
     """
     row = systems.ROWS[name]
     history = workdir_lib.read_history(running.workdir(name, seed, options)) if options else []
@@ -93,7 +93,7 @@ def hours_left(name: str, seed: int, found: dict, options=None) -> tuple[float |
 
 
 def obstacle(name: str, options, done: set) -> str:
-    """Returns why a row cannot run on this machine now, '' where it can; done: as `runfiles.done` returns it.
+    """Returns why a row cannot run on this machine now, '' if it can; done: the result of `runfiles.done`.
 
     The members of an ensemble or an average must be done and have their workdirs in --runs.
     """
@@ -111,7 +111,7 @@ def obstacle(name: str, options, done: set) -> str:
 
 
 def describe(left_over: list[Job]) -> str:
-    """Returns the jobs as text: a line each, and the sum of the hours that are known."""
+    """Returns the jobs as text: one line each, and the sum of the known hours."""
     lines = []
     for job in left_over:
         hours = "unknown hours" if job.hours is None else f"{job.hours:.1f} h ({job.source})"

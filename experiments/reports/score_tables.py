@@ -1,4 +1,4 @@
-"""Tables of the whole runs of a report: scores, training, errors, paired tests, searches."""
+"""Tables of a report's whole runs: scores, training, errors, paired tests, searches."""
 
 import runfiles
 import systems
@@ -32,21 +32,21 @@ UNKNOWN_FACES = (
 
 
 def marked(name: str, runs: list[dict]) -> str:
-    """Returns the system of a row, with the mark of the faulty jaxlib where one of its runs was computed with it."""
+    """Returns the system of a row, marked if one of its runs was computed with the faulty jaxlib."""
     return systems.ROWS[name].system + (f" {MARK}" if any(map(runfiles.is_faulty, runs)) else "")
 
 
 def faults(found: dict) -> list[str]:
-    """Returns the footnote of the mark, if one of the rows has it."""
+    """Returns the footnote for the mark, if one of the rows has it."""
     return [FAULT] if any(runfiles.is_faulty(run) for runs in found.values() for run in runs) else []
 
 
 def split_names(report: str) -> dict:
-    """Returns the names of validation and test in a report's tables, by how its configs split the faces."""
+    """Returns the names of validation and test in a report's tables, by the split of its configs."""
     splits = {
         systems.get_config(row).data.split
         for row in systems.ROWS.values()
-        if row.report == report and row.config and row.kind != "search"  # whose table names its own
+        if row.report == report and row.config and row.kind != "search"  # searches name their split in their own table
     }
     return SPLIT_NAMES[splits.pop()] if len(splits) == 1 else {split: split for split in runfiles.SPLITS}
 
@@ -83,7 +83,7 @@ def scores_table(report: str, scored: dict) -> str:
 
 
 def training_table(scored: dict) -> str:
-    """Returns how whole rows were trained: size, epochs, and scores of the chosen epoch and of the last."""
+    """Returns the table of training: size, epochs, and scores of the chosen epoch and of the last."""
     head = (
         *("system", "parameters", "epochs run", "chosen"),
         *(
@@ -116,22 +116,22 @@ def training_table(scored: dict) -> str:
 
 
 def _device(run):
-    """Names the device of a run, and how many runs it was shared by."""
+    """Returns the device of a run, and the number of runs that shared it."""
     sharing = run.get("runs_at_once") or 1
     return f"{run['device']}, {sharing} runs at once" if sharing > 1 else run["device"]
 
 
 def at(run: dict, which: str) -> dict:
-    """Returns the epoch of a run's curves that is its 'best_epoch' or 'last', {} where there is none.
+    """Returns a run's 'best_epoch' or 'last' epoch in its curves, {} if it has no such epoch.
 
-    The last epoch's number can be larger than that of the epochs run: a first phase may stop early.
+    The last epoch's number can exceed the number of epochs run, since a first phase may stop early.
     """
     history = run["history"] or [{}]
     return history[-1] if which == "last" else next((e for e in history if e and e["epoch"] == run[which]), {})
 
 
 def errors_table(scored: dict) -> list[str]:
-    """Returns the mean squared errors, of a report that published such."""
+    """Returns the mean squared errors, for a report that published some."""
     if not any("mse" in systems.ROWS[name].published for name in scored):
         return []
     lines = []
@@ -145,7 +145,7 @@ def errors_table(scored: dict) -> list[str]:
 
 
 def pairs_table(scored: dict) -> list[str]:
-    """Tests a report's best row on test against each other one whose predictions on the same faces are recorded."""
+    """Tests a report's best row on test against every other row with recorded predictions on the same faces."""
     tests = {name: runs[0]["scores"]["test"] for name, runs in scored.items()}
     tests = {name: scores for name, scores in tests.items() if scores.get("predicted")}
     if not tests:
@@ -153,7 +153,7 @@ def pairs_table(scored: dict) -> list[str]:
     best_name = max(tests, key=lambda name: tests[name]["accuracy"])
     first, lines, unknown = tests.pop(best_name), [], False
     for name, second in tests.items():
-        # Packed labels are part of `faces`, and need not be equal bytes.
+        # Packed labels are part of `faces`, but need not be byte-identical.
         faces = significance.compare_faces(*({**scores, "labels": None} for scores in (first, second)))
         if faces == significance.OTHER:
             continue
@@ -182,7 +182,7 @@ def pairs_table(scored: dict) -> list[str]:
 
 
 def searches(mine: dict) -> list[str]:
-    """Returns the searches of a report, which are of the validation split alone."""
+    """Returns the searches of a report, which use the validation split only."""
     lines, split = [], "validation"
     for name, runs in mine.items():
         for run in runs if systems.ROWS[name].kind == "search" else ():
@@ -201,7 +201,7 @@ def published(row) -> str:
 
 
 def difference(row, runs) -> str:
-    """Returns by how many points of accuracy a row lies over its published figures, each on its own split."""
+    """Returns by how many points of accuracy a row exceeds its published figures, each on its own split."""
     found = []
     for split in runfiles.SPLITS:
         if split in row.published:

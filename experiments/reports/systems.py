@@ -1,9 +1,9 @@
-"""The rows of the five reports: which config runs each, and what the report published for it.
+"""The rows of the five reports: the config of each, and the published figures.
 
-R1 to R5 and their figures are those of the project's reference of systems. `published` holds accuracies as shares of 1
-under the split that they were measured on, 'train', 'validation', 'test' or 'kaggle', and 'train_loss',
-'validation_loss', 'macro_f1' (test), 'mse'. Where a report does not say which of two rows a figure is of, both show it.
-`lesson` says in a line what the report did wrong, or what its figure means, where our measurement shows it.
+R1 to R5 and their figures are those of the project's reference of systems. `published` has accuracies as fractions,
+by the split that they were measured on, 'train', 'validation', 'test' or 'kaggle', and 'train_loss',
+'validation_loss', 'macro_f1' (test), 'mse'. If a report does not say which of two rows a figure is for, both show it.
+`lesson` is one line on a mistake of the report or the meaning of its figure, if our measurement shows it.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ WEIGHTS_FOLDER = "~/.cache/fer_jax/weights"
 class Row:
     """A system of a report.
 
-    config: as `--config` names it, empty for what is not one network; fields: what differs from it, or flags of mlp.py;
-    members: of an ensemble or an average, names of rows and their number of seeds; smoke: fields of its smoke run that
-    the others do not share; kind: 'train', 'mlp', 'ensemble' (of what its members predict), 'average' (of its members,
-    trained further as one network) or 'search', which ends after `trials`.
+    config: as for `--config`, empty if the row is not one network; fields: changes to it, or flags of mlp.py; members:
+    of an ensemble or an average, names of rows and their numbers of seeds; smoke: special fields of its smoke run;
+    kind: 'train', 'mlp', 'ensemble' (of its members' predictions), 'average' (of its members, trained further as one
+    network) or 'search', which ends after `trials`.
     """
 
     report: str
@@ -48,7 +48,7 @@ def _r4(train, validation, test):
     return {"train": train, "validation": validation, "test": test}
 
 
-# Small batches: a network's batch statistics (momentum 0.99) need some hundred steps before it can be judged by them.
+# Small batches: batch statistics (momentum 0.99) need some hundred steps before they are usable in evaluation.
 TRIED = {"train.epochs": 4, "data.train_faces": 6000, "train.batch_size": 32}
 # The widest networks of configs/r3_search.py need 18 times the operations of its start.
 NARROW = {
@@ -60,7 +60,7 @@ NARROW = {
         *("optim.learning_rate log 3e-4 1e-2", "optim.name choice adam sgd"),
     )
 }
-# R3's 351,000 images: 12 changed copies of each of its 28,709 training faces are 344,508.
+# R3's 351,000 images: 12 augmented copies of each of its 28,709 training faces make 344,508.
 VIEWS = {
     "augment.flip_horizontal": 0.5,
     "augment.flip_vertical": 0.5,
@@ -411,7 +411,7 @@ def members(row: Row) -> list[tuple[str, int]]:
 
 
 def weights_of(row: Row):
-    """Returns the entry of the pretrained weights that a row begins from, None where it needs none."""
+    """Returns the entry of the pretrained weights that a row starts from, None if it needs none."""
     from fer_jax.pretrained import registry  # needs h5py, which a machine that only trains may lack
 
     config = get_config(row) if row.config else None
@@ -421,7 +421,7 @@ def weights_of(row: Row):
 
 
 def describe_weights(weights) -> str:
-    """Says how weights that are not on a machine get there."""
+    """Returns, as text, how to get missing weights."""
     if not weights.url:
         return f"needs weights of a Python package ({weights.source})"
     return (

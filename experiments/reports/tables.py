@@ -1,9 +1,9 @@
-"""All tables and figures of the five reports, from the run files alone: no data, no workdirs.
+"""Makes all tables and figures of the five reports from the run files only, without data or workdirs.
 
 python experiments/reports/tables.py
 
-Writes results.md, and for every report <report>/table.md, with the scores of each class and the confusion matrix of
-every whole row, and <report>/curves.png; of R4 also bars.png.
+Writes results.md, and for every report <report>/table.md, with the scores per class and the confusion matrix of every
+whole row, and <report>/curves.png; for R4 also bars.png.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NOISE = (
 
 
 def page(found: dict) -> str:
-    """Returns the page of all reports; found: whole runs as `runfiles.read` and `runfiles.whole` return them."""
+    """Returns the page of all reports; found: whole runs, from `runfiles.read` and `runfiles.whole`."""
     prints = sorted(
         {f"{run['data_name'] or 'fer2013'}, {run['data_fingerprint']}" for runs in found.values() for run in runs}
     )
@@ -48,7 +48,7 @@ def page(found: dict) -> str:
 
 
 def headline(found: dict) -> str:
-    """Says how many rows are whole, and how many of them are to be run again."""
+    """Returns how many rows are whole, and how many of them must be rerun, as text."""
     reasons = {name: [runfiles.needs_rerun(run) for run in runs] for name, runs in found.items()}
     faulty = {name for name, runs in found.items() if any(map(runfiles.is_faulty, runs))}
     again = {name for name, why in reasons.items() if any(why)} - faulty
@@ -77,7 +77,7 @@ def section(report: str, found: dict) -> list[str]:
 
 
 def waiting_table(rows: dict, found: dict) -> list[str]:
-    """Returns the rows that were not run whole, and what each waits for; they show no figure of ours."""
+    """Returns the rows without a whole run, and what each waits for; they show no figures of ours."""
     if not rows:
         return []
     lines = [(row.system, score_tables.published(row), waits_for(name, found)) for name, row in rows.items()]
@@ -88,7 +88,7 @@ def waiting_table(rows: dict, found: dict) -> list[str]:
 
 
 def waits_for(name: str, found: dict) -> str:
-    """Says what a row needs in order to be run whole."""
+    """Returns what a row needs to be run whole, as text."""
     row = systems.ROWS[name]
     there = {(member, run["seed"]) for member, runs in found.items() for run in runs}
     if missing := list(dict.fromkeys(member for member, seed in systems.members(row) if (member, seed) not in there)):
@@ -102,7 +102,7 @@ def waits_for(name: str, found: dict) -> str:
 
 
 def few_faces(rows: dict) -> list[str]:
-    """Returns the lesson of 128 faces, of the rows whose published test figures are multiples of 1/128."""
+    """Returns the remark on 128 faces, for rows whose published test figures are multiples of 1/128."""
     few = [row for row in rows.values() if row.report == "R4" and is_multiple(row.published.get("test"), FEW_FACES)]
     if not few:
         return []
@@ -119,12 +119,12 @@ def few_faces(rows: dict) -> list[str]:
 
 
 def is_multiple(share, faces: int) -> bool:
-    """Says whether a share, rounded to three digits as published, is a multiple of 1/faces; coarser ones cannot say."""
+    """Whether a published share, rounded to three digits, is a multiple of 1/faces; coarser ones are inconclusive."""
     return share is not None and round(share, 2) != share and round(round(share * faces) / faces, 3) == round(share, 3)
 
 
 def best(found: dict) -> list[str]:
-    """Returns the published bests on PrivateTest among our whole rows of seven classes."""
+    """Returns the best published results on PrivateTest among our whole rows of seven classes."""
     lines = [(accuracy, system, weights, "-", source) for system, accuracy, weights, source in systems.PUBLISHED_BEST]
     shown = {}
     for name, runs in found.items():
@@ -145,7 +145,7 @@ def best(found: dict) -> list[str]:
 
 
 def details(report: str, found: dict) -> list[str]:
-    """Returns the scores of each class and the confusion matrix of every whole row of a report."""
+    """Returns the scores per class and the confusion matrix of every whole row of a report."""
     parts, names = [], score_tables.split_names(report)
     for name, runs in found.items():
         if systems.ROWS[name].report != report or systems.ROWS[name].kind == "search":

