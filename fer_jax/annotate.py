@@ -1,4 +1,4 @@
-"""Predictions drawn on pictures: a box, the label, and a bar chart of the probabilities for each face."""
+"""Draws predictions on pictures: a box, the label, and a bar chart of the probabilities for each face."""
 
 import functools
 import math
@@ -6,24 +6,24 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-LEAST_SIDE_PX = 320  # smaller pictures are enlarged, so that there is room to write
+LEAST_SIDE_PX = 320  # smaller pictures are enlarged to make room for text
 LINES_PER_SIDE = 34  # lines of text in the shorter side
 FONT_PX = (12, 44)
 DARK, LIGHT, ACCENT, DIM = (17, 24, 39), (255, 255, 255), (255, 176, 46), (156, 163, 175)
-PLATE_OPACITY = 0.82  # under this, white on it would be hard to read where the picture is white
-MAX_HIDDEN = 0.02  # of a chart, over other faces and charts; one that would hide more is left out
+PLATE_OPACITY = 0.82  # with less, white text on it would be hard to read over white parts of the picture
+MAX_HIDDEN = 0.02  # of a chart, over other faces and charts; charts that would hide more are omitted
 
 
 def draw(pixels, faces, *, tracks=None) -> np.ndarray:
-    """Returns the picture with what was found drawn on it, uint8 [H', W', 3].
+    """Returns the picture with the predictions drawn on it, uint8 [H', W', 3].
 
-    A picture of under LEAST_SIDE_PX is enlarged by a whole factor. The chart of a face that is the whole picture
-    (its box is None) stands at the right of it.
+    A picture smaller than LEAST_SIDE_PX is enlarged by an integer factor. If a face is the whole picture (its box is
+    None), its chart is placed to the right of the picture.
 
     Args:
       pixels: uint8 [H, W, 3].
-      faces: as `recognizer.FacePrediction`, boxes in pixels of the picture.
-      tracks: the faces' numbers, written before the label; None: without.
+      faces: `recognizer.FacePrediction`s, with boxes in pixels of the picture.
+      tracks: the faces' numbers, written before the label; None: no numbers.
     """
     factor = max(1, math.ceil(LEAST_SIDE_PX / min(pixels.shape[:2])))
     height, width = (side * factor for side in pixels.shape[:2])
@@ -80,7 +80,7 @@ def _draw_box(picture, box, unit):
 
 
 def _plate(picture, box):
-    """Darkens a part of the picture, which has to lie inside."""
+    """Darkens a box, which must be inside the picture."""
     x, y, width, height = box
     part = (x, y, x + width, y + height)
     dark = Image.new("RGB", (width, height), DARK)
@@ -88,7 +88,7 @@ def _plate(picture, box):
 
 
 def _draw_label(picture, box, text, font):
-    """Writes the label over the box, or in it where there is no room; returns its own box."""
+    """Writes the label above the box, or inside it if there is no room; returns the label's box."""
     pad = font.size // 3
     width, height = min(math.ceil(font.getlength(text)) + 2 * pad, picture.width), _line_px(font)
     x = _within(round(box[0]), width, picture.width)
@@ -115,7 +115,7 @@ def _chart_size(face, font):
 
 
 def _free_spot(size, box, taken, picture_size):
-    """Returns where by a box a chart hides the least; None where that is much."""
+    """Returns the position next to a box where a chart hides least; None if it hides too much everywhere."""
     if size[0] > picture_size[0] or size[1] > picture_size[1]:
         return None
     (x, y, width, height), (wide, high), gap = box, size, 0.04 * size[0]
@@ -128,7 +128,7 @@ def _free_spot(size, box, taken, picture_size):
         )
         for spot in spots
     ]
-    # Its own face counts twice: what is moved back into the picture may lie on it.
+    # Its own face gets more weight, since a chart that is shifted into the picture may cover it.
     hidden = [sum(_shared((*spot, *size), other) for other in (*taken, box, box)) for spot in spots]
     best = int(np.argmin(hidden))
     return spots[best] if hidden[best] <= MAX_HIDDEN * wide * high else None
@@ -141,7 +141,7 @@ def _shared(first, second):
 
 
 def _draw_chart(picture, spot, face, font):
-    """Draws a bar for each class on a dark plate, the most probable one in colour."""
+    """Draws one bar per class on a dark plate, the most probable class in colour."""
     _plate(picture, (*spot, *_chart_size(face, font)))
     names, bars, _, pad = _columns(face, font)
     brush, line = ImageDraw.Draw(picture), _line_px(font)
@@ -156,7 +156,7 @@ def _draw_chart(picture, spot, face, font):
 
 
 def _beside(picture, face, label, font):
-    """Returns the picture with a panel at its right: the label, and the chart under it."""
+    """Returns the picture with a panel on its right: the label, with the chart below it."""
     wide, high = _chart_size(face, font)
     wide = max(wide, math.ceil(font.getlength(label)) + font.size)
     wider = Image.new("RGB", (picture.width + wide, max(picture.height, high + _line_px(font))), DARK)

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes probabilities as sure as they are right (Guo et al. 2017)."""
+"""Temperature scaling: calibrates probabilities with one number (Guo et al. 2017)."""
 
 import numpy as np
 
@@ -6,19 +6,19 @@ BOUNDS = (0.05, 20.0)
 
 
 def fit_temperature(labels, probs) -> float:
-    """Returns the temperature under which the labels have the largest likelihood.
+    """Returns the temperature that maximizes the likelihood of the labels.
 
-    labels [N] integers; probs [N, K], rows sum to 1. A temperature above 1 makes predictions less sure. The negative
+    labels [N] integers; probs [N, K], rows sum to 1. A temperature above 1 lowers confidence. The negative
     log-likelihood is convex in its reciprocal, so there is one minimum.
 
     Raises:
-      ValueError: no faces, or probabilities that are no numbers.
+      ValueError: no faces, or probabilities that are not finite.
     """
     from scipy import optimize
 
     logs = _logs(probs)
     if not len(logs) or not np.isfinite(logs).all():
-        raise ValueError(f"a temperature needs finite probabilities of one face or more; they are {np.shape(probs)}")
+        raise ValueError(f"a temperature needs finite probabilities of at least one face; they are {np.shape(probs)}")
 
     def loss(log_temperature):
         scaled = logs / np.exp(log_temperature)
@@ -29,7 +29,7 @@ def fit_temperature(labels, probs) -> float:
 
 
 def apply(probs, temperature: float) -> np.ndarray:
-    """Returns probabilities [..., K] under a temperature, float32; their order within a face stays."""
+    """Returns probabilities [..., K] scaled by a temperature, float32; their order within a face does not change."""
     scaled = _logs(probs) / temperature
     return np.exp(scaled - np.logaddexp.reduce(scaled, axis=-1, keepdims=True)).astype(np.float32)
 

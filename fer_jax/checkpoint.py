@@ -1,4 +1,4 @@
-"""Checkpoints: the latest states, to go on from, and the best variables, to use. Orbax writes both."""
+"""Checkpoints by Orbax: the latest states, to resume from, and the best variables, for use."""
 
 import functools
 import json
@@ -16,29 +16,29 @@ from fer_jax import steps as steps_lib
 from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import processes
 
-# Two of each kind: a run goes on from the one before a damaged one, and finds the best there was at that time.
+# Two of each kind: if one is corrupt, a run resumes from the one before, and finds the best one of that time.
 KEPT = 2
-CHECKSUMS = "checksums"  # their place in a checkpoint's meta data; earlier versions wrote none
-# What Orbax says of arrays that are there but are not those that are asked for.
+CHECKSUMS = "checksums"  # their key in a checkpoint's meta data; earlier versions wrote none
+# Orbax's messages if arrays are present but are not those requested.
 OF_ANOTHER_STRUCTURE = ("structures do not match", "is not compatible with the stored shape")
-# What does not depend on the checkpoint: memory, rights, open files.
+# Errors that are not the checkpoint's: memory, permissions, open files.
 UNREADABLE = r"RESOURCE_EXHAUSTED|PERMISSION_DENIED|Permission denied|Too many open files"
 logger = logging.getLogger("fer_jax")
 
 
 class _Damaged(Exception):
-    """What was read is not what was saved; its text says why."""
+    """The content read is not what was saved; the text says why."""
 
 
 class Checkpoints:
     """The checkpoints of a run, `<workdir>/checkpoints/{latest,best}/<step>`.
 
-    `latest` holds whole training states, `best` the variables of the best epoch so far. Saving goes on in the
-    background; a save that was cut off leaves nothing that is taken for a checkpoint. Everything is saved with a
-    checksum, which is compared when it is read. Where the newest of `latest` is damaged, all methods go on with the one
-    before it and say so once; `best` is refused then, because another epoch's variables would give other scores.
+    `latest` has complete train states, `best` the variables of the best epoch so far. Saving runs in the background; an
+    interrupted save leaves nothing that counts as a checkpoint. Everything is saved with a checksum, which is checked
+    on reading. If the newest of `latest` is corrupt, all methods use the one before it and log this once; a corrupt
+    `best` raises, because another epoch's variables would give other scores.
 
-    Where a method takes `like`, it is a tree of `jax.ShapeDtypeStruct`s with shardings, or a function that returns it
+    The argument `like` of methods is a tree of `jax.ShapeDtypeStruct`s with shardings, or a function that returns it
     for the meta data of a checkpoint.
     """
 
@@ -59,40 +59,40 @@ class Checkpoints:
             manager = self._managers[kind] = self._ocp.CheckpointManager(
                 self._root / kind, options=self._ocp.CheckpointManagerOptions(max_to_keep=KEPT)
             )
-            # Orbax would ask at each save, with other numbers than the training (`interrupts.Stop.asks`), and several
-            # processes would then stop at different places.
+            # Orbax would ask at each save, with other step numbers than training (`interrupts.Stop.asks`), and the
+            # processes would stop at different steps.
             manager.reached_preemption = lambda step: False
         return self._managers[kind]
 
     def _steps(self, kind):
-        """Returns the steps of a kind, newest first, but those that were found to be damaged."""
+        """Returns the steps of a kind, newest first, without those found to be corrupt."""
         if not (self._root / kind).is_dir():
             return []
         steps = self._manager(kind).all_steps()
         return sorted((step for step in steps if (kind, step) not in self._damaged), reverse=True)
 
     def step(self, kind: str) -> int | None:
-        """Returns the newest step of 'latest' or 'best', None where there is none."""
+        """Returns the newest step of 'latest' or 'best'; None if nothing is saved."""
         return next(iter(self._steps(kind)), None)
 
     def save(self, kind: str, step: int, tree, meta: dict) -> None:
-        """Saves a tree of arrays and a dict of JSON values under a step, in the place of this step and later ones.
+        """Saves a tree of arrays and a dict of JSON values under a step, replacing this step and later ones.
 
         Raises:
-          InputError: the disk is full or cannot be written; what was saved before is intact.
+          InputError: the disk is full or cannot be written; earlier checkpoints are intact.
         """
         meta = {**meta, CHECKSUMS: {"meta": _checksum_json(meta), "arrays": _checksums(tree)}}
         args = self._ocp.args.Composite(tree=self._ocp.args.StandardSave(tree), meta=self._ocp.args.JsonSave(meta))
         with _SaveErrors(self._root / kind, step):
-            # One save at a time: several processes meet at barriers, which two saves at once would confuse.
+            # One save at a time: processes synchronize at barriers, which two concurrent saves would mix up.
             self.wait()
-            self._delete(kind, step)  # Orbax does not save a step that is there, nor one before it
+            self._delete(kind, step)  # Orbax does not save a step that exists, or an earlier one
             self._manager(kind).save(step, args=args)
 
     def discard_after(self, step: int) -> None:
-        """Deletes the checkpoints after a step from which a run goes on: they are of an attempt that was cut off.
+        """Deletes the checkpoints after the step that a run resumes from: they are from an interrupted attempt.
 
-        Raises as `save` does.
+        Raises as `save`.
         """
         for kind in ("latest", "best"):
             if (self._root / kind).is_dir():
@@ -106,33 +106,33 @@ class Checkpoints:
                 self._damaged.discard((kind, step))
 
     def save_state(self, state, meta: dict) -> None:
-        """Saves a training state as the latest, under its step; fields without arrays are left out.
+        """Saves a train state as the latest, under its step; fields without arrays are omitted.
 
-        Raises as `save` does.
+        Raises as `save`.
         """
         fields = {name: value for name, value in vars(state).items() if jax.tree.leaves(value)}
         self.save("latest", int(state.step), fields, meta)
 
     def wait(self) -> None:
-        """Waits until all that was given to `save` is on the disk. Raises as `save` does."""
+        """Waits until everything passed to `save` is on disk. Raises as `save`."""
         for kind, manager in self._managers.items():
             with _SaveErrors(self._root / kind, manager.latest_step()):
                 manager.wait_until_finished()
 
     def meta(self, kind: str) -> dict:
-        """Returns the dict that was saved with the newest checkpoint of a kind, and its `step`.
+        """Returns the dict saved with the newest checkpoint of a kind, and its `step`.
 
-        Raises as `restore` does.
+        Raises as `restore`.
         """
         return self._newest(kind, lambda step, like, saved: None)[1]
 
     def restore(self, kind: str, like):
-        """Returns (tree, meta) of the newest checkpoint of a kind; meta: as of `meta`. kind: 'latest' or 'best'.
+        """Returns (tree, meta) of the newest checkpoint of a kind; meta: see `meta`. kind: 'latest' or 'best'.
 
-        like: None gives the tree as it was saved, on one device.
+        like: None restores the tree as saved, on one device.
 
         Raises:
-          InputError: there is none, it is damaged (the message says what to do), or it holds other arrays.
+          InputError: nothing is saved, it is corrupt (the message says what to do), or it has other arrays.
         """
 
         def read(step, like, saved):
@@ -141,10 +141,10 @@ class Checkpoints:
         return self._newest(kind, read, like)
 
     def restore_state(self, like):
-        """Returns (state, meta) of the latest training state.
+        """Returns (state, meta) of the latest train state.
 
-        Fields of the state without arrays need not be in the checkpoint, so that an earlier version's can be read.
-        Raises as `restore` does.
+        Fields of the state without arrays may be missing from the checkpoint, so that earlier versions' can be read.
+        Raises as `restore`.
         """
 
         def read(step, like, saved):
@@ -154,9 +154,9 @@ class Checkpoints:
         return self._newest("latest", read, like)
 
     def restore_variables(self, kind: str, like):
-        """Returns (variables, meta) of the newest checkpoint of a kind, without the optimizer of a training state.
+        """Returns (variables, meta) of the newest checkpoint of a kind, without the optimizer of a train state.
 
-        like: of {params, batch_stats}. Raises as `restore` does.
+        like: of {params, batch_stats}. Raises as `restore`.
         """
 
         def read(step, like, saved):
@@ -170,7 +170,7 @@ class Checkpoints:
         return self._newest(kind, read, like)
 
     def _newest(self, kind, read, like=None):
-        """Returns (read(step, like, checksums of the arrays), meta) of the newest step that is whole."""
+        """Returns (read(step, like, checksums of the arrays), meta) of the newest intact step."""
         steps = self._steps(kind)
         if not steps:
             raise InputError(
@@ -181,7 +181,7 @@ class Checkpoints:
                 meta, saved = self._read_meta(kind, step)
                 return read(step, like(meta) if callable(like) else like, saved), {**meta, "step": step}
             except _Damaged as error:
-                what = f"the checkpoint {self._root / kind / str(step)} is damaged ({error})"
+                what = f"the checkpoint {self._root / kind / str(step)} is corrupt ({error})"
                 if kind == "latest" and before is not None:
                     logger.warning("%s: going back to the one before it, of step %d", what, before)
                     self._damaged.add((kind, step))
@@ -189,14 +189,14 @@ class Checkpoints:
                 if kind == "latest":
                     mend = "delete that folder, then train again"
                 elif before is not None:
-                    mend = f"delete that folder to use the best one before it, of step {before}, or use the latest one"
+                    mend = f"delete that folder to use the previous best one, of step {before}, or use the latest one"
                 else:
                     mend = "use the latest one (--checkpoint latest), or train again with another --workdir"
                 raise InputError(f"{what}: {mend}") from error
         raise AssertionError  # the last step returns or raises
 
     def _read_meta(self, kind, step):
-        """Returns a step's meta data and the checksums of its arrays, None where an earlier version saved them."""
+        """Returns a step's meta data and the checksums of its arrays, None if an earlier version saved it."""
         meta = dict(self._orbax(kind, step, meta=self._ocp.args.JsonRestore())["meta"])
         checksums = meta.pop(CHECKSUMS, None)
         if checksums is None:
@@ -206,13 +206,13 @@ class Checkpoints:
         except (KeyError, TypeError, ValueError):
             whole = False
         if not whole:
-            raise _Damaged("its meta data are not those that were saved")
+            raise _Damaged("its meta data differ from those saved")
         return meta, arrays
 
     def _read(self, kind, step, like, saved, of_the_model=None):
         """Returns the tree of a step.
 
-        saved: its checksums. of_the_model: the part of `like` that says whether it is of another model; None: all.
+        saved: its checksums. of_the_model: the part of `like` that decides whether it is of another model; None: all.
         """
         if saved is not None and like is not None:
             part = like if of_the_model is None else of_the_model
@@ -227,25 +227,25 @@ class Checkpoints:
         tree = self._orbax(kind, step, compared=saved is not None, tree=self._ocp.args.StandardRestore(like))["tree"]
         if saved is not None and (found := _checksums(tree)) != saved:
             changed = sorted(name for name in found | saved if found.get(name) != saved.get(name))
-            raise _Damaged(f"not as they were saved: {', '.join(changed[:3])}{', ...' if changed[3:] else ''}")
+            raise _Damaged(f"changed since saving: {', '.join(changed[:3])}{', ...' if changed[3:] else ''}")
         return tree
 
     def _stored(self, kind, step):
-        """Returns the top of the tree that a checkpoint holds, its arrays as Orbax's metadata; {} where unreadable."""
+        """Returns the top level of a checkpoint's tree, with arrays as Orbax's metadata; {} if unreadable."""
         folder = self._root / kind / str(step) / "tree"
         try:
             with self._ocp.StandardCheckpointer() as reader:
                 return dict(reader.metadata(folder).item_metadata.tree)
-        except Exception:  # whatever a damaged folder leads to: reading it says what it is
+        except Exception:  # a corrupt folder can raise anything; reading it reports the error
             return {}
 
     def _as_saved(self, kind, step):
-        """Returns what a checkpoint holds, as `like`; a checkpoint of several processes cannot be read without."""
+        """Returns a checkpoint's content as a `like`, without which checkpoints of several processes cannot be read."""
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return steps_lib.with_sharding(self._stored(kind, step), one) or None
 
     def _orbax(self, kind, step, *, compared=True, **args):
-        """Returns what Orbax reads of a step; compared: whether its structure was found to be the one asked for."""
+        """Reads a step with Orbax; compared: whether its structure is known to be the requested one."""
         try:
             return self._manager(kind).restore(step, args=self._ocp.args.Composite(**args))
         except Exception as error:
@@ -254,19 +254,19 @@ class Checkpoints:
                 raise self._of_another_model(kind, step, reason) from error
             if isinstance(error, MemoryError) or re.search(UNREADABLE, str(error)):
                 raise InputError(
-                    f"{self._root / kind / str(step)} cannot be read ({reason}): mend that first"
+                    f"{self._root / kind / str(step)} cannot be read ({reason}): fix that first"
                 ) from error
             raise _Damaged(reason) from error
 
     def _of_another_model(self, kind, step, reason):
         return InputError(
-            f"the checkpoint {self._root / kind / str(step)} is whole, but of another model or another version of "
-            f"fer_jax ({reason}): it is left as it is; evaluate the run's best checkpoint, and train with another "
+            f"the checkpoint {self._root / kind / str(step)} is intact, but of another model or another version of "
+            f"fer_jax ({reason}): it is not changed; evaluate the run's best checkpoint, and train with another "
             "--workdir"
         )
 
     def close(self) -> None:
-        """Waits for what is being saved and lets go of the files."""
+        """Waits for saves in progress and closes the files."""
         self.wait()
         for manager in self._managers.values():
             manager.close()
@@ -274,13 +274,13 @@ class Checkpoints:
 
 
 def _named(tree):
-    """Returns (name, leaf) pairs, named alike in a tree that Orbax reads without knowing its classes."""
+    """Returns (name, leaf) pairs, with the same names as in a tree that Orbax reads without its classes."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
 def _asked(fields, stored):
-    """Returns the fields that a checkpoint has or must have."""
+    """Returns the fields that the checkpoint has or must have."""
     return {name: value for name, value in fields.items() if name in stored or jax.tree.leaves(value)}
 
 
@@ -289,7 +289,7 @@ def _type(array):
 
 
 def _checksums(tree) -> dict[str, str]:
-    """Returns a line an array, by name: type, shape and CRC-32; 70 MiB take 17 ms."""
+    """Returns one line per array, by name: type, shape and CRC-32; 70 MiB take 17 ms."""
 
     def checksum(leaf):
         array = np.ascontiguousarray(_whole(leaf))
@@ -299,7 +299,7 @@ def _checksums(tree) -> dict[str, str]:
 
 
 def _whole(leaf):
-    """Returns an array on the host, of which other processes may hold parts."""
+    """Gathers an array on the host, including the parts of other processes."""
     if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
         return jax.device_get(leaf)
     return multihost_utils.process_allgather(leaf, tiled=True)
@@ -310,7 +310,7 @@ def _checksum_json(meta: dict) -> str:
 
 
 class _SaveErrors:
-    """Turns what a failed save raises into one message."""
+    """Converts the exceptions of a failed save into one message."""
 
     def __init__(self, folder, step):
         self._folder, self._step = folder, step
@@ -322,17 +322,17 @@ class _SaveErrors:
         if not isinstance(error, Exception) or isinstance(error, InputError) or processes.is_lost(error):
             return
         text, full = str(error), tells_full_disk(error, wrapped=True)
-        mend = "make room" if full else "mend that"
+        mend = "make room" if full else "fix that"
         reason = "no space left on the disk" if full else text.strip().split("\n")[0][:200]
         raise InputError(
-            f"could not save checkpoint {self._step} in {self._folder}: {reason}; {mend} and run the same command "
-            "again: earlier checkpoints are intact and the run goes on from the last of them"
+            f"could not save checkpoint {self._step} in {self._folder}: {reason}; {mend} and rerun the same command: "
+            "earlier checkpoints are intact, and the run resumes from the last of them"
         ) from error
 
 
 def check_space(workdir, state_bytes: int) -> None:
     """Raises InputError before work starts if the checkpoints of a run cannot fit on the disk of its workdir."""
-    needed_bytes = state_bytes * (2 * KEPT + 1)  # both kinds, and the one that is being written
+    needed_bytes = state_bytes * (2 * KEPT + 1)  # both kinds, and one being written
     folder = pathlib.Path(workdir).absolute()
     while not folder.exists():
         folder = folder.parent

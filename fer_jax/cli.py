@@ -1,14 +1,14 @@
-"""The command `fer-jax`: its first word says which of the package's commands runs, with the flags of that one."""
+"""The command `fer-jax`: its first word chooses one of the package's commands, which gets the other arguments."""
 
 import runpy
 import sys
 
 COMMANDS = {
     "predict": ("fer_jax.predict", "emotions of faces in pictures, folders, videos, tables, or of a camera"),
-    "train": ("fer_jax.main", "train a network as a config says"),
+    "train": ("fer_jax.main", "train a network from a config"),
     "evaluate": ("fer_jax.evaluate", "score trained runs on a split, and write reports"),
-    "ensemble": ("fer_jax.ensemble", "score several trained runs as one"),
-    "export": ("fer_jax.export", "make a model file of a run, with its figures and its card"),
+    "ensemble": ("fer_jax.ensemble", "score an ensemble of trained runs"),
+    "export": ("fer_jax.export", "export a run as a model file, with its figures and model card"),
     "search": ("fer_jax.search", "search for hyperparameters"),
     "pretrained": ("fer_jax.pretrained", "list and fetch weight files"),
 }
@@ -19,12 +19,12 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
-        ["usage: fer-jax COMMAND ...", "", *lines, "", "fer-jax COMMAND --help tells the flags of a command."]
+        ["usage: fer-jax COMMAND ...", "", *lines, "", "fer-jax COMMAND --help lists the flags of a command."]
     )
 
 
 def main(argv=None) -> None:
-    """Runs the command that the words name; exit code 2 and the list where there is none of that name."""
+    """Runs the named command; for an unknown name it prints the list and exits with code 2."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] in (["--help"], ["-h"], ["help"]):
         print(usage())
@@ -41,7 +41,7 @@ def main(argv=None) -> None:
     from fer_jax import command
 
     command.shell_name = "fer-jax"
-    # As `python -m` does it, so that a command is the same either way.
+    # As with `python -m`, so that a command behaves the same either way.
     sys.argv = [f"fer-jax {words[0]}", *words[1:]]
     runpy.run_module(COMMANDS[words[0]][0], run_name="__main__", alter_sys=True)
 

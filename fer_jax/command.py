@@ -1,4 +1,4 @@
-"""What every command does alike: how it begins, its messages, and how it ends."""
+"""The parts that all commands share: flags, logging, error messages and exit codes."""
 
 import difflib
 import logging
@@ -15,26 +15,26 @@ from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
 EXAMPLE = "configs/cnn.py:model_2"
-shell_name = None  # `fer-jax`, where that has started the command
+shell_name = None  # `fer-jax` if the command was started by it
 FIELDS_HINT = "--fields prints every field, with its default, unit and range"
 
 
 def parse_flags(argv, config_flag) -> list[str]:
-    """Parses absl's flags and loads the config, locked; returns what is no flag.
+    """Parses absl's flags and loads the config, locked; returns the other arguments.
 
-    `--help` and `--fields` print what they are for and end the command.
+    `--help` and `--fields` print their text and end the command.
 
     Raises:
-      InputError: whatever is wrong with the flags or the config.
+      InputError: anything wrong with the flags or the config.
     """
     from absl import flags
 
     _check_fields(argv, config_flag.name)
-    # ml_collections' own parser hides why a file cannot be loaded.
+    # ml_collections' own parser hides why a file failed to load.
     flags.FLAGS[config_flag.name].parser.parse = config_lib.load
     try:
         rest = flags.FLAGS(argv)
-    except SystemExit:  # absl's --help, which ends with 1
+    except SystemExit:  # absl's --help exits with 1
         sys.exit(0)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error.__context__, InputError):
@@ -48,18 +48,18 @@ def parse_flags(argv, config_flag) -> list[str]:
 
 
 def add_explain_option(parser) -> None:
-    """Adds --explain, of the commands that write a report."""
+    """Adds --explain, for the commands that write a report."""
     parser.add_argument(
         "--explain",
         choices=("auto", "grad_cam", "occlusion", "none"),
         default="auto",
-        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion where a network has no fine map; "
+        help="heat maps below the report's mistakes; auto: grad_cam, or occlusion if a network has no fine map; "
         "default: %(default)s",
     )
 
 
 def _check_fields(argv, flag):
-    """Refuses fields on the command line that do not exist, or come without a config."""
+    """Rejects fields on the command line that do not exist, or are given without a config."""
     given = [match[1] for word in argv if (match := re.match(rf"--?(?:no)?{flag}\.([^=]*)", word))]
     for name in given:
         if name not in fields.FIELDS:
@@ -76,35 +76,35 @@ def program(name: str) -> str:
 
 
 def begin() -> None:
-    """Begins a command whose flags are read: its messages, and rare garbage collection while it imports and traces."""
+    """Starts a command after its flags: sets up logging, and rare garbage collection while it imports and traces."""
     start_logging()
     timing.collect_rarely()
 
 
 def keep_compiled(config) -> None:
-    """Has JAX keep compiled programs as the config says."""
+    """Makes JAX cache compiled programs, as set in the config."""
     if config.train.keep_compiled:
         compile_cache.keep_compiled(config.data.cache_dir)
 
 
 def start_logging() -> None:
-    """Shows the project's messages as they are, on stderr, and of its libraries only warnings."""
+    """Logs the project's messages to stderr, and only warnings of its libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("fer_jax").setLevel(logging.INFO)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    # Pillow's are of pictures that the project either reads all the same or refuses with a message of its own.
+    # Pillow warns about pictures that the project either reads anyway or rejects with its own message.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # Orbax logs the traceback of every error that it also raises, and absl is its logger; asyncio's shows those of the
-    # other arrays that it was reading at the time.
+    # Orbax logs, through absl, the traceback of every error that it also raises; asyncio logs those of the other arrays
+    # that were being read at the time.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def ask_for_huge_pages(environ, argv) -> None:
-    """Starts the command anew with huge pages for large arrays, on Linux, unless GLIBC_TUNABLES already says.
+    """Restarts the command with huge pages for large arrays, on Linux, unless GLIBC_TUNABLES already sets them.
 
-    XLA:CPU takes its temporary memory from the system at each step and gives it back; in pages of 4 KiB that is a
-    quarter of the step of a small CNN (benchmarks/cpu_ops/). glibc reads the setting only when a process begins.
+    XLA:CPU allocates its temporary memory from the system at each step and frees it; in pages of 4 KiB that takes a
+    quarter of the step of a small CNN (benchmarks/cpu_ops/). glibc reads the setting only when a process starts.
     """
     tunables = environ.get("GLIBC_TUNABLES", "")
     if not sys.platform.startswith("linux") or HUGE_PAGES in tunables:
@@ -114,25 +114,25 @@ def ask_for_huge_pages(environ, argv) -> None:
 
 
 def run(main) -> None:
-    """Runs an entry: exit code 0 when it is done, 2 after bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    """Runs an entry point: exit code 0 when it is done, 2 after bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
-    Each but the first comes with one message.
+    All but the first print one message.
     """
-    if main.__module__ == "__main__":  # and not a function of a program that must not be started anew
+    if main.__module__ == "__main__":  # not a function of another program, which must not be restarted
         ask_for_huge_pages(os.environ, sys.orig_argv)
     _hide_lost_exceptions()
     try:
         with interrupts.ended_by_signals():
             main()
     except InputError as error:
-        # Threads and coroutines that the error cut off would print tracebacks of their own on the way out.
+        # Threads and coroutines interrupted by the error would print their own tracebacks at exit.
         sys.unraisablehook = lambda _: None
         sys.exit(_say(f"error: {error}", 2))
     except OSError as error:
         if not tells_full_disk(error):
             raise
         place = f" for {error.filename}" if error.filename else ""
-        sys.exit(_say(f"error: no space left on the disk{place}: make room and run the same command again", 2))
+        sys.exit(_say(f"error: no space left on the disk{place}: make room and rerun the same command", 2))
     except KeyboardInterrupt as interrupt:
         sys.unraisablehook = lambda _: None
         sys.exit(_say(str(interrupt) or "stopped", getattr(interrupt, "exit_code", 130)))
@@ -144,7 +144,7 @@ def _say(text, code):
 
 
 def _hide_lost_exceptions():
-    """Hides tracebacks of what nobody can catch: Orbax's reads after a failed one, and signals, which are heeded."""
+    """Hides tracebacks that cannot be caught: of Orbax's reads after a failed one, and of signals already handled."""
     usual = {sys: sys.unraisablehook, threading: threading.excepthook}
 
     def is_hidden(args):

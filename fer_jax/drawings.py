@@ -1,4 +1,4 @@
-"""Files of annotated pictures and videos."""
+"""Writes annotated pictures and videos to files."""
 
 import contextlib
 import os
@@ -11,17 +11,17 @@ from fer_jax import annotate, files, streams, videos
 from fer_jax.errors import InputError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
-CAMERA_FPS = 25.0  # of the video that is written of a camera
+CAMERA_FPS = 25.0  # of a video written from a camera
 
 
 class Drawings:
-    """Annotated pictures and videos in a folder, or one annotated video; for a `with`.
+    """Annotated pictures and videos in a folder, or one annotated video; a context manager.
 
-    target: the folder, where files lie as their sources do under the folder that these share; or a video's file, for
-    one source that is a video; None: nothing is drawn.
+    target: a folder, in which files keep their paths relative to the common folder of the sources; or a video file, if
+    the only source is a video; None: nothing is drawn.
 
     Raises:
-      InputError: a video's file for other sources, or the folder of the sources.
+      InputError: a video file for other sources, or the sources' own folder.
     """
 
     def __init__(self, sources: Sequence[str], target: str | None):
@@ -31,19 +31,19 @@ class Drawings:
         if not target:
             return
         if self._is_file and (len(sources) > 1 or not streams.is_video(sources[0])):
-            raise InputError(f"--annotate {target} is a video: that is for one video; give a folder for pictures")
+            raise InputError(f"--annotate {target} is a video file, which is for one video: give a folder for pictures")
         folders = [os.path.dirname(os.path.abspath(source)) for source in sources]
         self._shared = os.path.commonpath(folders)
         if os.path.realpath(target) == os.path.realpath(self._shared) and not self._is_file:
-            raise InputError(f"--annotate {target} is the folder of the pictures: give another one")
+            raise InputError(f"--annotate {target} is the folder of the pictures: give another folder")
 
     @property
     def writes_video(self) -> bool:
-        """Whether a video is open, of which more frames may come."""
+        """Whether a video is open and may get more frames."""
         return self._writer is not None
 
     def path(self, source: str) -> pathlib.Path:
-        """Returns where a file's annotated copy is written."""
+        """Returns the path of a file's annotated copy."""
         if self._is_file:
             return self._target
         path = self._target / os.path.relpath(os.path.abspath(source), self._shared)
@@ -51,7 +51,7 @@ class Drawings:
         return path if path.suffix.lower() in kept else path.with_name(f"{path.name}.{next(iter(kept))[1:]}")
 
     def add(self, item: streams.Item, faces: Sequence, tracks: Sequence[int] | None) -> None:
-        """Draws an item and writes it; a video is there after its last frame."""
+        """Draws an item and writes it; a video's file appears after its last frame."""
         if self._target is None:
             return
         if item.index != self._index:
@@ -82,7 +82,7 @@ class Drawings:
 
 
 class Film(videos.Writer):
-    """A video of a camera, whose frames come unevenly: each is repeated until the next one."""
+    """A video of a camera, whose frames arrive unevenly: each is repeated until the next one."""
 
     def __init__(self, path):
         super().__init__(path, CAMERA_FPS)

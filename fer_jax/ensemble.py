@@ -1,7 +1,7 @@
-"""Scores several trained runs as one: python -m fer_jax.ensemble --workdir runs/a runs/b --out runs/a-and-b.
+"""Scores an ensemble of trained runs: python -m fer_jax.ensemble --workdir runs/a runs/b --out runs/a-and-b.
 
-Averages their probabilities, by equal weights or by weights that are fitted on the validation split. Writes
-ensemble.json (members and weights) and evaluation-<split>.json, .md, .html and .npz into --out.
+Averages their probabilities with equal weights, or with weights fitted on the validation split. Writes ensemble.json
+(members and weights) and evaluation-<split>.json, .md, .html and .npz into --out.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from fer_jax.views import VIEWS
 WEIGHTS = ("equal", "fitted")
 FIT_TOLERANCE_NATS = 1e-3
 FITTED_ON_THESE = (
-    "The weights were fitted on these very faces, so this score is too good; "
+    "The weights were fitted on these same faces, so this score is optimistic; "
     "--split test scores the ensemble on others."
 )
 logger = logging.getLogger("fer_jax")
@@ -26,7 +26,7 @@ logger = logging.getLogger("fer_jax")
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
         prog=command.program("ensemble"),
-        description="Scores several trained runs as one, by their mean probabilities.",
+        description="Scores an ensemble of trained runs by their mean probabilities.",
     )
     parser.add_argument("--workdir", nargs="+", required=True, metavar="DIR", help="folders of the members' runs")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ensemble's record and reports")
@@ -38,20 +38,20 @@ def _parse(argv=None):
     )
     parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="default: best")
     parser.add_argument(
-        "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
+        "--views", choices=tuple(VIEWS), default="none", help="test-time views to average; default: %(default)s"
     )
     command.add_explain_option(parser)
     return parser.parse_args(argv)
 
 
 def fit_weights(labels, probs):
-    """Returns the weights [M] on the simplex that give the validation labels the largest likelihood.
+    """Returns the weights [M] on the simplex that maximize the likelihood of the validation labels.
 
-    labels [N]; probs [M, N, K], a distribution for each member and face. The mean log-likelihood of a mixture is
-    concave in its weights, so there is one maximum; no weights are better by more than the largest slope minus 1.
+    labels [N]; probs [M, N, K], a distribution per member and face. The mean log-likelihood of a mixture is concave in
+    its weights, so there is one maximum; no weights are better by more than the largest slope minus 1.
 
     Raises:
-      InputError: the optimizer ends more than FIT_TOLERANCE_NATS below the maximum, or a member predicts no numbers.
+      InputError: the optimizer ends more than FIT_TOLERANCE_NATS below the maximum, or a member predicts NaN.
     """
     import numpy as np
     from scipy import optimize
@@ -75,16 +75,16 @@ def fit_weights(labels, probs):
     weights = found.x.clip(0)
     weights = weights / weights.sum()
     short = (-loss(weights)[1]).max() - 1
-    if not short <= FIT_TOLERANCE_NATS:  # a NaN is neither
+    if not short <= FIT_TOLERANCE_NATS:  # also true for NaN
         raise InputError(
-            f"the weights cannot be fitted ({found.message}; they may be {short:.2g} nats a face from the best): check "
-            "that every member predicts well by itself, or give --weights equal"
+            f"the weights cannot be fitted ({found.message}; they may be {short:.2g} nats per face from the best): "
+            "check that every member predicts well alone, or give --weights equal"
         )
     return weights
 
 
 def _check_scored(workdir, split, digest):
-    """Refuses a member whose own evaluation of the split is of other faces: it may know faces of the test."""
+    """Rejects a member evaluated on other faces of the split: it may have been trained on faces of the test split."""
     from fer_jax import scoring, significance
     from fer_jax import workdir as workdir_lib
 
@@ -94,20 +94,20 @@ def _check_scored(workdir, split, digest):
     scores = workdir_lib.read_json(path, what="evaluation", mend="evaluate the member again")
     if significance.compare_faces(scores, {"faces_digest": digest}) == significance.OTHER:
         raise InputError(
-            f"{path} is of other faces than the {split} split of this ensemble, so {workdir} may know faces of the "
-            "test: evaluate it again, and leave it out if its faces stay others"
+            f"{path} is of other faces than the {split} split of this ensemble, so {workdir} may have seen faces of "
+            "the test split: evaluate it again, and drop the member if the faces still differ"
         )
 
 
 def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best", views="none", heat="none") -> dict:
     """Scores the mean of the members' probabilities on a split; returns the scores, as in evaluation-<split>.json.
 
-    views: of fer_jax.views, over which the probabilities of each member are averaged. heat: as of `scoring.evaluate`.
+    views: of fer_jax.views, over which each member's probabilities are averaged. heat: as in `scoring.evaluate`.
 
     Raises:
-      InputError: fewer than two members, a member without a checkpoint, members with other classes or splits or scored
-        on other faces, weights that cannot be fitted, a folder `out` that cannot be written or is a run's, or Grad-CAM
-        for a network without maps.
+      InputError: fewer than two members, a member without a checkpoint, members whose classes, splits or scored faces
+        differ, weights that cannot be fitted, an `out` that cannot be written or is a run's workdir, or Grad-CAM for a
+        network without maps.
     """
     import numpy as np
 
@@ -120,10 +120,10 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best",
     workdir_lib.check_folder(out, option="--out")
     if (out / "config.json").exists():
         raise InputError(
-            f"{out} is the workdir of a run, whose reports an ensemble must not replace: give another --out"
+            f"{out} is the workdir of a run, and the ensemble would overwrite its reports: give another --out"
         )
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
-    models = members_lib.load(workdirs, checkpoint)  # all, before one of them is scored
+    models = members_lib.load(workdirs, checkpoint)  # all of them before any is scored
     method = None if heat == "none" else scoring.choose_heat(models, heat)
     judged = scoring.load_faces(models[0])
     digests = {name: judged.digest(name) for name in needed}

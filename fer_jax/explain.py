@@ -1,10 +1,10 @@
-"""Where a network looks: heat maps over faces, by Grad-CAM and by occlusion.
+"""Explains predictions by heat maps over faces, computed by Grad-CAM or occlusion.
 
 Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: Visual explanations from deep networks via gradient-based localization")
-weighs the channels of the last map by the class score's mean gradient with respect to each. The mean forgets where in
-the map a gradient was: below a head that flattens the map, cells may glow that the score does not depend on (Draelos
-and Carin 2020). Occlusion (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks") measures
-what a covered patch takes from the class's probability; it needs no map, and many more evaluations.
+weights the channels of the last map by the mean gradient of the class score with respect to each. The mean discards
+where in the map a gradient was: under a head that flattens the map, cells may be hot that the score does not depend on
+(Draelos and Carin 2020). Occlusion (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks")
+measures how much the class's probability drops when a patch is covered; it needs no map, but many more evaluations.
 """
 
 import functools
@@ -21,10 +21,10 @@ from fer_jax import ops
 from fer_jax.errors import InputError
 from fer_jax.models import average, dual_channel
 
-BATCHES = (1, 8, 32)  # faces are padded to one of these sizes, so that few programs are compiled
+BATCHES = (1, 8, 32)  # batches are padded to one of these sizes, so that few programs are compiled
 OCCLUDED_BATCH = 128
-MIN_CELLS = 6  # a side: a cell of a coarser map sees most of the face, and Grad-CAM says nothing about where
-HEAT_SHARE = 0.7  # of the colour in an overlay where the heat is 1
+MIN_CELLS = 6  # per side: a cell of a coarser map sees most of the face, so Grad-CAM does not localize
+HEAT_SHARE = 0.7  # opacity of an overlay where the heat is 1
 _COLLECTIONS = itertools.count()
 
 
@@ -33,7 +33,7 @@ class NoMapError(InputError):
 
 
 class _Map(NamedTuple):
-    """A call of a network's method that returns a map: its number, its module's path, and what it returns."""
+    """A call of a module's method that returns a map: its number, its module's path, and the map."""
 
     number: int
     path: tuple[str, ...]
@@ -43,20 +43,20 @@ class _Map(NamedTuple):
 def grad_cam(model, variables, faces, labels, layer=None):
     """Returns heat maps by Grad-CAM, float32 [N, H, W]: 1 at the hottest pixel of a face, 0 without evidence.
 
-    The score is the class's logit. The map is the last one before the head, enlarged bilinearly. Both channels of a
-    dual-channel network have one: their heat is added, the region's where the region lies. An `average` has the mean of
-    its members' maps.
+    The score is the class's logit. The map is the last one before the head, enlarged bilinearly. For a dual-channel
+    network the heat of both channels is added, that of the region at the region's position. For an `average` it is the
+    mean of the members' heat maps.
 
     Args:
-      model: as of `inference.Trained`.
+      model: as in `inference.Trained`.
       variables: of the model.
       faces: uint8 [N, H, W, C].
-      labels: [N], the class whose evidence is shown of each face.
-      layer: the name or path of a layer, whose output is taken instead; an activation after it that is no layer by
-        itself does not count.
+      labels: [N], the class to explain for each face.
+      layer: the name or path of a layer whose output to use instead, before any activation that is not a separate
+        layer.
 
     Raises:
-      InputError: the network has no map (a NoMapError), or none of that name.
+      InputError: the network has no map (a NoMapError), or no such layer.
     """
     if isinstance(model, average.Average):
         parts = [_member(variables, number) for number in range(len(model.members))]
@@ -73,30 +73,30 @@ def grad_cam(model, variables, faces, labels, layer=None):
 
 
 def occlusion(model, variables, faces, labels, *, patch=8, stride=4):
-    """Returns what patches take from the probability of a class, float32 [N, H, W] in -1..1.
+    """Returns how much covering each pixel lowers the probability of a class, float32 [N, H, W] in -1..1.
 
-    A square of the face's mean colour slides over the face; each pixel has the mean drop of the patches that cover it.
-    It is negative where the covered pixels spoke against the class.
+    A square of the face's mean colour slides over the face; a pixel gets the mean drop over the patches that cover it.
+    It is negative where the covered pixels are evidence against the class.
 
     Args:
-      model: as of `inference.Trained`.
+      model: as in `inference.Trained`.
       variables: of the model.
       faces: uint8 [N, H, W, C].
-      labels: [N], the class of each face whose probability is watched.
+      labels: [N], the class to explain for each face.
       patch: the side of the square, in pixels.
-      stride: by how many pixels it moves; the last one of a row or column touches the edge.
+      stride: the step in pixels; the last patch of a row or column touches the edge.
 
     Raises:
-      InputError: a patch that is larger than the face, or a stride that leaves pixels uncovered.
+      InputError: the patch is larger than the face, or the stride leaves pixels uncovered.
     """
     faces, labels = np.asarray(faces), np.asarray(labels)
     height, width = faces.shape[1:3]
     if not 1 <= patch <= min(height, width):
         raise InputError(f"the patch has {patch} px: give 1 to {min(height, width)}, the side of the faces")
     if not 1 <= stride <= patch:
-        raise InputError(f"the stride is {stride} px: give 1 to {patch}, the patch, so that every pixel is covered")
+        raise InputError(f"the stride is {stride} px: give 1 to {patch}, the size of the patch, to cover every pixel")
     tops, lefts = (_starts(side, patch, stride) for side in (height, width))
-    outside = (-patch, -patch)  # covers nothing: the probability of the whole face
+    outside = (-patch, -patch)  # covers nothing, for the probability of the uncovered face
     corners = np.array([outside, *itertools.product(tops, lefts)], np.int32)
     rows, places = np.divmod(np.arange(len(faces) * len(corners)), len(corners))
     occluded_fn = _make_occluded(model, patch)
@@ -116,15 +116,15 @@ METHODS = {"grad_cam": grad_cam, "occlusion": lambda *args: rescale(occlusion(*a
 
 
 def choose(model, variables, image_shape, method="auto"):
-    """Returns the method for a network, of METHODS; 'auto' is Grad-CAM where there is a fine map, else occlusion.
+    """Returns the method for a network, of METHODS; 'auto' is Grad-CAM if the map is fine enough, else occlusion.
 
-    image_shape: of the faces, (H, W, C). Nothing is computed.
+    image_shape: of the faces, (H, W, C). The network is only traced.
 
     Raises:
       InputError: an unknown method, or Grad-CAM for a network without maps.
     """
     if method not in ("auto", *METHODS):
-        raise InputError(f"there is no method '{method}'; known are auto, {', '.join(METHODS)}")
+        raise InputError(f"unknown method '{method}'; known are auto, {', '.join(METHODS)}")
     if method == "occlusion":
         return method
     try:
@@ -137,10 +137,9 @@ def choose(model, variables, image_shape, method="auto"):
 
 
 def overlay(face, heat):
-    """Returns a face with heat on it in a perceptually uniform colour map, uint8 [H, W, 3].
+    """Returns a face overlaid with heat in a perceptually uniform colour map, uint8 [H, W, 3].
 
-    Where there is no heat the face stays as it is. face: uint8 [H, W, 1 or 3]; heat: [h, w] in 0..1, brought to the
-    size of the face bilinearly.
+    Pixels without heat do not change. face: uint8 [H, W, 1 or 3]; heat: [h, w] in 0..1, resized bilinearly to the face.
     """
     import matplotlib
     from PIL import Image
@@ -156,7 +155,7 @@ def overlay(face, heat):
 
 
 def rescale(heat):
-    """Returns maps [N, H, W] with negative heat at 0 and the largest of each at 1; what is nowhere positive is 0."""
+    """Clips negative heat of maps [N, H, W] to 0 and scales each to a maximum of 1, if it has any positive heat."""
     heat = np.maximum(heat, 0)
     top = heat.max(axis=(1, 2), keepdims=True)
     return (heat / np.where(top > 0, top, 1)).astype(np.float32)
@@ -192,7 +191,7 @@ def _make_cam(model, layer):
 
 
 def _put_back(heat, centre):
-    """Moves the heat [B, H, W] of regions to where they are in the faces; centre: as of `dual_channel.sample`."""
+    """Moves the heat [B, H, W] of regions to their positions in the faces; centre: as in `dual_channel.sample`."""
     _, spread = jax.vjp(lambda face: dual_channel.sample(face, centre), jnp.zeros((*heat.shape, 1)))
     return spread(heat[..., None])[0][..., 0]
 
@@ -200,8 +199,8 @@ def _put_back(heat, centre):
 def _run(model, variables, faces, nudges):
     """Returns (logits [B, K], kept): kept has the outputs of the calls whose numbers are keys of `nudges`.
 
-    A nudge, zeros, is added to the output of its call, so that a gradient can be had with respect to that output. The
-    centres of a dual-channel network's regions are in `kept` too.
+    A nudge of zeros is added to the output of its call, to get the gradient with respect to that output. The centres of
+    a dual-channel network's regions are in `kept` too.
     """
 
     def on_output(number, module, method, out, keep_fn):
@@ -220,13 +219,13 @@ def _name(number):
 
 
 def _intercept(model, variables, faces, on_output):
-    """Applies a model and returns (logits [B, K], {name: what was kept}).
+    """Applies a model and returns (logits [B, K], {name: kept array}).
 
-    on_output(number of the call, module, method, output, keep_fn) returns what the method shall return. By
-    keep_fn(name, array) an array gets out of transformations; it says whether it does, which it does not of a scan.
+    on_output(number of the call, module, method, output, keep_fn) returns the method's new output. keep_fn(name, array)
+    keeps an array from inside transformations; it returns whether that worked, which it does not in a scan.
     """
     numbers = itertools.count()
-    # A name of its own each time: in `nn.jit` an equal one would take up an earlier trace, without interception.
+    # A new name each time: with the same name, `nn.jit` would reuse an earlier trace, without interception.
     collection = f"explained_{next(_COLLECTIONS)}"
 
     def intercept(call, args, kwargs, context):
@@ -245,7 +244,7 @@ def _count_cells(model, variables, faces):
     """Returns the shortest side of the maps of a network, or of an average's members.
 
     Raises:
-      NoMapError: one has none.
+      NoMapError: a network or member has no map.
     """
     if isinstance(model, average.Average):
         members = enumerate(model.members)
@@ -254,7 +253,7 @@ def _count_cells(model, variables, faces):
 
 
 def _list_maps(model, variables, faces):
-    """Returns the `_Map`s of a network in the order of its calls; what comes before the first kernel is the picture."""
+    """Returns the `_Map`s of a network in the order of calls; outputs before the first kernel are still the picture."""
     maps, has_kernel = [], False
 
     def on_output(number, module, _, out, keep_fn):
@@ -270,13 +269,13 @@ def _list_maps(model, variables, faces):
 
 
 def _find_maps(model, variables, faces, layer):
-    """Returns the `_Map`s to explain a network by: the last one, or the last of both channels, or that of a layer."""
+    """Returns the `_Map`s for Grad-CAM: the last one, or the last of both channels, or that of a layer."""
     maps = _list_maps(model, variables, faces)
     if layer is not None and maps:
         wanted = [one for one in maps if f"/{'/'.join(one.path)}".endswith(f"/{layer}")]
         if not wanted:
             names = dict.fromkeys("/".join(one.path) for one in maps if one.path)
-            raise InputError(f"no map comes from a layer '{layer}'; known are {', '.join(names)}")
+            raise InputError(f"there is no layer '{layer}' that returns a map; known are {', '.join(names)}")
         return wanted[-1:]
     is_dual = isinstance(model, dual_channel.DualChannel)
     channels = [[one for one in maps if one.path[:1] == (name,)] for name in ("whole", "region")] if is_dual else [maps]
@@ -289,7 +288,7 @@ def _find_maps(model, variables, faces, layer):
 
 
 def _is_map(out, faces_shape):
-    """Whether an output is [B, h, w, C] with several cells on both sides, in the face's proportion to a cell."""
+    """Whether an output is [B, h, w, C] with several cells per side, and the face's aspect ratio to within a cell."""
     if not isinstance(out, jax.Array) or out.ndim != 4 or len(out) != faces_shape[0] or min(out.shape[1:3]) < 2:
         return False
     (height, width), (rows, columns) = faces_shape[1:3], out.shape[1:3]
@@ -312,16 +311,16 @@ def _make_occluded(model, patch):
 
 
 def _starts(side, patch, stride):
-    """Returns where patches begin on a side."""
+    """Returns the start positions of patches on a side."""
     return sorted({*range(0, side - patch, stride), side - patch})
 
 
 def _covered(starts, side, patch):
-    """Returns [starts, side], 1 where a patch lies."""
+    """Returns [starts, side], 1 inside a patch."""
     places = np.arange(side) - np.asarray(starts)[:, None]
     return ((places >= 0) & (places < patch)).astype(np.float32)
 
 
 def _pad(size, *arrays):
-    """Returns arrays with `size` rows, the last one repeated."""
+    """Pads arrays to `size` rows by repeating the last one."""
     return [np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)]) for array in arrays]

@@ -1,9 +1,9 @@
-"""Makes a model file of a run: python -m fer_jax.export --workdir runs/lean --out models/small --views flip_shifts.
+"""Exports a run as a model file: python -m fer_jax.export --workdir runs/lean --out models/small --views flip_shifts.
 
 Writes <out>.safetensors (the best checkpoint's weights), <out>.json (classes, input, temperature, figures, protocol)
-and <out>.md (the model card). `fer_jax.load("<out>.safetensors")` takes them. The temperature is fitted on the
-validation split, and the figures are those of the rounded weights that are written. --score_test scores the test split:
-once, for the model that was chosen on validation.
+and <out>.md (the model card), to be loaded by `fer_jax.load("<out>.safetensors")`. The temperature is fitted on the
+validation split, and the figures are those of the rounded weights in the file. --score_test also scores the test split:
+do so once, for the model chosen on validation.
 """
 
 import argparse
@@ -29,27 +29,26 @@ TRAINED = ("time", "commit", "device", "data_fingerprint")
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog=command.program("export"), description="Makes a model file of a run, with its figures and its card."
+        prog=command.program("export"), description="Exports a run as a model file, with its figures and model card."
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
-    parser.add_argument("--out", required=True, metavar="PATH", help="path of the files, without an ending")
+    parser.add_argument("--out", required=True, metavar="PATH", help="path of the files, without a suffix")
     parser.add_argument(
-        "--views", choices=tuple(VIEWS), default="none", help="test-time views that are averaged; default: %(default)s"
+        "--views", choices=tuple(VIEWS), default="none", help="test-time views to average; default: %(default)s"
     )
     parser.add_argument(
-        "--score_test", action="store_true", help="score the test split too: once, for the model that was chosen"
+        "--score_test", action="store_true", help="score the test split too: once, for the chosen model"
     )
     return parser.parse_args(argv)
 
 
 def export(workdir, out, *, views="none", score_test=False) -> dict:
-    """Writes a run's best checkpoint as a model file with its card; returns what its JSON holds.
+    """Writes a run's best checkpoint as a model file with its card; returns the content of its JSON.
 
-    The files are made to be passed on: no path of this machine is in them.
+    The files can be shared: they contain no paths of this machine.
 
     Raises:
-      InputError: no such run, checkpoint, data or views; a network in a user's own file; a folder that cannot be
-        written.
+      InputError: no such run, checkpoint, data or views; a network from a user's file; an unwritable folder.
     """
     from fer_jax import extensions, inference, portable, recognizer, report, scoring
     from fer_jax import views as views_lib
@@ -60,7 +59,7 @@ def export(workdir, out, *, views="none", score_test=False) -> dict:
     views_lib.check(views)
     trained = inference.load(workdir)
     if extensions.names_file(trained.config.model.name):
-        raise InputError(f"{workdir} has a network of your own, {trained.config.model.name}: a model file has no code")
+        raise InputError(f"{workdir} has a network from {trained.config.model.name}, and a model file has no code")
     judged = scoring.load_faces(trained)
     variables = portable.round_variables(trained.variables)
     member = recognizer.Member(trained.model, variables, trained.classes)
@@ -82,7 +81,7 @@ def export(workdir, out, *, views="none", score_test=False) -> dict:
 
 
 def _score(model, judged, splits):
-    """Returns (the temperature that the validation split asks for, {split: figures} under it)."""
+    """Returns (the temperature fitted on the validation split, {split: figures} with it)."""
     from fer_jax import calibration, metrics
 
     temperature, figures = 1.0, {}

@@ -1,7 +1,7 @@
 """A model, a loss or an optimizer from a user's own Python file, named in the config as FILE.py:NAME.
 
-A run records each file with its SHA-256 digest in run.json and keeps a copy, `<workdir>/sources/<8 digits>/<file>`, so
-that its code is found again after the file has changed or gone. docs/extending.md says what the objects must be.
+A run records each file with its SHA-256 digest in run.json and keeps a copy, `<workdir>/sources/<8 digits>/<file>`, in
+case the file is changed or deleted later. docs/extending.md specifies the objects.
 """
 
 import contextlib
@@ -17,27 +17,26 @@ import types
 from fer_jax import files
 from fer_jax.errors import InputError
 
-SECTIONS = ("model", "loss", "optim")  # of the config: those whose field `name` may name a file
+SECTIONS = ("model", "loss", "optim")  # config sections whose field `name` may name a file
 FORM = "FILE.py:NAME"
 FOLDER = "sources"  # of a workdir
 logger = logging.getLogger("fer_jax")
 
 
 def names_file(name: str) -> bool:
-    """Says whether a name in the config is that of an object in a user's file."""
+    """Whether a name in the config refers to an object in a user's file."""
     return ".py:" in name or name.endswith(".py")
 
 
 def load(name: str, field: str):
-    """Returns the object that FILE.py:NAME names; a file is run once per process, or again where its text has changed.
+    """Returns the object FILE.py:NAME; a file is run once per process, and again if its text has changed.
 
     Args:
       name: FILE is relative to the current directory or absolute, and may begin with `~`.
-      field: of the config, for messages, as 'model.name'.
+      field: of the config, for messages, such as 'model.name'.
 
     Raises:
-      InputError: no such file, a file that raises (with its line and error), or no such name in it (with those that
-        there are).
+      InputError: no such file, a file that raises (with line and error), or no such name in it (with those it has).
     """
     path, attribute = _split(name, field)
     module = _run(path, _read(path, field), field)
@@ -47,19 +46,19 @@ def load(name: str, field: str):
 
 
 def digest(name: str, field: str) -> str:
-    """Returns the SHA-256 digest, 64 hex digits, of the file that FILE.py:NAME names. Raises as `load` does."""
+    """Returns the SHA-256 digest, 64 hex digits, of the file in FILE.py:NAME. Raises as `load`."""
     return _digest(_read(_split(name, field)[0], field))
 
 
 def wrong_kind(name: str, field: str, found, wanted: str) -> InputError:
-    """Returns the error that says what an object is, and what it must be."""
+    """Returns the error for an object of the wrong kind."""
     kind = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
     return InputError(f"{field}: {name} is {kind}; it must be {wanted} (docs/extending.md)")
 
 
 @contextlib.contextmanager
 def errors_of(name: str, field: str):
-    """Turns what a user's object raises into an InputError that names its file, the line and the error."""
+    """Converts exceptions from a user's object into an InputError with the file, the line and the error."""
     try:
         yield
     except InputError:
@@ -72,7 +71,7 @@ def _split(name, field):
     """Returns (absolute path, name in the file)."""
     file, _, attribute = name.rpartition(":")
     if not file.endswith(".py") or not attribute.isidentifier():
-        raise InputError(f"{field} is '{name}': a file is given as {FORM}")
+        raise InputError(f"{field} is '{name}': give a file as {FORM}")
     return os.path.abspath(os.path.expanduser(file)), attribute
 
 
@@ -89,9 +88,9 @@ def _digest(text):
 
 @functools.cache
 def _run(path, text, field):
-    """Returns the module of a file's text; its name is its own, so that pickle and dataclasses find it."""
+    """Runs a file's text as a module with a unique name, so that pickle and dataclasses find it; returns the module."""
     name = f"{pathlib.Path(path).stem}_{_digest(path.encode() + text)[:16]}"
-    if name in sys.modules:  # by another field
+    if name in sys.modules:  # loaded for another field
         return sys.modules[name]
     module = types.ModuleType(name)
     module.__file__ = path
@@ -105,7 +104,7 @@ def _run(path, text, field):
 
 
 def _where(error, path):
-    """Returns 'line 3: ValueError: ...', the last line of the file that an error came through."""
+    """Returns 'line 3: ValueError: ...', with the file's last line in the error's traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path:
         lines = [error.lineno]
@@ -114,7 +113,7 @@ def _where(error, path):
 
 
 def _public(module):
-    """Returns the names that a file itself defines."""
+    """Returns the public names defined in a file itself."""
     return [
         name
         for name, value in vars(module).items()
@@ -125,9 +124,9 @@ def _public(module):
 
 
 def names_in(saved: dict) -> dict[str, str]:
-    """Returns {field: FILE.py:NAME} of a config as `config.to_dict` gives it.
+    """Returns {field: FILE.py:NAME} of a config from `config.to_dict`.
 
-    The files of an average's members have fields as 'model.member_models.0.name'.
+    The files of an average's members have fields such as 'model.member_models.0.name'.
     """
     found = {}
 
@@ -142,7 +141,7 @@ def names_in(saved: dict) -> dict[str, str]:
 def record(saved: dict) -> dict:
     """Returns {field: {"file": absolute path, "digest": SHA-256}} of the files that a config names.
 
-    Raises as `load` does.
+    Raises as `load`.
     """
     return {
         field: {"file": _split(name, field)[0], "digest": digest(name, field)}
@@ -151,7 +150,7 @@ def record(saved: dict) -> dict:
 
 
 def differences(before: dict, now: dict) -> list[str]:
-    """Returns a line for each file whose text differs between two records: 'model.name: <file> has the digest ...'."""
+    """Returns one line per file whose text differs between two records: 'model.name: <file> has the digest ...'."""
     return [
         f"{field}: {now[field]['file']} has the digest {now[field]['digest']}, and it was {before[field]['digest']}"
         for field in sorted(before.keys() & now.keys())
@@ -160,12 +159,12 @@ def differences(before: dict, now: dict) -> list[str]:
 
 
 def without_folders(saved: dict) -> dict:
-    """Returns a config whose files are named without their folders: it is their digests that tell two files apart."""
+    """Returns a config whose files are named without their folders, since digests distinguish files."""
     return _change_names(saved, lambda _, name: name.replace("\\", "/").rpartition("/")[2])
 
 
 def keep(sources: dict, workdir) -> None:
-    """Copies the files of a record into a workdir. Raises OSError where it cannot be written."""
+    """Copies the files of a record into a workdir. Raises OSError if it cannot be written."""
     for source in sources.values():
         copy = _copy(source, workdir)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -174,17 +173,17 @@ def keep(sources: dict, workdir) -> None:
 
 
 def locate(saved: dict, sources: dict, workdir) -> dict:
-    """Returns the config of a run with its files where they lie now.
+    """Returns the config of a run with the present paths of its files.
 
-    That is where they were, if they have not changed since, else the copies in the workdir, which is logged.
+    These are the original paths for unchanged files, else the copies in the workdir, which is logged.
 
     Args:
-      saved: the config as `config.to_dict` gives it.
-      sources: what `record` returned when the run began.
+      saved: the config from `config.to_dict`.
+      sources: what `record` returned when the run was started.
       workdir: of the run.
 
     Raises:
-      InputError: a file whose text as it was is in neither place.
+      InputError: neither place has a file with the recorded text.
     """
 
     def find(field, name):
@@ -199,7 +198,7 @@ def locate(saved: dict, sources: dict, workdir) -> dict:
         if state_of_copy:
             raise InputError(
                 f"{field}: {source['file']} {state} since {workdir} was trained, and its copy {copy} {state_of_copy}: "
-                f"put the file with the SHA-256 digest {source['digest']} back in one of these places"
+                f"restore the file with the SHA-256 digest {source['digest']} in one of these places"
             )
         _say_once(f"{source['file']} {state} since {workdir} was trained: its copy {copy} is used")
         return f"{copy}:{attribute}"
@@ -208,12 +207,12 @@ def locate(saved: dict, sources: dict, workdir) -> dict:
 
 
 def _copy(source, workdir):
-    """Returns where the copy of a file lies, by its digest, since two files may have one name."""
+    """Returns the path of the copy of a file, which has its digest, since two files may have the same name."""
     return pathlib.Path(workdir).absolute() / FOLDER / source["digest"][:8] / pathlib.Path(source["file"]).name
 
 
 def _state(path, digest):
-    """Returns what has become of a file: '' if its digest is still the given one."""
+    """Returns the state of a file in words; '' if it still has the given digest."""
     try:
         return "" if _digest(pathlib.Path(path).read_bytes()) == digest else "has changed"
     except OSError:
@@ -226,7 +225,7 @@ def _say_once(message):
 
 
 def _change_names(saved, change):
-    """Returns a config in which each name of a file is `change(field, name)`."""
+    """Returns a config with each FILE.py:NAME replaced by `change(field, name)`."""
 
     def in_section(section, field):
         section = dict(section)

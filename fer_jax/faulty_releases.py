@@ -1,21 +1,21 @@
-"""Releases of jaxlib that compute wrong results, and what the package does about them when it is imported.
+"""Workarounds, applied on import, for releases of jaxlib that compute wrong results.
 
-Nothing here imports JAX: XLA reads its flags once, before it compiles for the first time.
+This module must not import JAX: XLA reads its flags once, before its first compilation.
 """
 
 import importlib.metadata
 import os
 import sys
 
-# jaxlib release -> where its fault is described
+# jaxlib release -> URL of the bug report
 FAULTY = {"0.10.2": "https://github.com/jax-ml/jax/issues/39103"}
 FUSION_FLAG = "xla_cpu_experimental_ynn_fusion_type"
-# The kinds of fusion that the faulty releases compute correctly; REDUCE is the wrong one, and on by default.
+# The kinds of fusion that the faulty releases compute correctly; REDUCE is wrong, and on by default.
 SAFE_FUSIONS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 
 
 def find_fault() -> str | None:
-    """Returns where the fault of the installed jaxlib is described, None for a sound or an absent one."""
+    """Returns the URL of the bug report on the installed jaxlib; None if it is correct or not installed."""
     try:
         return FAULTY.get(importlib.metadata.version("jaxlib"))
     except importlib.metadata.PackageNotFoundError:
@@ -23,10 +23,10 @@ def find_fault() -> str | None:
 
 
 def guard() -> None:
-    """Has a faulty jaxlib compile by its sound kinds of fusion alone, through XLA_FLAGS.
+    """Restricts a faulty jaxlib to the correct kinds of fusion, through XLA_FLAGS.
 
     Raises:
-      ImportError: it has compiled already, or XLA_FLAGS asks for another set of fusions.
+      ImportError: JAX has already compiled something, or XLA_FLAGS sets other kinds of fusion.
     """
     fault = find_fault()
     if fault is None:

@@ -1,6 +1,6 @@
-"""The features of a frozen backbone, computed once and kept on the disk.
+"""Caches the features of a frozen backbone on disk.
 
-They stand in the place of the faces' images, so that the feeders and the steps need not know.
+They replace the images of the faces, so feeders and steps work unchanged.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from fer_jax import feeders, files, ops
 from fer_jax.runtime import compile_cache
 from fer_jax.runtime.timing import Progress
 
-SOURCE, LIBRARIES = ("models", "ops"), ("jax", "jaxlib", "flax")  # what computes the features
-LOAD, COMPUTE, NO_ROOM = range(3)  # what a process must do about the features
-FORWARD = "classify"  # the method of the network that takes features
+SOURCE, LIBRARIES = ("models", "ops"), ("jax", "jaxlib", "flax")  # code that the features depend on
+LOAD, COMPUTE, NO_ROOM = range(3)  # what a process can do: load or compute the features, or neither for lack of space
+FORWARD = "classify"  # the network's method for features
 logger = logging.getLogger("fer_jax")
 
 
 def digest(tree) -> str:
-    """Returns 16 hex digits that change with every value, shape and name in a nested dict of arrays."""
+    """Returns 16 hex digits that depend on every value, shape and name in a nested dict of arrays."""
     hashed = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         values = np.ascontiguousarray(jax.device_get(leaf))
@@ -37,7 +37,7 @@ def digest(tree) -> str:
 
 
 def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
-    """Returns `faces` with the features [N, ...] float32 of a frozen backbone in place of their images.
+    """Returns `faces` with their images replaced by the features [N, ...] float32 of a frozen backbone.
 
     Args:
       network: a `models.Network`.
@@ -45,11 +45,11 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
       faces: uint8 [N, H, W, C] images with labels.
       batch_size: faces at a time.
       shardings: (batch, replicated).
-      cache_dir: where features are kept, in a file named by what they depend on: the backbone's weights, the faces,
-        what stands before and behind the backbone, and the code and libraries that compute them.
+      cache_dir: where features are stored, in a file named by a digest of all they depend on: the backbone's weights,
+        the faces, the layers before and after the backbone, and the code and libraries that compute them.
 
     Returns:
-      The faces, or None where the disk has no room for their features.
+      The faces, or None if the disk has too little space for their features.
     """
     extract = ops.jit(
         lambda variables, image: network.apply(variables, image, train=False, method="features"),
@@ -88,23 +88,23 @@ def cached(network, variables, faces, *, batch_size: int, shardings, cache_dir):
 
 
 def _agreed(path, needed_bytes):
-    """Returns what all processes do: the most that one of them must. Their disks may differ, the work is in common."""
+    """Returns what all processes do, the maximum of their cases: disks may differ, but computing is collective."""
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     mine = LOAD if path.exists() else COMPUTE if free >= needed_bytes + 2**28 else NO_ROOM
     agreed = int(np.max(multihost_utils.process_allgather(np.asarray(mine)))) if jax.process_count() > 1 else mine
     if agreed == NO_ROOM:
         logger.warning(
-            "the features need %s MiB and %s has %s MiB free%s: they are computed anew at each step (make room, or "
-            "set data.cache_dir to a folder on another disk)",
+            "the features need %s MiB and %s has %s MiB free%s: they are recomputed at each step (make room, or set "
+            "data.cache_dir to a folder on another disk)",
             *(f"{needed_bytes / 2**20:,.0f}", path.parent, f"{free / 2**20:,.0f}"),
-            "" if mine == NO_ROOM else ", another process's folder too little",
+            "" if mine == NO_ROOM else ", but another process's folder has too little",
         )
     return agreed
 
 
 def _compute(extract, batches, path, *, shape, batch_size):
-    """Writes the features, whole or not at all."""
+    """Computes the features and writes them atomically."""
     steps = -(-shape[0] // batch_size)
     progress = Progress("features", steps=steps, batch_size=batch_size)
     with contextlib.closing(progress), files.replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, then put in place."""
+"""Atomic writes: files are written under a temporary name, then renamed."""
 
 import contextlib
 import os
@@ -8,12 +8,12 @@ import uuid
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives an unused path in the folder of `path`; what is written there takes its place if the block succeeds.
+    """Yields a temporary path in the folder of `path`; the file there replaces `path` if the block succeeds.
 
-    Else `path` stays as it was, and the other file is removed. Several processes may write the same path at once.
+    Otherwise `path` is unchanged, and the temporary file is removed. Several processes may write the same path at once.
     """
     path = pathlib.Path(path)
-    # The suffix stays last: libraries choose the format by it.
+    # The suffix is kept at the end: libraries choose the format by it.
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         yield temporary
@@ -25,9 +25,9 @@ def replacing(path):
 
 @contextlib.contextmanager
 def atomic_write(path, mode: str = "w", **options):
-    """Gives a file that replaces `path` if the block succeeds, as `replacing` does.
+    """Yields a file that replaces `path` if the block succeeds; see `replacing`.
 
-    mode: 'w' or 'wb'; options: as of `open`.
+    mode: 'w' or 'wb'; options: as for `open`.
     """
     with replacing(path) as temporary, temporary.open(mode, **options) as file:
         yield file

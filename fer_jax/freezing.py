@@ -1,4 +1,4 @@
-"""Which parameters are trained when: one phase, or the head first and then more (fine-tuning)."""
+"""Training phases: which parameters are trained when, in one phase, or first the head and then more (fine-tuning)."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ BACKBONE = "backbone/"
 
 @dataclasses.dataclass(frozen=True)
 class PhasePlan:
-    """A stretch of epochs with one set of trained parameters.
+    """Consecutive epochs with the same set of trained parameters.
 
     config: of the run, with this phase's learning rate. first_epoch, last_epoch: from 1, both included. image_shape: of
-    a face, (H, W, C). frozen: paths of the layers that are held; backbone_frozen: all of the backbone is, with its
-    statistics, so its features never change.
+    a face, (H, W, C). frozen: paths of the frozen layers; backbone_frozen: whether all of the backbone is frozen, with
+    its statistics, so that its features never change.
     """
 
     config: object
@@ -45,12 +45,12 @@ class Phase(PhasePlan):
 
     @functools.cached_property
     def abstract(self) -> steps.TrainState:
-        """The training state as shapes, on all devices."""
+        """The train state as shapes, on all devices."""
         return steps.abstract_state(self, steps.make_shardings()[1])
 
     @property
     def shardings(self) -> steps.TrainState:
-        """How the training state lies on the devices."""
+        """The shardings of the train state."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
     @property
@@ -63,7 +63,7 @@ def make_phases(config, classes: int, *, image_shape, steps_per_epoch: int) -> t
     """Builds the phases of a run, without computing anything; image_shape: of a face, (H, W, C).
 
     Raises:
-      InputError: whatever in the sections `model` and `optim`, or in `train.rematerialize`, cannot work.
+      InputError: anything invalid in the sections `model` and `optim`, or in `train.rematerialize`.
     """
     remat.check(config.train.rematerialize)
     phases = []
@@ -72,13 +72,13 @@ def make_phases(config, classes: int, *, image_shape, steps_per_epoch: int) -> t
         tx, lr_fn = optim.make(plan.config.optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
         first_step = (plan.first_epoch - 1) * steps_per_epoch
         phase = Phase(**vars(plan), first_step=first_step, tx=tx, lr_fn=lr_fn)
-        _ = phase.abstract  # a network that cannot be traced is refused here
+        _ = phase.abstract  # raises if the network cannot be traced
         phases.append(phase)
     return tuple(phases)
 
 
 def make_plans(config, classes: int, *, image_shape) -> tuple[PhasePlan, ...]:
-    """Returns what is trained when, without optimizers. Raises as `make_phases` does."""
+    """Returns the phases without optimizers. Raises as `make_phases`."""
     tune, epochs = config.optim.fine_tune, config.train.epochs
     plain = models.make(config.model, classes)
     params = steps.init_variables.eval_shape(plain, jax.random.key(0), image_shape)["params"]
@@ -111,14 +111,14 @@ def _make_plan(config, frozen, *, classes, image_shape, params, epochs):
 
 
 def phase_of(phases, meta: dict) -> int:
-    """Returns the number of the phase, or of the plan of one, in which a checkpoint was saved with `meta`."""
+    """Returns the number of the phase (or plan) in which a checkpoint with this `meta` was saved."""
     if "phase" in meta:
         return meta["phase"]
     return next(i for i, phase in enumerate(phases) if meta["epoch"] <= phase.last_epoch)  # of an earlier version
 
 
 def frozen_layers(section, model: str, params: dict) -> frozenset[str]:
-    """Returns the paths of the layers that `optim.freeze` and `optim.freeze_first_layers` hold, () for none.
+    """Returns the paths of the layers that `optim.freeze` and `optim.freeze_first_layers` freeze; () for none.
 
     Args:
       section: the config section `optim`.
@@ -136,7 +136,7 @@ def frozen_layers(section, model: str, params: dict) -> frozenset[str]:
     if section.freeze_first_layers:
         frozen |= _first_layers(section.freeze_first_layers, model) & params_lib.layers(params).keys()
     if frozen == params_lib.layers(params).keys():
-        raise InputError("optim.freeze holds every layer: leave one to train, for instance the head")
+        raise InputError("optim.freeze freezes every layer: leave one to train, for instance the head")
     return frozen
 
 
@@ -151,7 +151,7 @@ def _first_layers(count, model):
 
 
 def frozen_before(name: str, model: str, params: dict) -> frozenset[str]:
-    """Returns the paths of a backbone's layers before the one of a name in Keras's order; '' freezes nothing.
+    """Returns the paths of a backbone's layers before the named one in Keras's order; '' freezes nothing.
 
     Raises:
       InputError: the backbone has no such layer.
@@ -161,5 +161,5 @@ def frozen_before(name: str, model: str, params: dict) -> frozenset[str]:
     names = [layer.name for layer in models.layer_order(model) if BACKBONE + layer.name in params_lib.layers(params)]
     if name not in names:
         some = ", ".join([*names[:3], "...", *names[-3:]]) if names else "none: this network has no Keras order"
-        raise InputError(f"optim.fine_tune.unfreeze_from: no layer '{name}' with weights in {model}; there are {some}")
+        raise InputError(f"optim.fine_tune.unfreeze_from: {model} has no layer '{name}' with weights; it has {some}")
     return frozenset(BACKBONE + before for before in names[: names.index(name)])

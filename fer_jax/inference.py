@@ -1,4 +1,4 @@
-"""A trained model out of its workdir: what evaluation, prediction and export start from."""
+"""Loads trained models from workdirs, for evaluation, prediction and export."""
 
 import dataclasses
 import logging
@@ -14,16 +14,16 @@ from fer_jax.errors import InputError
 from fer_jax.runtime import timing
 
 CHECKPOINTS = ("best", "latest")
-MEND = "give the workdir of a run, as fer_jax.main names it at its end"
+MEND = "give the workdir of a run, which fer_jax.main prints at its end"
 logger = logging.getLogger("fer_jax")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A model with its variables, and the names that its outputs stand for.
+    """A model with its variables and the class names of its outputs.
 
-    image_shape: of the faces that it was trained on, (H, W, C); meta: what was saved with the checkpoint, `epoch`,
-    `step` and `scores` among it; run: the facts in run.json; frozen: paths of the layers that were not trained in the
+    image_shape: of the faces that it was trained on, (H, W, C); meta: the checkpoint's meta data, including `epoch`,
+    `step` and `scores`; run: the facts in run.json; frozen: paths of the layers that were not trained in the
     checkpoint's epoch.
     """
 
@@ -38,10 +38,10 @@ class Trained:
 
 
 def read_config(workdir):
-    """Returns the config of the run in a workdir, in which the user's own files are named where they lie now.
+    """Returns the config of the run in a workdir, with the present paths of the user's files.
 
     Raises:
-      InputError: there is no config or none that can be read, or a user's file that is not found as it was.
+      InputError: the config is missing or unreadable, or a user's file has changed and has no copy.
     """
     workdir = pathlib.Path(workdir)
     saved = workdir_lib.read_config(workdir, MEND)
@@ -57,16 +57,16 @@ def load(workdir, kind: str = "best", variables: str = "auto") -> Trained:
     variables: 'average', 'raw' (those of the last step), or 'auto': the average where training kept one.
 
     Raises:
-      InputError: the workdir holds no run, no checkpoint or no average, or what it holds is damaged.
+      InputError: the workdir has no run, no checkpoint or no average, or it is corrupt.
     """
     if kind not in CHECKPOINTS:
-        raise InputError(f"there is no checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
+        raise InputError(f"unknown checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
     workdir = pathlib.Path(workdir)
     config = read_config(workdir)
     run = workdir_lib.read_provenance(workdir, MEND)
     checkpoints = checkpoint.Checkpoints(workdir)
     classes = tuple(checkpoints.meta(kind)["classes"])
-    image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # earlier versions had no other
+    image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # the only shape in earlier versions
     plans = freezing.make_plans(config, len(classes), image_shape=image_shape)
     averaged = variables != "raw" and averaging.make(plans[0]) is not None
     if variables == "average" and not averaged:
@@ -79,7 +79,7 @@ def load(workdir, kind: str = "best", variables: str = "auto") -> Trained:
 
     tree, meta = checkpoints.restore_variables(kind, like)
     plan = plans[freezing.phase_of(plans, meta)]
-    # The latest state holds the variables of an earlier epoch where early stopping put them back.
+    # The latest state has the variables of an earlier epoch if early stopping restored them.
     epoch = meta.get("variables_epoch", meta["epoch"])
     meta = {**meta, "epoch": epoch, "checkpoint": kind, "averaged": averaged}
     checkpoints.close()
@@ -89,9 +89,9 @@ def load(workdir, kind: str = "best", variables: str = "auto") -> Trained:
 
 
 def predict(trained: Trained, faces, batch_size: int = 256, views: str = "none"):
-    """Returns (sums, probs [N, K] float32) of faces with labels in the order of `trained.classes`.
+    """Returns (sums, probs [N, K] float32) for faces with labels in the order of `trained.classes`.
 
-    views: of fer_jax.views, over which the probabilities are averaged.
+    views: of fer_jax.views, over which probabilities are averaged.
     """
     sharded, replicated = steps.make_shardings()
     batch_size += -batch_size % jax.device_count()

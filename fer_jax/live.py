@@ -1,4 +1,4 @@
-"""Annotated frames of a camera shown as they come: in a window, or as a page on this machine."""
+"""Shows annotated camera frames live: in a window, or on a web page on this machine."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from fer_jax.errors import InputError
 
 HOST, PORT = "127.0.0.1", 8765
 MOST_VIEWERS = 4
-IDLE_SECONDS = 10.0  # after which a viewer that takes nothing is let go
+IDLE_SECONDS = 10.0  # after which an idle viewer is disconnected
 JPEG_QUALITY = 80
 TITLE = "fer_jax"
 _BOUNDARY = "frame"
@@ -47,7 +47,7 @@ setInterval(async () => {
 
 
 def percentiles_ms(latencies) -> tuple[float, float] | None:
-    """Returns the median and the 95th percentile of seconds, in milliseconds; None without any."""
+    """Returns the median and the 95th percentile of latencies in seconds, in milliseconds; None without any."""
     if not latencies:
         return None
     median, high = np.percentile(np.asarray(latencies, np.float64) * 1000, [50, 95])
@@ -55,7 +55,7 @@ def percentiles_ms(latencies) -> tuple[float, float] | None:
 
 
 def open_view(port: int = PORT):
-    """Returns a Window where there is a screen and OpenCV can open one, else a Page."""
+    """Returns a Window if there is a screen and OpenCV supports windows, else a Page."""
     if _has_screen():
         with contextlib.suppress(InputError):
             return Window()
@@ -69,7 +69,7 @@ def _has_screen():
 
 
 class Window:
-    """A window; for a `with`. `q`, Escape and closing it end the show.
+    """A window; a context manager. `q`, Escape or closing it ends the show.
 
     Raises:
       InputError: OpenCV is missing, or built without windows.
@@ -89,7 +89,7 @@ class Window:
         self._cv2 = cv2
 
     def show(self, pixels, record, latencies) -> bool:
-        """Shows a frame, uint8 [H, W, 3]; returns whether there is still someone to look at it."""
+        """Shows a frame, uint8 [H, W, 3]; returns whether the window is still open."""
         self._cv2.imshow(TITLE, pixels[..., ::-1])
         asked = self._cv2.waitKey(1) & 0xFF
         return asked not in (ord("q"), 27) and self._cv2.getWindowProperty(TITLE, self._cv2.WND_PROP_VISIBLE) >= 1
@@ -107,13 +107,13 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
 
 class Page:
-    """A page on this machine alone that shows the stream and the current probabilities; for a `with`.
+    """A web page, for this machine only, with the stream and the current probabilities; a context manager.
 
     Attributes:
       place: its address.
 
     Raises:
-      InputError: the port is taken.
+      InputError: the port is in use.
     """
 
     def __init__(self, port: int = PORT):
@@ -127,7 +127,7 @@ class Page:
         self.place = f"http://{HOST}:{self.port}/"
 
     def show(self, pixels, record, latencies) -> bool:
-        """Publishes a frame, uint8 [H, W, 3], and what is said of it; returns True: a page has no end."""
+        """Publishes a frame, uint8 [H, W, 3], and its record; always returns True, since a page is never closed."""
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "jpeg", quality=JPEG_QUALITY)
         found = percentiles_ms(latencies)
@@ -138,7 +138,7 @@ class Page:
         return True
 
     def frames(self):
-        """Yields JPEGs as they are published, the newest one each time, until the show ends."""
+        """Yields the latest published JPEG each time, until the show ends."""
         seen = 0
         while True:
             with self._news:
@@ -154,7 +154,7 @@ class Page:
 
     @contextlib.contextmanager
     def viewing(self):
-        """Yields whether there is room for one more viewer."""
+        """Yields whether there is room for another viewer."""
         room = self._viewers.acquire(blocking=False)
         try:
             yield room
@@ -164,7 +164,7 @@ class Page:
 
     @property
     def state(self) -> bytes:
-        """The last record and the 95th percentile of the latency, as JSON."""
+        """The latest record and the 95th percentile of the latency, as JSON."""
         return self._state
 
     def __enter__(self):
@@ -184,7 +184,7 @@ def _make_handler(page):
         timeout = IDLE_SECONDS
 
         def do_GET(self):
-            # A page of another site could reach this address under a name of its own.
+            # DNS rebinding: another site could point its own host name to this address.
             if self.headers.get("Host") not in (f"{HOST}:{page.port}", f"localhost:{page.port}"):
                 self.send_error(403)
             elif self.path == "/":
@@ -205,9 +205,9 @@ def _make_handler(page):
             self.wfile.write(content)
 
         def _stream(self):
-            with page.viewing() as room, contextlib.suppress(OSError):  # who looks may leave at any time
+            with page.viewing() as room, contextlib.suppress(OSError):  # viewers may disconnect at any time
                 if not room:
-                    self.send_error(503, f"{MOST_VIEWERS} look already")
+                    self.send_error(503, f"all {MOST_VIEWERS} viewers are connected")
                     return
                 self.send_response(200)
                 self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")

@@ -1,6 +1,6 @@
-"""Trained runs that answer as one: loaded together, checked against each other, or joined in one network.
+"""Members of ensembles: trained runs, loaded together, checked against each other, or joined in one network.
 
-An ensemble averages what its members predict; the network `average` holds its members and is trained further.
+An ensemble averages the predictions of its members; the network `average` contains its members and is trained further.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
 SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
-FIELDS = ("name", "members", "member_models")  # of `model` that an average has; its members have the others
+FIELDS = ("name", "members", "member_models")  # fields of `model` that an average uses; the others are its members'
 RECORD = "ensemble.json"
 
 
@@ -28,7 +28,7 @@ def load(workdirs, kind: str = "best") -> list[inference.Trained]:
       InputError: fewer than two members, a member without a checkpoint, or members with other classes or splits.
     """
     if len(workdirs) < 2:
-        raise InputError("an ensemble has two members or more: give the workdirs of several runs")
+        raise InputError("an ensemble needs two or more members: give the workdirs of several runs")
     models = [inference.load(workdir, kind) for workdir in workdirs]
     for workdir, model in zip(workdirs[1:], models[1:], strict=True):
         _check_same(workdir, _faces_of(model), workdirs[0], _faces_of(models[0]))
@@ -36,7 +36,7 @@ def load(workdirs, kind: str = "best") -> list[inference.Trained]:
 
 
 class _Faces(NamedTuple):
-    """What a run was trained on: its classes, the config's section `data`, and the fingerprint of the data."""
+    """The data that a run was trained on: its classes, the config's section `data`, and the data's fingerprint."""
 
     classes: tuple[str, ...]
     data: object
@@ -48,17 +48,17 @@ def _faces_of(model):
 
 
 def _check_same(name, mine, other, theirs):
-    """Refuses a member that knows other classes, or may have been trained on faces that others are tested on."""
+    """Rejects a member with other classes, or that may have been trained on faces in the test split of others."""
     if set(mine.classes) != set(theirs.classes):
         raise InputError(
-            f"{name} knows {', '.join(mine.classes)}, and {other} {', '.join(theirs.classes)}: members of an ensemble "
-            "need the same classes"
+            f"{name} has the classes {', '.join(mine.classes)}, but {other} {', '.join(theirs.classes)}: members of an "
+            "ensemble need the same classes"
         )
     fields = [[faces.data[field] for field in SAME] for faces in (mine, theirs)]
     if fields[0] != fields[1] or mine.fingerprint != theirs.fingerprint:
         raise InputError(
-            f"{name} was trained on another split of the faces than {other}, so it may know faces of the test: "
-            f"{', '.join(f'data.{field}' for field in SAME)} and the data's fingerprint must be the same"
+            f"{name} was trained on another split of the faces than {other}, so it may have seen faces of the test "
+            f"split: {', '.join(f'data.{field}' for field in SAME)} and the data's fingerprint must be the same"
         )
 
 
@@ -68,9 +68,9 @@ def check_as_this_run(workdir, model, run) -> None:
 
 
 def predict(models, faces, views: str = "none") -> np.ndarray:
-    """Returns the probabilities of every member, [M, N, K] float32, in the order of the first one's classes.
+    """Returns the probabilities of every member, [M, N, K] float32, in the order of the first member's classes.
 
-    views: as of `inference.predict`.
+    views: as in `inference.predict`.
     """
     found = []
     for model in models:
@@ -80,10 +80,10 @@ def predict(models, faces, views: str = "none") -> np.ndarray:
 
 
 def read_record(folder) -> dict | None:
-    """Returns what `fer_jax.ensemble` wrote of the members and their weights; None where the folder is no ensemble's.
+    """Returns the record of members and weights written by `fer_jax.ensemble`; None if the folder has none.
 
     Raises:
-      InputError: a record that cannot be read.
+      InputError: the record cannot be read.
     """
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists() or not (folder / RECORD).exists():
@@ -92,55 +92,54 @@ def read_record(folder) -> dict | None:
 
 
 def load_any(workdir, checkpoint: str | None = None) -> tuple[list[inference.Trained], list[float], dict]:
-    """Returns (models, their weights, the record) of an ensemble's folder, or of a run alone, whose record is {}.
+    """Returns (models, weights, record) of an ensemble's folder, or of a single run, whose record is {}.
 
     checkpoint: None: the best, or those of the record.
 
     Raises:
-      InputError: as `load` and `inference.load` do; a member that was trained on since the ensemble was scored.
+      InputError: as `load` and `inference.load`; a member that was trained further after the ensemble was scored.
     """
     record = read_record(workdir)
     if record is None:
         return [inference.load(workdir, checkpoint or "best")], [1.0], {}
     if checkpoint not in (None, record["checkpoint"]):
         raise InputError(
-            f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: leave --checkpoint "
-            f"out, or score it again with fer_jax.ensemble --checkpoint {checkpoint}"
+            f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: omit --checkpoint, or "
+            f"score it again with fer_jax.ensemble --checkpoint {checkpoint}"
         )
     models = load([member["workdir"] for member in record["members"]], record["checkpoint"])
     for member, model in zip(record["members"], models, strict=True):
         if model.meta["epoch"] != member["epoch"]:
             raise InputError(
-                f"{member['workdir']} has a checkpoint of epoch {model.meta['epoch']}, and the ensemble in {workdir} "
+                f"{member['workdir']} has a checkpoint of epoch {model.meta['epoch']}, but the ensemble in {workdir} "
                 f"was scored with that of epoch {member['epoch']}: run fer_jax.ensemble again"
             )
     return models, [member["weight"] for member in record["members"]], record
 
 
 def resolve(config, workdir):
-    """Returns the config of a run with the models of its members in it; one without members as it is.
+    """Returns the config of a run with its members' models filled in; unchanged if it has no members.
 
-    They are those of the run in the workdir, whose members may have gone since, else those of the members' workdirs.
+    The models are those recorded in the workdir, since members may have been deleted, else those of the members.
 
     Raises:
-      InputError: a member without a config, fewer than two, one that is named twice, or fields that do not go together.
+      InputError: a member without a config, fewer than two members, a duplicate, or incompatible fields.
     """
     section = config.model
     if section.name != "average":
         if section.members:
-            raise InputError(f"model.members is for model.name 'average', and it is '{section.name}': drop one of them")
+            raise InputError(f"model.members is for model.name 'average', not '{section.name}': drop one of them")
         return config
     default = config_lib.get_default().model
     given = [name for name in default if name not in FIELDS and section[name] != default[name]]
     if given:
         raise InputError(
-            f"model.{given[0]} is {section[given[0]]!r}, but the members of an average keep what they were trained "
-            "with: leave it out"
+            f"model.{given[0]} is {section[given[0]]!r}, but the members of an average keep their own settings: omit it"
         )
     paths = _paths(section)
     if len(set(paths)) < max(2, len(paths)):
         raise InputError(
-            f"model.members is {section.members!r}: give the workdirs of two trained runs or more, each of them once"
+            f"model.members is {section.members!r}: give the workdirs of two or more trained runs, each once"
         )
     saved = inference.read_config(workdir).model if (pathlib.Path(workdir) / "config.json").exists() else None
     config = config.copy_and_resolve_references()
@@ -156,10 +155,10 @@ def _paths(section):
 
 
 def with_weights(run):
-    """Returns a `run.Run` that starts from the best variables of the members that its average has.
+    """Returns a `run.Run` whose average starts from the best variables of its members.
 
     Raises:
-      InputError: a member without a checkpoint, of other classes, another split or another network than the run's.
+      InputError: a member without a checkpoint, or whose classes, split or network differ from the run's.
     """
     paths = _paths(run.config.model)
     models = load(paths)
@@ -187,7 +186,7 @@ def _facts(workdir, model):
 
 
 def _check_fits(workdirs, variables, like):
-    """Refuses members whose variables are not, name by name and shape by shape, what the average has places for."""
+    """Rejects members whose variables differ in name or shape from those that the average expects."""
     for number, workdir in enumerate(workdirs):
         ours, theirs = (
             {kind: _shapes(tree[kind].get(f"members_{number}", {})) for kind in variables} for tree in (like, variables)
@@ -200,7 +199,7 @@ def _check_fits(workdirs, variables, like):
                 if ours[kind].get(leaf) != theirs[kind].get(leaf)
             )
             raise InputError(
-                f"{workdir} is another network than the one that this run began with: {', '.join(different[:3])} "
+                f"{workdir} has another network than the one that this run started with: {', '.join(different[:3])} "
                 f"{'and others differ' if len(different) > 3 else 'differ'}; give another --workdir"
             )
 

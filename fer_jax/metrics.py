@@ -1,9 +1,9 @@
-"""Scores of a classifier: sums that merge exactly while it trains, and the full list for a report."""
+"""Metrics of a classifier: sums that merge exactly, for training, and the full list for a report."""
 
 import numpy as np
 
 CALIBRATION_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
-_ROW_SUM_TOLERANCE = 1e-2  # what half-precision softmax rounds away; logits are off by far more
+_ROW_SUM_TOLERANCE = 1e-2  # the rounding of a half-precision softmax; logits are off by far more
 
 
 def batch_sums(logits, labels, mask, loss_total):
@@ -11,10 +11,10 @@ def batch_sums(logits, labels, mask, loss_total):
 
     logits [B, K]; labels [B] integers; mask [B], 0 marks padding; loss_total [], summed over the real faces.
     Returns a dict of additive arrays: 'loss' [], 'count' [] int32, 'confusion' [K, K] int32 (row: true class,
-    column: predicted class). A label outside 0..K-1 is counted in 'count' alone, which `summarize` refuses.
+    column: predicted class). A label outside 0..K-1 only adds to 'count', so that `summarize` raises.
 
     Raises:
-      ValueError: the shapes do not fit one another.
+      ValueError: the shapes do not match.
     """
     import jax.numpy as jnp
 
@@ -34,7 +34,7 @@ def batch_sums(logits, labels, mask, loss_total):
 
 
 def add(a, b):
-    """Merges the sums of two batches, each as `batch_sums` returns it, on the device or on the host."""
+    """Merges two results of `batch_sums`, on the device or on the host."""
     return {key: a[key] + b[key] for key in a | b}
 
 
@@ -54,7 +54,7 @@ def summarize(sums) -> dict[str, float]:
     if confusion.sum() != count:
         raise ValueError(
             f"{count} faces, but {confusion.sum()} in the confusion matrix of {len(confusion)} classes: "
-            f"a label lies outside 0..{len(confusion) - 1}"
+            f"a label is outside 0..{len(confusion) - 1}"
         )
     correct = np.diagonal(confusion)
     marked = confusion.sum(axis=0) + confusion.sum(axis=1)
@@ -78,10 +78,10 @@ def score(labels, probs, classes) -> dict:
     labels, mean over faces and classes: the Brier score over K); `calibration_error` (expected calibration
     error of the top label, 15 equal bins: Guo et al. 2017); `per_class` (a list of {class, precision, recall,
     f1, support}); `macro_avg` and `weighted_avg` ({precision, recall, f1, support}); `confusion` (rows:
-    true); `classes`; `classification_report` (scikit-learn's text). What would divide by zero is 0.
+    true); `classes`; `classification_report` (scikit-learn's text). Divisions by zero give 0.
 
     Raises:
-      ValueError: shapes, labels, probabilities or class names do not fit; the message says which.
+      ValueError: invalid shapes, labels, probabilities or class names; the message says which.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
@@ -156,13 +156,13 @@ def _check(labels, probs, classes):
         raise ValueError(f"classes must be two or more different names; they are {classes}")
     if probs.shape != (len(labels), len(classes)):
         raise ValueError(
-            f"probs must be [{len(labels)}, {len(classes)}] (one row a label, one column a class); "
+            f"probs must be [{len(labels)}, {len(classes)}] (one row per label, one column per class); "
             f"they are {list(probs.shape)}"
         )
     out = (labels < 0) | (labels >= len(classes))
     if out.any():
         row = int(out.argmax())
-        raise ValueError(f"label {labels[row]} at row {row} lies outside 0..{len(classes) - 1}: {classes}")
+        raise ValueError(f"label {labels[row]} at row {row} is outside 0..{len(classes) - 1}: {classes}")
     bad = ~(np.isfinite(probs) & (probs >= 0)).all(axis=1)
     bad |= np.abs(probs.sum(axis=1) - 1) > _ROW_SUM_TOLERANCE
     if bad.any():

@@ -1,7 +1,7 @@
-"""Predictions as JSON lines or CSV, in files that can be resumed and merged from parts.
+"""Writes predictions as JSON lines or CSV, to files that can be resumed and merged from parts.
 
-While it is written, OUT is OUT.partial, and OUT.job.json says by which job it is written and how far it is. A job that
-is split writes OUT.1-of-3 and so on, whose .job.json stay for the merge.
+While OUT is being written it is called OUT.partial, and OUT.job.json records the job and its progress. A split job
+writes OUT.1-of-3 and so on, whose .job.json files remain for the merge.
 """
 
 import contextlib
@@ -35,20 +35,20 @@ COLUMNS = (
     "score",
     "track",
 )
-UNREADABLE = -1  # the class number in the challenge's form, where every picture needs a row
+UNREADABLE = -1  # the class number in the challenge's format, in which every picture needs a row
 
 
 def header(format: str, classes) -> str:
-    """Returns the first line of a file, '' where the format has none."""
+    """Returns the first line of a file; '' if the format has no header."""
     if format == "jsonl":
         return ""
     return _row(["emotion"] if format == "kaggle" else [*COLUMNS, "label", "uncertain", *classes, "error"])
 
 
 def lines(format: str, record: dict, classes) -> str:
-    """Returns the lines of a picture's record, as `record` of fer_jax.predicting makes them.
+    """Returns the lines for a picture's record, as made by `fer_jax.predicting.record`.
 
-    jsonl: one line; csv: one for each face, or one without a face; kaggle: the number of the class in `classes`.
+    jsonl: one line; csv: one line per face, or one line without a face; kaggle: the index of the class in `classes`.
     """
     if format == "jsonl":
         return json.dumps(record, ensure_ascii=False) + "\n"
@@ -73,12 +73,12 @@ def _row(cells):
 
 
 def digest(**facts) -> str:
-    """Returns what tells a job from others: a digest of its options, model and sources."""
+    """Returns a digest that identifies a job by its options, model and sources."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Stdout:
-    """Writes to stdout as an `Output` does to a file; nothing is resumed."""
+    """Writes to stdout with the interface of `Output`; it cannot be resumed."""
 
     state, done = None, False
 
@@ -86,7 +86,7 @@ class Stdout:
         self._first = first
 
     def __enter__(self):
-        # A file's name may hold bytes that are no UTF-8; so they become JSON's escapes.
+        # A file name may contain bytes that are not UTF-8; they become JSON escapes.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         sys.stdout.write(self._first)
         return self
@@ -101,18 +101,18 @@ class Stdout:
 
 
 class Output:
-    """A file of predictions that a job writes; a context manager; the file is then whole, or can be resumed.
+    """A file of predictions written by a job; a context manager. At its end the file is complete or can be resumed.
 
-    path: of the file; first: its header; job: `digest`, `format`, `part` [i, n], `sources` (how many the part has) and
-    `total`.
+    path: of the file; first: its header; job: `digest`, `format`, `part` [i, n], `sources` (their number in the part)
+    and `total`.
 
     Attributes:
-      state: what was last given to `write`, by the same job interrupted earlier; else None.
-      done: whether the part of a split job was finished earlier.
+      state: the last state given to `write` before the same job was interrupted; else None.
+      done: whether this part of a split job was finished earlier.
 
     Raises:
-      InputError: what is there was begun by another job, or the file cannot be written.
-      Busy: another process writes it.
+      InputError: an existing partial file is from another job, or the file cannot be written.
+      Busy: another process is writing it.
     """
 
     def __init__(self, path, first: str, job: dict):
@@ -142,7 +142,7 @@ class Output:
             if any(found.get(name) != self._job[name] for name in self._job):
                 begun = self._partial if unfinished else self.path
                 raise InputError(
-                    f"{begun} was begun with other options, another model or other sources: delete it, or give "
+                    f"{begun} was started with other options, another model or other sources: delete it, or give "
                     "another --out"
                 )
             self.done = not unfinished
@@ -153,7 +153,7 @@ class Output:
         if unfinished and self._partial.stat().st_size < size:
             raise InputError(f"{self._partial} is shorter than when it was last written: delete it")
         self._file = stack.enter_context(self._partial.open("r+b" if size else "wb"))
-        self._file.truncate(size)  # what came after the last whole chunk
+        self._file.truncate(size)  # drops what was written after the last complete chunk
         self._file.seek(size)
         if not size:
             self.state = None
@@ -161,7 +161,7 @@ class Output:
             self._save(None)
 
     def write(self, text: str, state: dict | None) -> None:
-        """Writes lines. An interrupted job resumes after the last ones with a state."""
+        """Writes lines. An interrupted job resumes after the last lines written with a state."""
         self._file.write(text.encode("utf-8", "backslashreplace"))
         self._file.flush()
         if state is not None:
@@ -202,12 +202,12 @@ def part_of(out, part: tuple[int, int]) -> pathlib.Path:
 
 
 def merge(out) -> dict:
-    """Merges the parts of OUT into it, in the order of the sources; returns the `sources` and how many `failed`.
+    """Merges the parts of OUT into it, in the order of the sources; returns the numbers of `sources` and `failed`.
 
-    The parts stay as they are.
+    The parts are not changed.
 
     Raises:
-      InputError: no parts, one that is missing, not finished, damaged, or of another job than the others.
+      InputError: there are no parts, or one is missing, unfinished, corrupt, or from another job.
     """
     out = pathlib.Path(out)
     jobs = _parts(out)
@@ -231,7 +231,7 @@ def merge(out) -> dict:
 
 
 def _parts(out):
-    """Returns {(i, n): its job} of all parts of OUT, which are complete and of one job."""
+    """Returns {(i, n): job} of all parts of OUT, after checking that they are complete and from one job."""
     found = {}
     pattern = re.compile(re.escape(out.name) + r"\.(\d+)-of-(\d+)(\.partial)?")
     for path in sorted(out.parent.iterdir()) if out.parent.is_dir() else ():
@@ -275,7 +275,7 @@ def _groups(text, format, path) -> Iterator[str]:
 
 
 def _keyed(text, format, path):
-    """Yields (lines of one row, (source, frame, face) of it); None where a row is a source."""
+    """Yields (lines of one row, its (source, frame, face)); the key is None if every row is a source."""
     try:
         if format == "kaggle":
             yield from ((line, None) for line in text)
@@ -287,11 +287,11 @@ def _keyed(text, format, path):
             for cells in csv.reader(text):
                 yield _row(cells), (cells[0], int(cells[1]) if cells[1] else None, int(cells[5] or 0))
     except (ValueError, LookupError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} holds a line that is no prediction ({error}): delete it and run it again") from error
+        raise InputError(f"{path} has a line that is not a prediction ({error}): delete it and run it again") from error
 
 
 def _goes_on(last, key):
-    """Returns whether a row is of the same source as the one before it: a later frame, or the next face."""
+    """Whether a row belongs to the same source as the previous one: a later frame, or the next face."""
     if key is None or last[0] != key[0] or (last[1] is None) != (key[1] is None):
         return False
     next_face = key[1] == last[1] and last[2] >= 1 and key[2] == last[2] + 1

@@ -1,4 +1,4 @@
-"""Parameter paths, what is frozen of them, counts and the overview table."""
+"""Parameter trees: paths, frozen layers, counts and the overview table."""
 
 import re
 
@@ -8,7 +8,7 @@ import numpy as np
 from fer_jax import wording
 from fer_jax.errors import InputError
 
-SHOWN_LAYERS = 30  # of one scope; longer ones are a line
+SHOWN_LAYERS = 30  # of one scope; larger scopes get one line
 
 
 def count(tree) -> int:
@@ -17,12 +17,12 @@ def count(tree) -> int:
 
 
 def kernel_mask(tree):
-    """Returns a tree of bools: True where a leaf is a kernel, which weight decay may shrink; biases and scales not."""
+    """Returns a tree of bools: True for kernels, to which weight decay applies, False for biases and scales."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", tree)
 
 
 def layers(tree: dict, scope: str = "") -> dict:
-    """Returns {path of a layer, as `backbone/conv1_bn`: its leaves}; a leaf that lies among layers counts as one."""
+    """Returns {path of a layer, such as `backbone/conv1_bn`: its leaves}; a leaf next to layers counts as a layer."""
     found = {}
     for name, below in tree.items():
         path = f"{scope}{name}"
@@ -35,10 +35,10 @@ def layers(tree: dict, scope: str = "") -> dict:
 
 
 def select(tree: dict, patterns) -> frozenset[str]:
-    """Returns the paths of the layers that match one of the regular expressions, wholly or by a scope they lie in.
+    """Returns the paths of the layers whose full path, or a scope of it, matches one of the regular expressions.
 
     Raises:
-      InputError: a pattern that is no regular expression, or that matches nothing.
+      InputError: an invalid regular expression, or one that matches nothing.
     """
     paths = list(layers(tree))
     chosen = set()
@@ -46,11 +46,11 @@ def select(tree: dict, patterns) -> frozenset[str]:
         try:
             regex = re.compile(pattern)
         except re.error as error:
-            raise InputError(f"optim.freeze: {pattern!r} is no regular expression ({error})") from error
+            raise InputError(f"optim.freeze: {pattern!r} is not a regular expression ({error})") from error
         hits = {path for path in paths if any(regex.fullmatch(prefix) for prefix in _prefixes(path))}
         if not hits:
             some = ", ".join([*sorted({path.split("/")[0] for path in paths if "/" in path}), *paths[:3]])
-            raise InputError(f"optim.freeze: {pattern!r} matches no layer; there are for instance {some}")
+            raise InputError(f"optim.freeze: {pattern!r} matches no layer; layers are, for instance, {some}")
         chosen |= hits
     return frozenset(chosen)
 
@@ -61,7 +61,7 @@ def _prefixes(path):
 
 
 def split(tree: dict, frozen: frozenset[str], scope: str = "") -> tuple[dict, dict]:
-    """Returns (the tree without the frozen layers, the frozen layers); `join` puts them together again."""
+    """Returns (the tree without the frozen layers, the frozen layers); `join` is the inverse."""
     free, held = {}, {}
     for name, below in tree.items():
         path = f"{scope}{name}"
@@ -77,7 +77,7 @@ def split(tree: dict, frozen: frozenset[str], scope: str = "") -> tuple[dict, di
 
 
 def join(tree: dict, other: dict) -> dict:
-    """Returns both nested dicts in one; where both have a leaf, that of `other`."""
+    """Merges two nested dicts; leaves of `other` take precedence."""
     joined = dict(tree)
     for name, value in other.items():
         both = isinstance(value, dict) and isinstance(joined.get(name), dict)
@@ -86,9 +86,9 @@ def join(tree: dict, other: dict) -> dict:
 
 
 def overview(params: dict, batch_stats: dict, frozen: frozenset[str] = frozenset()) -> str:
-    """Returns a table: a line a layer with its shapes and counts, then the totals Keras would print.
+    """Returns a table: one line per layer with its shapes and counts, then totals as Keras prints them.
 
-    Of a scope of many layers it shows the sum.
+    A scope of many layers is summed up in one line.
     """
     lines = [f"{'layer':<28}{'kernel':<20}{'parameters':>12}"]
     rows, statistics = layers(params), layers(batch_stats)

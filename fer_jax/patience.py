@@ -1,7 +1,6 @@
-"""What waits for a metric to improve: the best epoch, early stopping, and the learning rate's plateau.
+"""The best epoch, early stopping and reduce-on-plateau, as in Keras's EarlyStopping and ReduceLROnPlateau.
 
-The rules are those of Keras's EarlyStopping and ReduceLROnPlateau. State is a plain dict, so that it travels in a
-checkpoint as JSON and a resumed run goes on counting.
+State is a plain dict that checkpoints store as JSON, so that a resumed run continues counting.
 """
 
 import dataclasses
@@ -13,7 +12,7 @@ MONITORS = {"validation_accuracy": 1, "validation_macro_f1": 1, "validation_loss
 
 
 def direction(monitor: str) -> int:
-    """Returns 1 where more of the metric is better, -1 where less is.
+    """Returns 1 if higher values of the metric are better, -1 if lower ones are.
 
     Raises:
       InputError: the metric is not one of MONITORS.
@@ -25,7 +24,7 @@ def direction(monitor: str) -> int:
 
 @dataclasses.dataclass
 class Best:
-    """The best epoch of a run, as Keras's ModelCheckpoint(save_best_only=True) chooses it."""
+    """The best epoch of a run, as in Keras's ModelCheckpoint(save_best_only=True)."""
 
     monitor: str
     value: float | None = None
@@ -42,7 +41,7 @@ class Best:
 
 @dataclasses.dataclass
 class EarlyStopping:
-    """Says when to stop a phase: after `patience_epochs` without an improvement. 0 never stops."""
+    """Stops a phase after `patience_epochs` without an improvement; 0 never stops."""
 
     monitor: str
     patience_epochs: int = 0
@@ -71,10 +70,10 @@ class EarlyStopping:
 
 @dataclasses.dataclass
 class Plateau:
-    """Cuts the learning rate by `factor` after `patience_epochs` without an improvement. 0 never cuts.
+    """Multiplies the learning rate by `factor` after `patience_epochs` without an improvement; 0 never does.
 
-    `scale` is the product of all cuts, no smaller than `min_scale`. A NaN is no improvement, in the first epoch either,
-    where Keras 3 takes it as the best.
+    `scale` is the product of all reductions, at least `min_scale`. A NaN is no improvement, not even in the first
+    epoch, where Keras 3 takes it as the best.
     """
 
     monitor: str
@@ -109,7 +108,7 @@ def _improves(value, best, min_delta=0.0):
 
 
 def ended_early(history, config: dict) -> bool:
-    """Whether early stopping has ended a run in its last phase, as its epochs say when they are counted again.
+    """Whether early stopping ended a run in its last phase, found by recounting its epochs.
 
     history: the records of its epochs, in order; config: nested, with the sections `train` and `optim`.
     """
@@ -126,7 +125,7 @@ def ended_early(history, config: dict) -> bool:
 
 
 class Rules:
-    """What a run decides by its validation scores: the best epoch, when a phase stops, and the rate that is left.
+    """A run's decisions from validation scores: the best epoch, when a phase stops, and the learning rate's scale.
 
     train, plateau: the config's sections `train` and `optim.plateau`. learning_rate: the peak of the first phase.
     """
@@ -139,7 +138,7 @@ class Rules:
         self.start_phase(learning_rate)
 
     def start_phase(self, learning_rate: float) -> None:
-        """Begins a phase with this peak rate: early stopping and the plateau count from nothing, the best stands."""
+        """Starts a phase with this peak rate: early stopping and the plateau restart, the best epoch is kept."""
         settings = self._plateau_settings
         self.stopping.start_phase()
         self.plateau = Plateau(
@@ -165,7 +164,7 @@ class Rules:
 
     @property
     def lr_scale(self) -> float:
-        """What the plateau has left of the learning rate."""
+        """The plateau's factor on the learning rate."""
         return self.plateau.scale
 
     def state(self) -> dict:
@@ -173,7 +172,7 @@ class Rules:
         return {name: state(rule) for name, rule in self._rules().items()}
 
     def restore(self, saved: dict) -> None:
-        """Puts a saved state back; other entries, which earlier versions wrote, are left alone."""
+        """Restores a saved state; ignores other entries, which earlier versions wrote."""
         # Earlier versions counted the best epoch and early stopping as one.
         before = {"value": saved["early_stopping"]["best"], "epoch": saved["early_stopping"]["best_epoch"]}
         for name, rule in self._rules().items():
@@ -196,6 +195,6 @@ def state(rule) -> dict:
 
 
 def restore(rule, saved: dict) -> None:
-    """Puts a saved state back; other entries, which earlier versions wrote, are left alone."""
+    """Restores a saved state; ignores other entries, which earlier versions wrote."""
     for name in COUNTERS[type(rule)]:
         setattr(rule, name, saved[name])

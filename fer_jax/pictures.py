@@ -1,4 +1,4 @@
-"""Pictures as people have them: which files are meant, and any of them read as 8-bit RGB, upright."""
+"""Reads picture files of any common kind as upright 8-bit RGB, and finds the files that arguments name."""
 
 import dataclasses
 import glob
@@ -15,22 +15,21 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fer_jax.errors import InputError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".avif", ".mpo")
-# Pillow reads far more; some of that runs other programs, and none of it is a photograph.
+# Pillow reads many more formats; some of them run other programs, and none are for photographs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 if importlib.util.find_spec("PIL.AvifImagePlugin"):
     FORMATS += ("AVIF",)
 MAX_PIXELS = 100_000_000
 _ORIENTATION = 0x0112  # the tag of EXIF
-_JUNK = "__MACOSX"  # what macOS leaves in archives: files with the names of pictures that are none
+_JUNK = "__MACOSX"  # macOS's folder in archives, with files that are named like pictures but are not
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture that was read.
+    """A decoded picture.
 
-    pixels: uint8 [H, W, 3], RGB; size: (width, height) of the whole picture, upright, of which `pixels` may be a
-    reduced copy.
+    pixels: uint8 [H, W, 3], RGB, possibly reduced; size: (width, height) of the original picture, upright.
     """
 
     pixels: np.ndarray
@@ -38,10 +37,10 @@ class Picture:
 
 
 def read(source, *, name: str | None = None) -> np.ndarray:
-    """Reads a picture; returns uint8 [H, W, 3], RGB, turned as EXIF says.
+    """Reads a picture; returns uint8 [H, W, 3], RGB, rotated upright by its EXIF tag.
 
-    source: a path, bytes, or a binary file. Transparency is laid over white, 16-bit greys are scaled to 8, and of an
-    animated picture the first frame counts.
+    source: a path, bytes, or a binary file. Transparency is composited over white, 16-bit greys are scaled to 8 bits,
+    and of an animation the first frame is read.
 
     Raises:
       InputError: it cannot be read; the message begins with `name`, by default the path.
@@ -50,29 +49,29 @@ def read(source, *, name: str | None = None) -> np.ndarray:
 
 
 def read_reduced(source, least_side_px: int | None, *, name: str | None = None) -> Picture:
-    """Reads a picture as `read` does; a huge one smaller, by a whole factor, which is much faster for a JPEG.
+    """Reads a picture like `read`, but reduces a huge one by an integer factor, which is much faster for a JPEG.
 
-    least_side_px: what the longer side of the reduced picture has at least; None: nothing is reduced.
+    least_side_px: the minimum for the longer side of the reduced picture; None: no reduction.
     """
     image, size = _load(source, least_side_px, name)
     return Picture(np.asarray(image.convert("RGB")), size)
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
-    """Returns a Pillow picture of any mode as `read` does: uint8 [H, W, 3], RGB."""
+    """Converts a Pillow picture of any mode like `read`: uint8 [H, W, 3], RGB."""
     return np.asarray(_eight_bits(_upright(picture)).convert("RGB"))
 
 
 def load(source, *, name: str | None = None) -> Image.Image:
-    """Reads a picture as `read` does, as a Pillow picture of mode L or RGB."""
+    """Reads a picture like `read`, but returns a Pillow picture of mode L or RGB."""
     return _load(source, None, name)[0]
 
 
 def open_lazily(source, *, name: str | None = None) -> Image.Image:
-    """Opens a picture without decoding it, which is for the caller to close.
+    """Opens a picture without decoding it; the caller closes it.
 
     Raises:
-      InputError: it is none, or has more than MAX_PIXELS.
+      InputError: it is not a picture, or has more than MAX_PIXELS.
     """
     name = name or _name(source)
     try:
@@ -90,7 +89,7 @@ def open_lazily(source, *, name: str | None = None) -> Image.Image:
 
 
 def _load(source, least_side_px, name):
-    """Returns (Pillow picture of mode L or RGB, the (width, height) that it had before it was reduced)."""
+    """Returns (Pillow picture of mode L or RGB, its original (width, height))."""
     name = name or _name(source)
     with open_lazily(source, name=name) as opened:
         try:
@@ -98,11 +97,11 @@ def _load(source, least_side_px, name):
             if least_side_px:
                 _draft(opened, least_side_px)
             opened.load()
-            if _orientation(opened) in _QUARTER_TURNS:  # a TIFF's size is that of the turned picture, and its tag gone
+            if _orientation(opened) in _QUARTER_TURNS:  # a TIFF is already rotated, and its tag removed
                 size = size[::-1]
             picture = _reduce(_eight_bits(_upright(opened)), least_side_px)
             return picture if picture is not opened else opened.copy(), size
-        except Exception as error:  # Pillow's decoders raise nearly everything
+        except Exception as error:  # Pillow's decoders raise almost anything
             raise _error(name, error) from error
 
 
@@ -116,17 +115,17 @@ def _error(name, error):
     if isinstance(error, IsADirectoryError):
         return InputError(f"{name} is a folder: give a file")
     if isinstance(error, PermissionError):
-        return InputError(f"{name} may not be read: you lack the permission")
+        return InputError(f"{name} cannot be read: permission denied")
     return InputError(f"{name}: not a readable picture ({' '.join(str(error).split()) or type(error).__name__})")
 
 
 def _too_many_pixels():
     side = int(MAX_PIXELS**0.5)
-    return f"more than {MAX_PIXELS:,} pixels ({side:,}x{side:,}), too large a picture: make it smaller"
+    return f"more than {MAX_PIXELS:,} pixels ({side:,}x{side:,}), which is too large: make it smaller"
 
 
 def _what_else(source):
-    """Returns what to say of a file that is no picture."""
+    """Returns why a file is not a readable picture."""
     head = b""
     if isinstance(source, bytes):
         head = source[:16]
@@ -140,13 +139,13 @@ def _what_else(source):
         return "the file is empty"
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1"):
         return "HEIC, which Pillow cannot read: convert it to JPEG"
-    return f"it is none of {', '.join(FORMATS)}"
+    return f"it is not one of {', '.join(FORMATS)}"
 
 
 def _orientation(picture):
     try:
         return picture.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF, of a picture that may be whole
+    except Exception:  # corrupt EXIF; the picture itself may be intact
         return None
 
 
@@ -155,7 +154,7 @@ def _upright(picture):
 
 
 def _draft(picture, least_side_px):
-    """Has a JPEG decoded at a half, a quarter or an eighth of its size."""
+    """Makes Pillow decode a JPEG at a half, a quarter or an eighth of its size."""
     factor = max(picture.size) // least_side_px
     if factor > 1 and picture.format in ("JPEG", "MPO"):
         width, height = picture.size
@@ -178,10 +177,10 @@ def _eight_bits(picture):
 
 
 def _scaled(values):
-    """Returns greys of more than 8 bits as uint8; Pillow's own conversion clips them.
+    """Scales greys of more than 8 bits to uint8; Pillow's own conversion clips them.
 
-    Whole numbers up to 65535 are taken for 16 bits, fractions for 0 to 1 or 0 to 255 where they lie there; whatever
-    reaches further is stretched from its lowest to its highest value.
+    Integers up to 65535 are taken as 16 bits, floats as 0 to 1 or 0 to 255 if they fit; any other range is stretched
+    from its lowest to its highest value.
     """
     low, high = np.nanmin(values), np.nanmax(values)
     if values.dtype.kind != "f" and low >= 0 and high <= 65535:
@@ -193,15 +192,15 @@ def _scaled(values):
 
 
 def find(arguments, *, suffixes=PICTURE_SUFFIXES, stdin=None) -> Iterator[str]:
-    """Returns an iterator of the files that words of a command line mean, in the order of the words.
+    """Returns an iterator over the files named by the arguments of a command, in order.
 
-    A word is a file; a folder, whose files and folders are gone through in the order of their names; a glob; `-`, for
-    a list of files and folders on stdin, one a line or separated by NUL; or `@FILE`, for such a list in a file.
-    Folders and globs give what ends in `suffixes` and is not hidden. A file that a list names and that is missing is
-    an error of its own, when it is read.
+    An argument is a file; a folder, which is walked in the order of names; a glob; `-`, for a list of files and
+    folders on stdin, one per line or separated by NUL; or `@FILE`, for such a list in a file. In folders and globs,
+    only files that end in `suffixes` and are not hidden count. A missing file in a list is reported when it is read.
 
     Raises:
-      InputError: a word that means no file; every word that is no list is looked up before the first file is given.
+      InputError: an argument that matches no file; all arguments but lists are checked before the first file is
+        yielded.
     """
     found = [
         _listed(word, suffixes, stdin) if word == "-" or _is_list(word) else _meant(word, suffixes)
@@ -215,7 +214,7 @@ def _is_list(word):
 
 
 def _listed(word, suffixes, stdin):
-    """Returns the files that a list names."""
+    """Returns the files named by a list."""
     if word == "-":
         text = stdin.read() if stdin else sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape")
     else:
@@ -224,20 +223,20 @@ def _listed(word, suffixes, stdin):
             text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         except OSError as error:
             raise InputError(
-                f"{path}: the list cannot be read ({error.strerror}); it is a file with a line for each picture"
+                f"{path}: the list cannot be read ({error.strerror}); give a file with one line per picture"
             ) from error
     lines = [line for line in (text.split("\0") if "\0" in text else text.splitlines()) if line.strip()]
     if not lines:
-        raise InputError(f"{'the list on stdin' if word == '-' else word[1:]} is empty: it has a line for each picture")
+        raise InputError(f"{'the list on stdin' if word == '-' else word[1:]} is empty: give one line per picture")
     return [file for line in lines for file in (_meant(line, suffixes) if os.path.isdir(line) else [line])]
 
 
 def _meant(word, suffixes):
-    """Returns the files that a word means: a file, a folder or a glob."""
+    """Returns the files named by an argument: a file, a folder or a glob."""
     if os.path.isdir(word):
         files = list(_walk(word, suffixes))
         if not files:
-            raise InputError(f"{word}: no pictures in this folder; they are files that end in {', '.join(suffixes)}")
+            raise InputError(f"{word}: no pictures in this folder; pictures end in {', '.join(suffixes)}")
         return files
     if os.path.lexists(word):
         return [word]
@@ -252,8 +251,8 @@ def _meant(word, suffixes):
     ]
     if not files:
         but = f", only {matches[0]}" + (" and others" if len(matches) > 1 else "") if matches else ""
-        raise InputError(f"{word}: no picture has such a name{but}")
-    return list(dict.fromkeys(files))  # `**` matches folders and what is in them
+        raise InputError(f"{word}: no picture matches{but}")
+    return list(dict.fromkeys(files))  # `**` matches both folders and their contents
 
 
 def _ends_in(file, suffixes):
@@ -268,6 +267,6 @@ def _walk(folder, suffixes):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != _JUNK)
         for name in sorted(files):
             path = os.path.join(place, name)
-            # A link to nothing is an error when it is read; a pipe would be waited for.
+            # A dangling link becomes an error when it is read; reading a pipe would block.
             if not name.startswith(".") and _ends_in(name, suffixes) and (os.path.isfile(path) or os.path.islink(path)):
                 yield path

@@ -1,4 +1,4 @@
-"""A trained model as two files that need no workdir: weights as safetensors, and JSON that says what they are.
+"""Saves and loads a trained model as two files that need no workdir: weights as safetensors, and a JSON description.
 
 NAME.safetensors   the parameters and statistics, `params/<layer>/<leaf>` and `batch_stats/<layer>/<leaf>`
 NAME.json          the network, its classes, its input, its test-time views and temperature, its figures and its data
@@ -21,11 +21,11 @@ FORMAT = 1
 SHIPPED = pathlib.Path(__file__).parent / "shipped"
 DEFAULT = "small"
 KEYS = ("format", "name", "model", "classes", "image_shape", "views", "temperature", "sha256")
-FETCH_AGAIN = "take the two files again from where they come"
+FETCH_AGAIN = "fetch both files again from their source"
 
 
 class Portable(NamedTuple):
-    """A model out of its files.
+    """A model loaded from its files.
 
     facts: the JSON; model: the linen module; variables: `params` and `batch_stats`, float32 on the host.
     """
@@ -41,7 +41,7 @@ def names() -> tuple[str, ...]:
 
 
 def round_variables(variables) -> dict:
-    """Returns variables as `save` keeps them: kernels rounded to float16; vectors, which cost nothing, as they are."""
+    """Returns variables as `save` stores them: kernels rounded to float16; vectors, which are small, unchanged."""
     return jax.tree.map(lambda leaf: np.asarray(leaf).astype(_dtype(leaf)).astype(np.float32), variables)
 
 
@@ -50,9 +50,9 @@ def _dtype(leaf):
 
 
 def save(path, variables, facts: dict) -> dict:
-    """Writes a model as <path>.safetensors and <path>.json; returns what the JSON holds.
+    """Writes a model as <path>.safetensors and <path>.json; returns the content of the JSON.
 
-    path: without its ending. variables: `params` and `batch_stats`. facts: what the JSON says but `format` and
+    path: without a suffix. variables: `params` and `batch_stats`. facts: the content of the JSON except `format` and
     `sha256`.
     """
     from safetensors import numpy as safetensors
@@ -69,11 +69,10 @@ def save(path, variables, facts: dict) -> dict:
 
 
 def load(name_or_path) -> Portable:
-    """Loads a model by its name, of those that ship with the package, or by its path, with or without the ending.
+    """Loads a shipped model by its name, or any model by its path, with or without the suffix.
 
     Raises:
-      InputError: no such model; a file that is not there, damaged or of another version; weights that are not the
-        network's.
+      InputError: no such model; a file that is missing, corrupt or of another version; weights of another network.
     """
     place = _place(name_or_path)
     facts = _read_facts(place.with_suffix(".json"))
@@ -110,12 +109,12 @@ def _read_facts(path):
     try:
         facts = json.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"{path} is not there: a model is a .safetensors file with the .json beside it") from None
+        raise InputError(f"{path} is missing: a model is a .safetensors file with its .json next to it") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): {FETCH_AGAIN}") from error
     lacking = [key for key in KEYS if not isinstance(facts, dict) or key not in facts]
     if lacking:
-        raise InputError(f"{path} describes no model: it has no {', '.join(lacking)}; {FETCH_AGAIN}")
+        raise InputError(f"{path} does not describe a model: it has no {', '.join(lacking)}; {FETCH_AGAIN}")
     if facts["format"] != FORMAT:
         raise InputError(f"{path} has format {facts['format']}, and this version reads {FORMAT}: update fer-jax")
     return facts
@@ -134,11 +133,11 @@ def _fill(shapes, content, path):
     try:
         arrays = safetensors.load(content)
     except SafetensorError as error:
-        raise InputError(f"{path} is no safetensors file ({error}): {FETCH_AGAIN}") from error
+        raise InputError(f"{path} is not a safetensors file ({error}): {FETCH_AGAIN}") from error
     found = {name: array.shape for name, array in arrays.items()}
     if found != shapes:
         different = sorted(name for name in found | shapes if found.get(name) != shapes.get(name))
-        raise InputError(f"{path} does not hold the network of its .json: {', '.join(different[:3])} differ")
+        raise InputError(f"{path} is not of the network in its .json: {', '.join(different[:3])} differ")
     variables = {"params": {}, "batch_stats": {}}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")

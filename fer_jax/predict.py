@@ -1,29 +1,29 @@
-"""Predicts what emotions faces show: python -m fer_jax.predict photo.jpg holidays/ --annotate out/.
+"""Predicts the emotions of faces: python -m fer_jax.predict photo.jpg holidays/ --annotate out/.
 
-An input is a picture, a folder (with those in it), a glob in quotes, a video, `-` for a list of files on stdin, or
-`@FILE` for such a list in a file; several may be given. `--camera N` takes a camera, `--live` shows it in a window, or
-where there is no screen on a page of this machine. Faces are found first; with `--faces given` each picture is one.
+An input is a picture, a folder (walked recursively), a glob in quotes, a video, `-` for a list of files on stdin, or
+`@FILE` for such a list in a file; several may be given. `--camera N` reads a camera; `--live` shows it in a window, or,
+without a screen, on a web page of this machine. Faces are detected first; with `--faces given` each picture is a face.
 
 Output, to stdout or --out:
-  jsonl   one line for a picture or frame: source, frame, seconds, size, faces, error; of each face box (x, y, width,
+  jsonl   one line per picture or frame: source, frame, seconds, size, faces, error; for each face: box (x, y, width,
           height, in pixels), score, track (its number in a video), label, top (two classes), probs, uncertain (the
           first class is less probable than --threshold). A picture without a face has an empty list.
-  csv     one line for a face, and one for a picture without a face
-  kaggle  a column `emotion` with the number of the class, for pictures that are faces; -1 for what cannot be read
+  csv     one line per face, and one for a picture without a face
+  kaggle  a column `emotion` with the number of the class, for pictures that are faces; -1 for unreadable ones
 
-What cannot be read is said on stderr, written with its `error`, and passed over. Exit codes: 0 all was read, 1 some was
-not, 2 bad input, 130 Ctrl-C.
+Unreadable files are reported on stderr, written with their `error`, and skipped. Exit codes: 0 all was read, 1 some
+files were not, 2 bad input, 130 Ctrl-C.
 
-`--out` is written as OUT.partial until it is whole. A command that was interrupted goes on where it was when it is run
-again; with other options, sources or another model it is refused. `--split i/n` takes every n-th file, from the i-th,
-and writes OUT.i-of-n; `--merge OUT` joins these in the order of the files, and refuses parts that are missing,
-unfinished, overlapping or of another job.
+`--out` is written as OUT.partial until it is complete. Rerun an interrupted command to resume it; with other options,
+sources or another model it is refused. `--split i/n` predicts every n-th file, from the i-th, and writes OUT.i-of-n;
+`--merge OUT` joins these in the order of the files, and refuses parts that are missing, unfinished, overlapping or from
+another job.
 
-A table with a column `pixels` is predicted as the challenge wants it:
+Tables with a column `pixels` are predicted too, as in the challenge:
     python -m fer_jax.predict --workdir runs/x --format kaggle --data_path test.csv
-`kaggle` reads the challenge's test.csv (a column `pixels`) and writes its submission: the header `emotion` and, for
-each row in its order, the number of the predicted class. `csv` adds a column with the class name and one a class with
-its probability. Of an ensemble's folder the members and weights predict.
+`kaggle` writes the challenge's submission: the header `emotion` and, for each row in order, the number of the predicted
+class. `csv` adds a column with the class name and one column per class with its probability. For the folder of an
+ensemble, the members are averaged with their weights.
 """
 
 import argparse
@@ -42,9 +42,9 @@ logger = logging.getLogger("fer_jax")
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
         prog=command.program("predict"),
-        description="Predicts the emotions of the faces in pictures, videos and tables, and of a camera.",
+        description="Predicts the emotions of faces in pictures, videos, tables and camera frames.",
         epilog="Exit codes: 0 all was read, 1 some files could not be read, 2 bad input. The docstring of "
-        "fer_jax.predict says what is written, how it is resumed, and how a job is split and merged.",
+        "fer_jax.predict describes the output, how to resume, and how to split and merge a job.",
     )
     parser.add_argument(
         "inputs", nargs="*", metavar="INPUT", help="picture, folder, 'glob', video, test.csv, @list.txt, or - for stdin"
@@ -52,57 +52,63 @@ def _parse(argv=None):
     model = parser.add_argument_group("model").add_argument
     model("--model", metavar="NAME|DIR", help="a shipped model, .safetensors, or folder of a run or ensemble")
     model("--workdir", metavar="DIR", help="folder of a run, or --out of fer_jax.ensemble")
-    model("--checkpoint", choices=("best", "latest"), help="default: best, or those that an ensemble was scored with")
-    model("--views", metavar="NAME", help="test-time views that are averaged; default: those of the model")
+    model("--checkpoint", choices=("best", "latest"), help="default: best, or those an ensemble was scored with")
+    model("--views", metavar="NAME", help="test-time views to average; default: the model's")
     faces = parser.add_argument_group("faces").add_argument
     faces(
         "--faces",
         default="auto",
         metavar="NAME",
         help="given (pictures are faces), auto, lbp, blazeface, blazeface:back, blazeface:full or yunet:FILE.onnx; "
-        "default: %(default)s, the best detector that is there",
+        "default: %(default)s, the best available detector",
     )
     faces(
         "--align",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="turn faces until their eyes are level; default: on, where the detector finds eyes",
+        help="rotate faces until their eyes are level; default: on, if the detector finds eyes",
     )
-    faces("--threshold", type=float, default=0.5, metavar="P", help="less probable is uncertain; default: %(default)s")
+    faces(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="faces less probable are uncertain; default: %(default)s",
+    )
     output = parser.add_argument_group("output").add_argument
     output("--format", choices=("jsonl", "csv", "kaggle"), help="default: jsonl, or kaggle for a table")
     output(
         "--out", metavar="FILE", help="default: stdout; for a table submission.csv or predictions.csv in the workdir"
     )
     output("--annotate", metavar="DIR|VIDEO", help="draw the predictions; a folder, or a file for one video or camera")
-    output("--explain", metavar="DIR", help="write each face with a heat map of where its class is seen")
+    output("--explain", metavar="DIR", help="write each face with a heat map of the evidence for its class")
     output("--split", metavar="i/n", help="predict every n-th file, from the i-th; writes OUT.i-of-n")
-    output("--merge", metavar="OUT", help="join the parts OUT.1-of-n ... into OUT, and do nothing else")
+    output("--merge", metavar="OUT", help="only join the parts OUT.1-of-n ... into OUT")
     video = parser.add_argument_group("videos and cameras").add_argument
-    video("--every", type=int, default=1, metavar="N", help="look at every N-th frame; default: %(default)s")
+    video("--every", type=int, default=1, metavar="N", help="read every N-th frame; default: %(default)s")
     video(
         "--smooth",
         type=float,
         default=0.5,
         metavar="SECONDS",
-        help="half-life of the probabilities of a face that is followed; 0: none; default: %(default)s",
+        help="half-life for smoothing the probabilities of a tracked face; 0: none; default: %(default)s",
     )
-    video("--camera", type=int, metavar="N", help="a camera by its number, from 0")
-    video("--live", action="store_true", help="show a camera in a window, or on a page of this machine")
+    video("--camera", type=int, metavar="N", help="number of a camera, from 0")
+    video("--live", action="store_true", help="show a camera in a window, or on a web page of this machine")
     video("--port", type=int, metavar="N", help="of that page; default: 8765")
-    video("--data_path", metavar="FILE", help="a table, as test.csv of the challenge, with a column `pixels`")
+    video("--data_path", metavar="FILE", help="a table with a column `pixels`, such as the challenge's test.csv")
     return parser.parse_args(argv)
 
 
 def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=None) -> list[int]:
-    """Writes the predictions of the faces in a table to the file `out`; returns the number of faces of each class.
+    """Writes the predictions for the faces in a table to the file `out`; returns the number of faces of each class.
 
-    model, checkpoint, views: as of `fer_jax.load`.
+    model, checkpoint, views: as in `fer_jax.load`.
 
     Raises:
-      InputError: no such model, table or format, a broken row, a file that cannot be written; a model of other faces
-        than 48x48 grey ones; for `kaggle` a model of other classes than the challenge's seven; for an ensemble members
-        that were trained on since it was scored.
+      InputError: no such model, table or format, an invalid row, or an unwritable file; a model for faces other than
+        48x48 grey; for `kaggle`, a model with classes other than the challenge's seven; for an ensemble, members that
+        were trained further after it was scored.
     """
     import numpy as np
 
@@ -115,14 +121,14 @@ def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=No
     out = pathlib.Path(out)
     workdir_lib.check_folder(out.parent, option="--out")
     if out.is_dir():
-        raise InputError(f"{out} is a folder: give --out a file")
+        raise InputError(f"{out} is a folder: give a file as --out")
     images = tables.read_pixels(data_path)
     recognizer = recognizer_lib.load(model, checkpoint=checkpoint, views=views)
     if recognizer.image_shape != images.shape[1:]:
         size, _, channels = recognizer.image_shape
         raise InputError(
-            f"{data_path} holds 48x48 grey faces, and {recognizer.name} was trained on faces with data.size_px {size} "
-            f"and data.channels {channels}: a table needs a model of 48x48 grey faces"
+            f"{data_path} has 48x48 grey faces, but {recognizer.name} was trained on faces with data.size_px {size} "
+            f"and data.channels {channels}: a table needs a model for 48x48 grey faces"
         )
     names = _classes(recognizer, format)
     probs = recognizer.probs(images, progress="predicting")
@@ -150,24 +156,24 @@ def _write(out, probs, names, format):
 
 
 def _check(flags):
-    """Refuses flags that do not go together, before anything is imported or read."""
+    """Rejects incompatible flags before anything is imported or read."""
     if flags.model and flags.workdir:
-        raise InputError("--model and --workdir name the same thing: give one of them")
+        raise InputError("--model and --workdir both name the model: give one of them")
     if not 0 <= flags.threshold <= 1:
         raise InputError(f"--threshold is {flags.threshold}: it is a probability")
     if flags.every < 1 or not 0 <= flags.smooth < float("inf"):
-        raise InputError("--every is 1 or more, and --smooth 0 s or more")
+        raise InputError("--every must be 1 or more, and --smooth 0 s or more")
     given = [bool(flags.inputs), flags.data_path is not None, flags.merge is not None, _is_camera(flags)]
     if sum(given) != 1:
         raise InputError(
             "give pictures, folders, globs or videos, or else one of --camera, --live, --data_path and --merge"
         )
     if flags.explain and (not flags.inputs or flags.inputs == ["-"]):
-        raise InputError("--explain is for pictures that are named: give files, folders or globs")
+        raise InputError("--explain is for pictures: give files, folders or globs")
     if flags.split and not (flags.inputs and flags.out):
-        raise InputError("--split is for files, and writes parts of --out: give both")
+        raise InputError("--split needs files and --out, of which it writes a part: give both")
     if flags.format == "kaggle" and flags.data_path is None and (_is_camera(flags) or flags.faces != "given"):
-        raise InputError("--format kaggle has one class for each picture: give pictures and --faces given")
+        raise InputError("--format kaggle has one class per picture: give pictures and --faces given")
 
 
 def _is_camera(flags):
@@ -175,7 +181,7 @@ def _is_camera(flags):
 
 
 def _config_of(model):
-    """Returns the config that a model was trained with, of an ensemble its first member's; else the default one."""
+    """Returns the training config of a model, or of an ensemble's first member; else the default config."""
     from fer_jax import config as config_lib
 
     if model is None or not pathlib.Path(model).is_dir():
@@ -216,34 +222,34 @@ def _split(text) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text or "1/1")
     part = tuple(map(int, match.groups())) if match else (0, 0)
     if not 1 <= part[0] <= part[1]:
-        raise InputError(f"--split is {text!r}: it is i/n with 1 <= i <= n, as 2/5")
+        raise InputError(f"--split is {text!r}: give i/n with 1 <= i <= n, such as 2/5")
     return part
 
 
 def _classes(recognizer, format):
-    """Returns the order of the class columns and numbers; for the challenge its own."""
+    """Returns the order of the class columns and numbers: the recognizer's, or the challenge's."""
     if format != "kaggle":
         return recognizer.classes
     from fer_jax.datasets import facts
 
     if set(recognizer.classes) != set(facts.CLASSES):
         raise InputError(
-            f"{recognizer.name} knows {', '.join(recognizer.classes)}; the challenge's classes are "
+            f"{recognizer.name} predicts {', '.join(recognizer.classes)}; the challenge's classes are "
             f"{', '.join(facts.CLASSES)}: train on all seven, or write --format csv"
         )
     return facts.CLASSES
 
 
 def predict_files(recognizer, inputs, options, *, format="jsonl", out=None, split=None, stdin=None) -> dict:
-    """Predicts the files that words of a command line mean, and writes them to `out`, or to stdout.
+    """Predicts the files named by arguments of the command line, and writes the results to `out` or stdout.
 
-    recognizer: as `fer_jax.load` returns it. options: a predicting.Options. split: 'i/n', one part of the job.
+    recognizer: as returned by `fer_jax.load`. options: a predicting.Options. split: 'i/n', one part of the job.
 
     Returns:
-      How many `items`, `faces` and `failed` files there were.
+      The numbers of `items`, `faces` and `failed` files.
 
     Raises:
-      InputError: no such files, or an output that cannot be written or was begun by another job.
+      InputError: no such files, or an output that cannot be written or was started by another job.
     """
     from fer_jax import outputs, pictures, predicting
 
@@ -265,7 +271,7 @@ def predict_files(recognizer, inputs, options, *, format="jsonl", out=None, spli
             logger.info("%s was finished earlier", output.path)
             return {name: output.state[name] for name in ("items", "faces", "failed")}
         if output.state:
-            logger.info("%s: going on after %s images", output.path, f"{output.state['items']:,}")
+            logger.info("%s: resuming after %s images", output.path, f"{output.state['items']:,}")
         return predicting.predict_files(recognizer, sources, output, format, options=options, classes=classes)
 
 
@@ -275,7 +281,7 @@ def _predict_files(flags):
 
         workdir_lib.check_folder(pathlib.Path(flags.out).parent, option="--out")
     options = _options(flags)
-    if flags.inputs != ["-"]:  # what is missing is said before a model is loaded
+    if flags.inputs != ["-"]:  # missing files are reported before a model is loaded
         from fer_jax import pictures
 
         pictures.find([word for word in flags.inputs if word != "-"])
@@ -288,12 +294,12 @@ def _predict_files(flags):
     if flags.explain:
         _explain(recognizer, flags)
     if flags.split:
-        logger.info("when all parts are there: %s --merge %s", command.program("predict"), flags.out)
+        logger.info("once all parts are finished: %s --merge %s", command.program("predict"), flags.out)
     sys.exit(1 if counts["failed"] else 0)
 
 
 def _explain(recognizer, flags):
-    """Writes every face of the pictures with its heat, as <name of the picture>-<number of the face>.png."""
+    """Writes every face of the pictures with its heat map, as <name of the picture>-<number of the face>.png."""
     from PIL import Image
 
     from fer_jax import files, pictures
@@ -303,7 +309,7 @@ def _explain(recognizer, flags):
     for source in pictures.find(flags.inputs):
         try:
             found = recognizer.explain(source, flags.faces, align=flags.align)
-        except InputError:  # it was reported when it was predicted
+        except InputError:  # already reported by the prediction
             continue
         for number, face in enumerate(found):
             with files.replacing(folder / f"{pathlib.Path(source).stem}-{number}.png") as temporary:
@@ -313,14 +319,14 @@ def _explain(recognizer, flags):
 
 
 def _watch(flags):
-    """Predicts a camera, or shows it."""
+    """Predicts the frames of a camera, and shows them with --live."""
     import contextlib
 
     from fer_jax import live, outputs, predicting, videos
 
     number = flags.camera or 0
     if flags.annotate and pathlib.Path(flags.annotate).suffix.lower() not in videos.CODECS:
-        raise InputError(f"--annotate {flags.annotate}: a camera is drawn in a video, {', '.join(videos.CODECS)}")
+        raise InputError(f"--annotate {flags.annotate}: for a camera give a video file, {', '.join(videos.CODECS)}")
     format, options = flags.format or "jsonl", _options(flags)
     with contextlib.ExitStack() as stack:
         camera = stack.enter_context(videos.Camera(number))

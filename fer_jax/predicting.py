@@ -1,4 +1,4 @@
-"""Predictions for a stream of pictures, frames or a camera: recognized in batches, tracked, written and drawn."""
+"""Predicts streams of pictures, frames or a camera: batches them, tracks faces, writes and draws the results."""
 
 import collections
 import contextlib
@@ -11,7 +11,7 @@ from fer_jax import annotate, outputs, streams, tracking, videos
 from fer_jax import drawings as drawings_lib
 from fer_jax.runtime import timing
 
-LATENCIES = 1000  # the last ones, of which percentiles are said
+LATENCIES = 1000  # number of latest ones for the percentiles
 logger = logging.getLogger("fer_jax")
 
 
@@ -19,9 +19,9 @@ logger = logging.getLogger("fer_jax")
 class Options:
     """How pictures are predicted: `faces`, `align` and `threshold` are those of Recognizer.predict.
 
-    every: so many frames of a video are one that is looked at. smooth_seconds: half-life of the probabilities of a face
-    that is followed through a video; 0: none. annotate: the folder for annotated pictures and videos, or the file of
-    the annotated video; None: nothing is drawn.
+    every: only every so many frames of a video are read. smooth_seconds: half-life for smoothing the probabilities of a
+    tracked face in a video; 0: none. annotate: the folder for annotated pictures and videos, or the file of the
+    annotated video; None: nothing is drawn.
     """
 
     faces: str = "auto"
@@ -33,7 +33,7 @@ class Options:
 
 
 class _Predictor:
-    """Predicts items, and follows the faces of the video that they are frames of."""
+    """Predicts items, and tracks the faces of videos."""
 
     def __init__(self, recognizer, options):
         self._recognizer, self._options = recognizer, options
@@ -80,10 +80,10 @@ class _Predictor:
 
 
 def record(item: streams.Item, faces: Sequence, tracks: Sequence[int] | None) -> dict:
-    """Returns what is written of a picture or frame; boxes are in pixels of the whole picture.
+    """Returns the output record of a picture or frame; boxes are in pixels of the original picture.
 
-    Its keys are always source, frame, seconds, size, faces and error; those of a face box, score, track, label, top,
-    probs and uncertain. What there is none of is None: frame and seconds of a picture, size of what cannot be read.
+    Its keys are always source, frame, seconds, size, faces and error; those of a face are box, score, track, label,
+    top, probs and uncertain. Missing values are None: frame and seconds of a picture, size of an unreadable file.
     """
     scale = (1.0, 1.0)
     if item.pixels is not None:
@@ -117,7 +117,7 @@ def predict_files(recognizer, sources: Sequence[str], output, format: str, *, op
     classes: the order of the class columns and numbers; None: the recognizer's.
 
     Returns:
-      How many `items`, `faces` and `failed` files there were, over all attempts.
+      The numbers of `items`, `faces` and `failed` files, over all attempts.
     """
     state = output.state or {"index": 0, "frame": 0, "items": 0, "faces": 0, "failed": 0, "tracker": None}
     predictor = _Predictor(recognizer, options)
@@ -144,7 +144,7 @@ def predict_files(recognizer, sources: Sequence[str], output, format: str, *, op
                 drawings.add(item, faces, tracks)
                 state = _after(item, faces, state)
             state["tracker"] = predictor.state()
-            # A video that is being drawn would have to restart from its first frame, so its lines do too.
+            # Drawing a video must restart from its first frame, so its lines must too.
             output.write("".join(text), None if drawings.writes_video else state)
             progress.update(state["items"])
     output.write("", state)
@@ -165,14 +165,14 @@ def _after(item, faces, state):
 
 
 def watch(recognizer, frames: Iterable, name: str, output, format: str, *, options: Options, show_fn=None):
-    """Predicts the frames of a camera, one at a time and always the newest, until it ends.
+    """Predicts the frames of a camera, one at a time and always the latest, until it ends.
 
-    frames: of videos.Frame. output: an entered outputs.Output or Stdout, or None. show_fn(pixels, record, latencies):
-    shows an annotated frame; returns False once the viewer quits. options.annotate: a video's file, or None.
+    frames: videos.Frames. output: an entered outputs.Output or Stdout, or None. show_fn(pixels, record, latencies):
+    shows an annotated frame; returns False once the viewer quits. options.annotate: a video file, or None.
 
     Returns:
-      (the seconds from the arrival of each of the last frames until it was written and shown, the KeyboardInterrupt
-      that ended it or None): what was written until then is whole.
+      (for each of the last frames, the seconds from its arrival until it was written and shown; the KeyboardInterrupt
+      that ended it, or None). The output is complete up to then.
     """
     predictor, latencies = _Predictor(recognizer, options), collections.deque(maxlen=LATENCIES)
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Emotions of the faces in pictures: `fer_jax.load()` gives a `Recognizer`."""
+"""Recognizes the emotions of faces in pictures: `fer_jax.load()` returns a `Recognizer`."""
 
 import dataclasses
 import functools
@@ -15,17 +15,17 @@ from fer_jax import views as views_lib
 from fer_jax.errors import InputError
 from fer_jax.runtime import timing
 
-SIZES = (1, 8, 32, 128)  # of batches: a last one is padded to the next, so that few programs are compiled
+SIZES = (1, 8, 32, 128)  # of batches: the last batch is padded to one of these, so that few programs are compiled
 THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class FacePrediction:
-    """What a face shows.
+    """The prediction for a face.
 
-    box: (x, y, width, height) in pixels of the picture, and score: of the detector; None where the whole picture was
+    box: (x, y, width, height) in pixels of the picture, and score: both of the detector; None if the whole picture was
     given as a face. probs: {class: probability}. top: the two most probable classes as (class, probability).
-    uncertain: whether the first of them lies under the threshold.
+    uncertain: whether the first of them is below the threshold.
     """
 
     box: tuple[float, float, float, float] | None
@@ -42,10 +42,10 @@ class FacePrediction:
 
 @dataclasses.dataclass(frozen=True)
 class PicturePrediction:
-    """What the faces of a picture show.
+    """The predictions for the faces of a picture.
 
-    source: the path where there was one; size: (width, height) in pixels, None where the picture could not be read;
-    faces: the surest detection first, () where there is no face; error: why the picture could not be read, or None.
+    source: the path, if any; size: (width, height) in pixels, None if the picture could not be read; faces: best
+    detection first, () if no face was found; error: why the picture could not be read, or None.
     """
 
     source: str | None
@@ -55,7 +55,7 @@ class PicturePrediction:
 
 
 class Member(NamedTuple):
-    """One network of a recognizer. classes: the order of its outputs; weight: its share of the mean."""
+    """One network of a recognizer. classes: the order of its outputs; weight: its weight in the mean."""
 
     model: object
     variables: dict
@@ -64,9 +64,9 @@ class Member(NamedTuple):
 
 
 class Recognizer:
-    """Trained networks that answer for faces and pictures.
+    """Trained networks that predict the emotions of faces and pictures.
 
-    name: what was loaded. classes: names in the order of `probs`. image_shape: (H, W, C) of a face. views,
+    name: of the loaded model. classes: names in the order of `probs`. image_shape: (H, W, C) of a face. views,
     temperature: how probabilities are averaged and scaled. facts: of a model file, else {}.
     """
 
@@ -91,7 +91,7 @@ class Recognizer:
     def probs(self, faces, *, progress: str | None = None) -> np.ndarray:
         """Returns the probabilities [N, K] float32 of faces, uint8 [N, H, W, C] of `image_shape`.
 
-        RGB faces are made grey for a model of grey faces. progress: shows how far it is, under this name.
+        RGB faces are converted to grey for a model of grey faces. progress: the name of a progress bar; None: no bar.
 
         Raises:
           InputError: faces of another shape or type.
@@ -125,13 +125,13 @@ class Recognizer:
         """Returns a prediction for each picture, in their order.
 
         images: a path, a PIL picture or an array uint8 [H, W], [H, W, 1] or [H, W, 3] (RGB), or a list of these.
-        faces: 'given' takes each picture as one face; 'detect' finds them, by the best detector that is there, or the
-        name of one (`fer_jax.faces`). align: turns faces until the eyes are level, where the detector finds eyes.
+        faces: 'given' uses each picture as one face; 'detect' finds faces with the best available detector; or the name
+        of a detector (`fer_jax.faces`). align: rotate faces until the eyes are level, if the detector finds eyes.
         threshold: see FacePrediction.
 
         Raises:
-          InputError: an unknown detector, or images of another type. A picture that cannot be read does not raise; its
-            prediction says so in `error`.
+          InputError: an unknown detector, or images of another type. An unreadable picture does not raise; its
+            prediction has an `error`.
         """
         read = [_read(image) for image in (images if isinstance(images, list | tuple) else [images])]
         good = [pixels for _, pixels, error in read if error is None]
@@ -142,7 +142,7 @@ class Recognizer:
         ]
 
     def predict_pixels(self, pixels, faces="detect", *, align=True, threshold=THRESHOLD) -> list[PicturePrediction]:
-        """Returns a prediction for each picture uint8 [H, W, 3]; the options are those of `predict`."""
+        """Returns a prediction for each picture, uint8 [H, W, 3]; options as in `predict`."""
         crops, boxes = self._crops(pixels, faces, align, self.image_shape)
         probs = iter(self.probs(np.stack(crops)) if crops else ())
         return [
@@ -155,16 +155,16 @@ class Recognizer:
         ]
 
     def explain(self, image, faces="detect", *, align=True, method="auto", side_px=192) -> list[np.ndarray]:
-        """Returns the faces of a picture, each with the heat of where the class that is predicted is seen.
+        """Returns the faces of a picture, each overlaid with a heat map of the evidence for its predicted class.
 
-        image, faces, align: as of `predict`; the order is the same. method: as of `explain.choose`. Views and
-        temperature play no part.
+        image, faces, align: as in `predict`, and in the same order. method: as in `explain.choose`. Views and
+        temperature are not used.
 
         Returns:
           uint8 [side_px, side_px, 3] each.
 
         Raises:
-          InputError: as `predict` does; also a picture that cannot be read.
+          InputError: as `predict`, and for an unreadable picture.
         """
         from fer_jax import explain
 
@@ -186,7 +186,7 @@ class Recognizer:
         return [explain.overlay(*pair) for pair in zip(large, explain.rescale(heat), strict=True)]
 
     def _crops(self, pixels, faces, align, image_shape):
-        """Returns (faces cut out of all pictures, the found faces of each); [None] of one that is given."""
+        """Returns (the face crops of all pictures, the detected faces of each); [None] if the picture is a face."""
         if faces == "given":
             return [_resize(picture, image_shape) for picture in pixels], [[None] for _ in pixels]
         from fer_jax import faces as faces_lib
@@ -215,10 +215,10 @@ class Recognizer:
 
 
 def load(name_or_path=None, *, checkpoint=None, views=None) -> Recognizer:
-    """Loads a model: a shipped one by its name, a .safetensors file, the workdir of a run, the folder of an ensemble.
+    """Loads a shipped model by name, a .safetensors file, the workdir of a run, or the folder of an ensemble.
 
     name_or_path: None: portable.DEFAULT.
-    checkpoint: of a run, 'best' (the default) or 'latest'. views: of fer_jax.views; None: those that it was made with.
+    checkpoint: of a run, 'best' (the default) or 'latest'. views: of fer_jax.views; None: those of the model.
 
     Raises:
       InputError: there is no such model, or it cannot be read.
@@ -253,7 +253,7 @@ def _load_trained(folder, checkpoint, views):
 
 
 def _read(image):
-    """Returns (path, pixels uint8 [H, W, 3], error) of a path, an array or a PIL picture."""
+    """Reads a path, an array or a PIL picture; returns (path, pixels uint8 [H, W, 3], error)."""
     from fer_jax import pictures
 
     if isinstance(image, str | os.PathLike):
@@ -268,7 +268,7 @@ def _read(image):
         pixels = pixels[..., None]
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise InputError(
-            f"a picture is a path, a PIL picture or an array uint8 [H, W], [H, W, 1] or [H, W, 3]; this is "
+            f"a picture must be a path, a PIL picture or an array uint8 [H, W], [H, W, 1] or [H, W, 3]; this is "
             f"{type(image).__name__}, {pixels.dtype} {list(pixels.shape)}"
         )
     return None, np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels, None
@@ -281,7 +281,7 @@ def _grey(face):
 
 
 def _resize(picture, image_shape):
-    """Returns a picture as a face, as class folders are read: Pillow's bicubic, antialiased."""
+    """Resizes a picture to a face, as for class folders: Pillow's bicubic, antialiased."""
     from PIL import Image
 
     height, width, _ = image_shape

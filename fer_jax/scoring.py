@@ -1,4 +1,4 @@
-"""From a trained model to its recorded scores: the faces it is judged on, its predictions and the report's files."""
+"""Scores trained models: loads the evaluation data, predicts, and writes the files of the report."""
 
 import dataclasses
 import pathlib
@@ -15,12 +15,12 @@ from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 from fer_jax.errors import InputError
 
-AUGMENTED_FACES, AUGMENTED_VIEWS = 4, 4  # training faces that a report shows augmented, and how often each
+AUGMENTED_FACES, AUGMENTED_VIEWS = 4, 4  # training faces shown augmented in a report, and versions of each
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """The faces of every split in the order of a model's classes, and what has to be said of them."""
+    """The faces of every split in the order of a model's classes, with notes for the report."""
 
     data: datasets.FaceData
     splits: dict
@@ -28,7 +28,7 @@ class Judged:
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict:
-        """Returns what a record says of the data."""
+        """Returns the facts of the data for a record."""
         return {
             "data_name": self.data.name,
             "data_fingerprint": self.data.fingerprint,
@@ -37,19 +37,19 @@ class Judged:
         }
 
     def digest(self, split) -> str:
-        """Returns the digest of a split's faces, which says whether two evaluations scored the same ones."""
+        """Returns the digest of a split's faces, by which evaluations on the same faces are recognized."""
         faces = self.splits[split]
         return significance.digest_faces(faces.images, faces.labels, self.classes)
 
 
 def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged:
-    """Loads the faces of a run, or others in its size and channels, whose classes are then matched by name.
+    """Loads the faces of a run, or other faces in the same size and channels, with classes matched by name.
 
-    Of other faces none are left out: all of them are `split` where they have no splits. Where those at the path turn
-    out to be the run's own, the run's splits stand, since it knows its training faces.
+    All other faces are used: without splits, they all belong to `split`. If the faces at the path are the run's own,
+    the run's splits apply, since it was trained on its training faces.
 
     Raises:
-      InputError: no such data, classes that the model does not know, or a table for a run on other than 48x48 grey.
+      InputError: no such data, classes that the model lacks, or a table for a run on faces other than 48x48 grey.
     """
     section = model.config.data.copy_and_resolve_references()
     if data_path:
@@ -60,7 +60,7 @@ def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged
         data = datasets.load(section)
     notes = list(data.notes)
     if not data_path and data.fingerprint != model.run["data_fingerprint"]:
-        notes.append(f"These are not the faces of the run, whose fingerprint is {model.run['data_fingerprint']}.")
+        notes.append(f"These are not the faces of the run, which have the fingerprint {model.run['data_fingerprint']}.")
     splits = {name: by_name(data.split(name), data.classes, model.classes) for name in facts.SPLITS}
     return Judged(data, splits, model.classes, tuple(notes))
 
@@ -73,7 +73,7 @@ def _load_others(section, model, split):
 
 
 def _check_shape(section, image_shape):
-    """Refuses data that has one shape, FER-2013, for a model of faces of another."""
+    """Rejects data of a fixed shape, such as FER-2013, for a model of another shape."""
     if image_shape == facts.IMAGE_SHAPE:
         return
     plain = section.copy_and_resolve_references()
@@ -82,8 +82,8 @@ def _check_shape(section, image_shape):
     if name != "class_folders":
         size, _, channels = image_shape
         raise InputError(
-            f"{section.path} holds {name}, 48x48 grey, and the run was trained on class folders with data.size_px "
-            f"{size} and data.channels {channels}: give --data_path class folders, which are read so"
+            f"{section.path} has {name}, 48x48 grey, but the run was trained on class folders with data.size_px "
+            f"{size} and data.channels {channels}: give class folders as --data_path, which are read like that"
         )
 
 
@@ -91,13 +91,13 @@ def by_name(faces, names, classes):
     """Renumbers labels from the data's order of class names to the model's.
 
     Raises:
-      InputError: a class that the model does not know.
+      InputError: a class that the model lacks.
     """
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise InputError(
-            f"the model does not know {', '.join(unknown)}; it knows {', '.join(classes)}: rename these classes, or "
-            "leave them out"
+            f"the model has no {', '.join(unknown)}; its classes are {', '.join(classes)}: rename these classes, or "
+            "remove them"
         )
     number = np.array([classes.index(name) for name in names], np.int32)
     return datasets.Faces(faces.images, number[faces.labels], faces.votes)
@@ -113,7 +113,7 @@ def evaluate(
 
     Raises:
       InputError: no such run, checkpoint, data, views or method, Grad-CAM for a network without maps, or classes that
-        the model does not know.
+        the model lacks.
     """
     views_lib.check(views)
     model = inference.load(workdir, checkpoint, variables)
@@ -142,15 +142,16 @@ def evaluate(
 
 
 def choose_heat(models: Sequence[inference.Trained], method) -> str:
-    """Returns one method for all models; method, and what is raised: as of `explain.choose`."""
+    """Returns one method for all models; method and errors: as in `explain.choose`."""
     chosen = {explain.choose(model.model, model.variables, model.image_shape, method) for model in models}
     return chosen.pop() if len(chosen) == 1 else "occlusion"
 
 
 def make_heat_fn(models: Sequence[inference.Trained], method, weights=(1.0,)):
-    """Returns heat_fn(evaluation) -> `report.Heat` of its mistakes, each explained by the class predicted for it.
+    """Returns heat_fn(evaluation) -> `report.Heat` of its mistakes, each explained for its predicted class.
 
-    Several models, with the same order of classes, have the weighted mean of their maps. method: of `explain.METHODS`.
+    For several models, with the same order of classes, it is the weighted mean of their maps. method: of
+    `explain.METHODS`.
     """
 
     def heat_fn(evaluation):
@@ -165,9 +166,9 @@ def make_heat_fn(models: Sequence[inference.Trained], method, weights=(1.0,)):
 
 
 def augment_faces(model: inference.Trained, judged: Judged) -> list[report.AugmentedFace]:
-    """Returns training faces of a few classes as the run's augmentation changes them.
+    """Returns training faces of a few classes with the run's augmentation applied.
 
-    There are none where the config has no augmentation, or the faces are not those of the run.
+    The list is empty if the config has no augmentation, or the faces are not those of the run.
     """
     config, train = model.config, judged.splits["train"]
     policy = augment.make(config.augment, config.data.size_px)
@@ -187,10 +188,9 @@ def augment_faces(model: inference.Trained, judged: Judged) -> list[report.Augme
 def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augmented=(), heat_fn=None) -> dict:
     """Scores predictions [N, K] of a split and writes <path>.json, .md, .html and .npz; returns the scores.
 
-    history, augmented: as in `report.html`; heat_fn: evaluation -> its `report.Heat`, None for none.
+    history, augmented: as in `report.html`; heat_fn: evaluation -> its `report.Heat`; None: no heat maps.
 
-    The .npz holds `labels` [N], `probs` [N, K] float32, `classes` and `faces_digest`, from which models are compared
-    face by face.
+    The .npz has `labels` [N], `probs` [N, K] float32, `classes` and `faces_digest`, for comparing models face by face.
     """
     faces = judged.splits[split]
     scores = {"split": split, **metrics.score(faces.labels, probs, judged.classes)}
@@ -217,7 +217,7 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augme
 
 
 def target(workdir, split, data_path=None, views="none", variables="auto") -> pathlib.Path:
-    """Names the report, without its ending; other faces than the run's, views and variables get one of their own."""
+    """Returns the path of a report, without a suffix; other faces, views or variables get separate reports."""
     other = f"-{pathlib.Path(data_path).stem}" if data_path else ""
     other += f"-{views}" if views != "none" else ""
     other += f"-{variables}" if variables != "auto" else ""
@@ -225,10 +225,10 @@ def target(workdir, split, data_path=None, views="none", variables="auto") -> pa
 
 
 def compare(paths) -> list[dict]:
-    """Returns McNemar's test for each pair of evaluations, by their paths as `target` gives them.
+    """Runs McNemar's test for each pair of evaluations, given by their paths from `target`.
 
-    A dict a pair: 'first' and 'second' (positions in `paths`), 'faces' (`significance.SAME` or UNKNOWN), and what
-    `significance.mcnemar` returns. Pairs of other faces, and evaluations without predictions, are left out.
+    Returns a dict per pair: 'first' and 'second' (positions in `paths`), 'faces' (`significance.SAME` or UNKNOWN), and
+    the result of `significance.mcnemar`. Pairs on different faces and evaluations without predictions are skipped.
     """
     found = [(position, one) for position, one in enumerate(map(_read_predictions, paths)) if one is not None]
     pairs = []
@@ -242,7 +242,7 @@ def compare(paths) -> list[dict]:
 
 
 def _read_predictions(path):
-    """Returns the scores of an evaluation with the names of the true and the predicted classes, lists [N], or None."""
+    """Returns the scores of an evaluation with the true and the predicted class names, lists [N]; or None."""
     path, scores = pathlib.Path(f"{path}.npz"), pathlib.Path(f"{path}.json")
     if not path.exists():
         return None

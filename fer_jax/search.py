@@ -1,8 +1,8 @@
 """Searches for hyperparameters: python -m fer_jax.search --config configs/r3_search.py --workdir runs/search/r3.
 
-Bayesian optimization by Optuna over the space that the config declares (`fer_jax/space.py`), or a whole grid, on the
-validation split; trials that lag behind are cut off. The study is a journal file that several processes and machines
-may share, and the same command goes on with it: finished trials stay, one that was cut off resumes from its checkpoint.
+Bayesian optimization by Optuna over the space that the config declares (`fer_jax/space.py`), or a full grid, on the
+validation split; weak trials are pruned. The study is a journal file that several processes and machines may share.
+Rerun the same command to resume: finished trials are kept, and an interrupted one resumes from its checkpoint.
 """
 
 import gc
@@ -20,9 +20,9 @@ from fer_jax.errors import InputError
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config, as FILE or FILE:VARIANT; its section `search` has the space.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the study; each trial's workdir lies in it.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the study, which contains the trials' workdirs.")
 flags.DEFINE_bool("fields", False, "Print every field of the config, with its default, unit and range.")
-_TRIALS = flags.DEFINE_integer("trials", 20, "The search ends when so many trials are finished, by all processes.")
+_TRIALS = flags.DEFINE_integer("trials", 20, "The search ends when all processes together finished so many trials.")
 FAILURES_IN_A_ROW = 10
 TRACEBACKS = "tracebacks.log"
 logger = logging.getLogger("fer_jax")
@@ -31,11 +31,11 @@ logger = logging.getLogger("fer_jax")
 def search(config, study_dir, *, trials: int):
     """Runs trials until `trials` of them are finished; returns the optuna.Study.
 
-    Writes search.json (all trials, the best one's fields) and plots into `study_dir`, beside the trials' workdirs.
+    Writes search.json (all trials, and the fields of the best one) and plots into `study_dir`, next to the workdirs.
 
     Raises:
-      InputError: a space that cannot be read, an unknown sampler or pruner, no trials, a study of another config or of
-        other data, data that cannot be loaded; 10 trials in a row that fail, or none that does not.
+      InputError: an invalid space, an unknown sampler or pruner, no trials, a study of another config or other data,
+        data that cannot be loaded; 10 failed trials in a row, or only failed trials.
     """
     from fer_jax import datasets, report
     from fer_jax import study as study_lib
@@ -45,17 +45,17 @@ def search(config, study_dir, *, trials: int):
         raise InputError(f"--trials is {trials}: give 1 or more")
     study = study_lib.Study(config, study_dir)
     workdir_lib.check_folder(study_dir, option="--workdir")
-    fingerprint = datasets.load(config.data).fingerprint  # what no trial could mend is said before there is a study
+    fingerprint = datasets.load(config.data).fingerprint  # data errors are reported before a study exists
     with study.joined(fingerprint):
         _run_trials(study, trials)
         for name, why in report.draw_search(study.study, study.folder).items():
-            logger.info("%s is left out: %s", name, why)
+            logger.info("%s was not drawn: %s", name, why)
         return study.study
 
 
 def _run_trials(study, trials):
-    """Trains until `trials` are finished. Raises InputError where that leads nowhere."""
-    errors = []  # of the trials since one was last trained
+    """Trains until `trials` are finished. Raises InputError if trials keep failing."""
+    errors = []  # of the trials since the last success
     while trial := study.next_trial(trials):
         error = _try(study, trial)
         errors = [*errors, error] if error else []
@@ -68,14 +68,14 @@ def _run_trials(study, trials):
         errors = errors or failed
         raise InputError(
             f"{study.folder}: {wording.count(len(errors), 'trial')} in a row failed; the last: {errors[-1]}\n"
-            "mend the config or its search.space, and give another --workdir"
+            "fix the config or its search.space, and give another --workdir"
         )
 
 
 def _try(study, trial):
-    """Trains a trial and records how it ended; returns why it failed, '' where it did not.
+    """Trains a trial and records how it ended; returns why it failed, or ''.
 
-    An interrupt leaves it running, to be taken up again.
+    After an interrupt the trial stays marked as running, to be resumed.
     """
     import jax
     import optuna
@@ -84,11 +84,11 @@ def _try(study, trial):
     try:
         study.study.tell(trial, _train(study, trial))
     except optuna.TrialPruned:
-        logger.info("trial %d lags behind the others: it is cut off", trial.number)
+        logger.info("trial %d is worse than the others: it is pruned", trial.number)
         study.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except InputError as bad_input:
         error = str(bad_input)
-    except Exception as fault:  # one that needs too much memory says nothing of the next
+    except Exception as fault:  # other trials may still succeed, for instance with less memory
         error = f"{type(fault).__name__}: {fault}".split("\n")[0] + f" (traceback in {study.folder / TRACEBACKS})"
         with (study.folder / TRACEBACKS).open("a") as file:
             file.write(f"trial {trial.number}\n{traceback.format_exc()}\n")
@@ -96,8 +96,8 @@ def _try(study, trial):
         logger.warning("trial %d failed: %s", trial.number, error)
         trial.set_user_attr("error", error)
         study.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    jax.clear_caches()  # the next trial's programs are others
-    gc.collect()  # and its arrays need the memory of these
+    jax.clear_caches()  # the next trial has other programs
+    gc.collect()  # and its arrays need the memory
     return error
 
 
@@ -115,7 +115,7 @@ def _train(study, trial):
     logger.info("trial %d: %s; in %s", trial.number, drawn, workdir)
 
     def report():
-        """Reports every epoch: a run that goes on has some that another trial reported."""
+        """Reports every epoch, since a resumed run has epochs that another trial reported."""
         for scores in workdir_lib.read_history(workdir):
             if scores["epoch"] not in reported:
                 trial.report(scores[monitor], scores["epoch"])
@@ -137,10 +137,10 @@ def _short(value):
 
 
 def _write(study):
-    """Writes search.json: the best trial as fields of the config, and all of them."""
+    """Writes search.json: all trials, and the best one as fields of the config."""
     from fer_jax import workdir as workdir_lib
 
-    with study.lock:  # else a process that read before another could write after it
+    with study.lock:  # so that no process overwrites the file with older trials
         trials = [
             {
                 "number": trial.number,

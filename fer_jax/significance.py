@@ -1,4 +1,4 @@
-"""How sure is a score, and do two models differ? Statistics of a finite test set, on the host."""
+"""Statistics of a finite test set: intervals for scores, and tests of whether two models differ. On the host."""
 
 import hashlib
 import json
@@ -7,16 +7,16 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-SAME, OTHER, UNKNOWN = "same", "other", "unknown"  # what `compare_faces` says of the faces of two evaluations
+SAME, OTHER, UNKNOWN = "same", "other", "unknown"  # results of `compare_faces`
 FACTS_OF_FACES = ("data_fingerprint", "split", "n", "labels", "faces")  # of evaluations without a digest
 UNKNOWN_FACES = (
-    "The pictures could not be compared, for one evaluation has no digest of them: data, split and labels are the "
-    "same as far as they are recorded. Evaluate again to be sure."
+    "The pictures could not be compared, because one evaluation has no digest of them: data, split and labels are the "
+    "same as far as recorded. Evaluate again to be sure."
 )
 
 
 def digest_faces(images, labels, classes) -> str:
-    """Returns 'blake2b:<16 hex digits>' of scored faces in their order: their pixels and the names of their classes.
+    """Returns 'blake2b:<16 hex digits>' of scored faces in order: their pixels and class names.
 
     images uint8 [N, H, W, C]; labels [N], positions in the class names.
     """
@@ -27,10 +27,10 @@ def digest_faces(images, labels, classes) -> str:
 
 
 def compare_faces(first: dict, second: dict) -> str:
-    """Says whether two evaluations scored the same faces in the same order: SAME, OTHER or UNKNOWN.
+    """Returns whether two evaluations scored the same faces in the same order: SAME, OTHER or UNKNOWN.
 
-    Each is a dict of scores. Where both have a `faces_digest`, that decides. Else OTHER is said where one of
-    FACTS_OF_FACES differs that both have, and UNKNOWN where none does: other faces can have equal counts and labels.
+    Each is a dict of scores. If both have a `faces_digest`, that decides. Otherwise the result is OTHER if any of
+    FACTS_OF_FACES that both have differs, else UNKNOWN, since other faces can have equal counts and labels.
     """
     digests = [scores.get("faces_digest") for scores in (first, second)]
     if all(digests):
@@ -42,8 +42,8 @@ def compare_faces(first: dict, second: dict) -> str:
 def bootstrap_intervals(confusion, *, seed: int = 0) -> dict[str, list[float]]:
     """Returns {'accuracy': [low, high], 'macro_f1': [low, high]}, 95% percentile intervals of the bootstrap.
 
-    confusion [K, K]: faces by true class (row) and predicted class. Both scores depend on it alone, and drawing faces
-    anew, with replacement, is drawing its cells from a multinomial distribution: 10,000 draws (Efron 1979).
+    confusion [K, K]: faces by true class (row) and predicted class. Both scores depend on it only, and resampling faces
+    with replacement means drawing its cells from a multinomial distribution: 10,000 draws (Efron 1979).
 
     Raises:
       ValueError: there are no faces.
@@ -67,12 +67,12 @@ def bootstrap_intervals(confusion, *, seed: int = 0) -> dict[str, list[float]]:
 def mcnemar(labels, first, second) -> dict:
     """Tests whether two models err on the same share of the same faces: McNemar's exact test (McNemar 1947).
 
-    labels, first, second [N]: the true classes and the two models' predicted ones. Returns 'only_first' and
-    'only_second', the faces that one model alone gets right; 'difference' of the accuracies, first minus second; and
+    labels, first, second [N]: the true classes and the two models' predictions. Returns 'only_first' and 'only_second',
+    the numbers of faces that only one model gets right; 'difference' of the accuracies, first minus second; and
     'p_value', two-sided, of the binomial test on those faces.
 
     Raises:
-      ValueError: the arrays are not of one length, or empty.
+      ValueError: the arrays differ in length, or are empty.
     """
     from scipy.stats import binomtest
 
@@ -94,7 +94,7 @@ def mcnemar(labels, first, second) -> dict:
 
 
 def spread(values) -> dict:
-    """Returns 'n', 'mean' and 'std' of a score over seeds; std is the sample's (n - 1), None for one seed."""
+    """Returns 'n', 'mean' and 'std' of a score over seeds; std is the sample standard deviation, None for one seed."""
     values = np.asarray(values, float)
     return {
         "n": len(values),

@@ -1,14 +1,14 @@
-"""The space of a search, in text: what each parameter may be, and the config that a choice of them gives.
+"""The search space, specified in text: the values of each parameter, and the config for a choice of values.
 
 A line is `<name> <kind> <values>`:
 
   width choice 32 64 128                one of these
   optim.learning_rate log 1e-4 1e-2     a number, uniform in its logarithm
   rate float 0.1 0.6                    a number, uniform
-  units int 64 512 64                   a whole number, uniform, in steps of the third value (1 where it is left out)
+  units int 64 512 64                   an integer, uniform, in steps of the third value (default 1)
 
-A name that is a field of the config sets it; any other one stands in braces in `model.layers` or `model.head`, as in
-"conv {width} relu, dropout {rate}".
+A name that is a field of the config sets that field; any other name must appear in braces in `model.layers` or
+`model.head`, as in "conv {width} relu, dropout {rate}".
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ PLACE = re.compile(r"\{([\w.]+)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One dimension; values: of choice the alternatives, else (low, high) and for int the step."""
+    """One dimension; values: the alternatives of a choice, else (low, high), and for int the step."""
 
     name: str
     kind: str
     values: tuple
 
     def suggest(self, trial):
-        """Returns what an Optuna trial chooses."""
+        """Returns the value chosen by an Optuna trial."""
         if self.kind == "choice":
             return trial.suggest_categorical(self.name, self.values)
         if self.kind == "int":
@@ -45,7 +45,7 @@ def parse(section) -> tuple[dict[str, Parameter], dict]:
     """Reads the config's section `search`; returns ({name: parameter}, {name: value of the first trial}).
 
     Raises:
-      InputError: a line that cannot be read, a name that is given twice, or a start outside the space.
+      InputError: an invalid line, a duplicate name, or a start outside the space.
     """
     found = {}
     for line in section.space:
@@ -57,7 +57,7 @@ def parse(section) -> tuple[dict[str, Parameter], dict]:
     for line in section.start:
         name, _, text = line.partition(" ")
         if name not in found:
-            raise InputError(f"search.start: '{line}' is not of the space; known are {', '.join(found)}")
+            raise InputError(f"search.start: '{line}' is not in the space; known are {', '.join(found)}")
         start[name] = _read(found[name], text, f"search.start: '{line}'")
     return found, start
 
@@ -71,7 +71,7 @@ def _parse_line(line):
     values = tuple(map(_value, words))
     if kind == "choice":
         if len(set(values)) < len(values):
-            raise InputError(f"{where} names a choice twice")
+            raise InputError(f"{where} has a choice twice")
         return Parameter(name, kind, values)
     if kind == "int":
         values = (*values, 1)[:3] if len(values) < 4 else values
@@ -81,11 +81,11 @@ def _parse_line(line):
         )
     if kind == "int":
         if not all(isinstance(value, int) for value in values) or values[2] < 1:
-            raise InputError(f"{where} needs whole numbers, and a step of 1 or more")
+            raise InputError(f"{where} needs integers, and a step of 1 or more")
         low, high, step = values
         values = (low, high - (high - low) % step, step)
     if kind == "log" and values[0] <= 0:
-        raise InputError(f"{where}: the logarithm needs numbers over 0")
+        raise InputError(f"{where}: the logarithm needs positive numbers")
     return Parameter(name, kind, values)
 
 
@@ -102,7 +102,7 @@ def _read(parameter, text, where):
     if inside and parameter.kind == "int":
         inside = isinstance(value, int) and (value - parameter.values[0]) % parameter.values[2] == 0
     if not inside:
-        raise InputError(f"{where} lies outside '{parameter.name} {parameter.kind} {parameter.values}'")
+        raise InputError(f"{where} is outside '{parameter.name} {parameter.kind} {parameter.values}'")
     return value
 
 
@@ -126,7 +126,7 @@ def names_in(config) -> set[str]:
 
 
 def check(config, space) -> None:
-    """Raises InputError where a parameter is used nowhere or does not fit its field, or the layers name another."""
+    """Raises InputError if a parameter is unused or does not fit its field, or the layers name an unknown one."""
     fields, used = config_lib.flat(config_lib.to_dict(config)), names_in(config)
     idle = [name for name in space if name not in fields and name not in used]
     if idle:
@@ -144,7 +144,7 @@ def check(config, space) -> None:
 
 
 def fill(config, values: dict):
-    """Returns the config of a trial: the values set, and the search itself taken out."""
+    """Returns the config of a trial: with the values set, and without the search."""
     trial = config_lib.from_dict(config_lib.to_dict(config))
     fields = config_lib.flat(config_lib.to_dict(config))
     for name in TEXTS:

@@ -1,4 +1,4 @@
-"""Pictures and frames of many files as one stream that is prefetched in constant memory."""
+"""Streams the pictures and video frames of many files, prefetched in constant memory."""
 
 import collections
 import concurrent.futures
@@ -14,9 +14,9 @@ import numpy as np
 from fer_jax import pictures, videos
 from fer_jax.errors import InputError
 
-LEAST_SIDE_PX = 4096  # pictures of twice that and more are reduced as they are read
+LEAST_SIDE_PX = 4096  # pictures of at least twice this are reduced as they are read
 MOST_ITEMS = 128  # in a chunk: the largest batch of faces
-MOST_PIXELS = 32_000_000  # in a chunk; it may be passed by one picture
+MOST_PIXELS = 32_000_000  # in a chunk; a single picture may exceed it
 WORKERS = min(4, os.cpu_count() or 1)
 FILES_AHEAD = 2 * WORKERS
 CHUNKS_AHEAD = 1
@@ -24,11 +24,11 @@ CHUNKS_AHEAD = 1
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A picture or a frame, or what cannot be read.
+    """A picture, a video frame, or an error.
 
-    index: the place of its file among those of the stream. frame, seconds: of a video, else None. fps: frames a second
-    of the video, those that are left out not counted. pixels: uint8 [H, W, 3]; size: (width, height) of the whole
-    picture. error: a message where it cannot be read; then there are no pixels.
+    index: the position of its file in the stream. frame, seconds: of a video, else None. fps: frames per second of the
+    video, skipped frames not counted. pixels: uint8 [H, W, 3]; size: (width, height) of the original picture. error: a
+    message if it cannot be read; there are no pixels then.
     """
 
     index: int
@@ -42,12 +42,12 @@ class Item:
 
 
 def is_video(source: str) -> bool:
-    """Returns whether a file is taken for a video, by its suffix."""
+    """Whether a file counts as a video, by its suffix."""
     return source.lower().endswith(videos.VIDEO_SUFFIXES)
 
 
 def count(sources: Sequence[str], *, every: int = 1) -> int:
-    """Returns how many items the files have, as far as videos tell."""
+    """Returns the number of items in the files, as announced by videos."""
     number = 0
     for source in sources:
         number += 1
@@ -58,9 +58,9 @@ def count(sources: Sequence[str], *, every: int = 1) -> int:
 
 
 def read(sources: Sequence[str], *, every: int = 1, start: tuple[int, int] = (0, 0)) -> Iterator[Item]:
-    """Yields the pictures of files and every so many frames of videos, in order; some files are read ahead.
+    """Yields the pictures of files and every `every`-th frame of videos, in order; some files are read ahead.
 
-    start: (index, frame) of the first one.
+    start: (index, frame) of the first item.
     """
     first, first_frame = start
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
@@ -113,7 +113,7 @@ def _frames(index, source, every, start):
 
 
 def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Yields items in lists that are bounded by MOST_ITEMS and MOST_PIXELS; where they end follows from the items."""
+    """Yields items in lists of at most MOST_ITEMS and MOST_PIXELS; the splits depend on the items only."""
     chunk, pixels = [], 0
     for item in items:
         chunk.append(item)
@@ -126,9 +126,9 @@ def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def ahead(iterator: Iterator, most: int = CHUNKS_AHEAD) -> Iterator:
-    """Yields what an iterator gives, which a thread takes from it; it is at most `most` and one ahead.
+    """Yields the items of an iterator that a thread runs, at most `most` + 1 items ahead.
 
-    What is raised there is raised here. Closing this closes the iterator.
+    Exceptions of the thread are raised here. Closing this closes the iterator.
     """
     given, stopped = queue.Queue(most), threading.Event()
     thread = threading.Thread(target=_fill, args=(iterator, given, stopped), daemon=True)
@@ -160,5 +160,5 @@ def _fill(iterator, given, stopped):
                 if stopped.is_set():
                     return
         put("end", None)
-    except BaseException as error:  # whatever it is, the one who waits has to hear of it
+    except BaseException as error:  # whatever it is, the consumer must get it
         put("error", error)

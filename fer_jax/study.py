@@ -1,8 +1,8 @@
 """The study of a search: a journal of its trials, in a folder that several processes and machines may share.
 
-One lock guards the folder: under it a process draws a trial, so that no two draw the same, and appends to the journal.
-Each process also holds a lock of its own while it searches. A trial that runs although nobody holds its process's lock
-was cut off, and whoever draws next takes it up again. The system releases the locks of a process that ends.
+One lock guards the folder: a process acquires it to draw a trial, so that no two draw the same, and to append to the
+journal. Each process also holds its own lock while it searches. A running trial whose process has released its lock was
+interrupted, and the next process to draw resumes it. The system releases the locks of a process that ends.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from fer_jax.errors import InputError
 JOURNAL = "journal.log"
 LOCK = ".search.lock"
 POLL_SECONDS = 2.0
-DRAWS = 10  # of a sampler, until a choice is found that no process is training
+DRAWS = 10  # attempts of a sampler to find a choice that no process is training
 logger = logging.getLogger("fer_jax")
 
 
 class Study:
-    """A study as one process sees it. Making it checks the config and touches no file.
+    """A study as seen by one process. The constructor checks the config and touches no files.
 
     Attributes:
       study: the optuna.Study.
-      lock: the folder's lock, which this process may take again while it holds it.
+      lock: the folder's lock; re-entrant.
       process: the name of this process's lock in the folder.
-      first: the number of the first trial since this process takes part.
+      first: the number of the first trial since this process joined.
 
     Raises:
-      InputError: a space that cannot be searched, an unknown sampler or pruner; Optuna is not installed.
+      InputError: an invalid space, an unknown sampler or pruner; Optuna is not installed.
     """
 
     def __init__(self, config, folder):
@@ -53,12 +53,12 @@ class Study:
 
     @contextlib.contextmanager
     def joined(self, fingerprint: str):
-        """Opens the study, or begins it; within, this process takes part in it.
+        """Opens or creates the study; this process participates within the `with` block.
 
-        fingerprint: of the data that trials are trained on.
+        fingerprint: of the training data.
 
         Raises:
-          InputError: a study of another config or of other data; a folder that cannot be read or written.
+          InputError: a study of another config or other data; a folder that cannot be read or written.
         """
         mine = self.folder / self.process
         try:
@@ -92,10 +92,10 @@ class Study:
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is no journal of a search, or damaged: give another --workdir") from error
+            raise InputError(f"{path} is not the journal of a search, or is corrupt: give another --workdir") from error
 
     def _check_same(self, fingerprint):
-        """Compares config, code and data with those that the study began with, or records them."""
+        """Compares config, code and data with those that the study was started with, or records them."""
         mine = config_lib.to_dict(self.config)
         sources, saved = extensions.record(mine), self.study.user_attrs
         different = []
@@ -108,30 +108,30 @@ class Study:
         if saved.get("data", fingerprint) != fingerprint:
             raise InputError(
                 f"{self.folder} holds a search on other data: fingerprint {saved['data']}, now {fingerprint}\n"
-                "put the data back that it began with, or give another --workdir"
+                "restore the data that it started with, or give another --workdir"
             )
-        # The config comes last: a study that has one has all.
+        # The config is written last: a study with a config is complete.
         for name, value in (("data", fingerprint), ("sources", sources), ("config", mine)):
             if name not in saved:
                 self.study.set_user_attr(name, value)
 
     def trials(self, *states: str) -> list:
-        """Returns the optuna.FrozenTrials, all or those in some states, as 'COMPLETE'."""
+        """Returns the optuna.FrozenTrials, all or those in the given states, such as 'COMPLETE'."""
         return [t for t in self.study.get_trials(deepcopy=False) if not states or t.state.name in states]
 
     def finished(self) -> int:
-        """Returns how many trials are complete or pruned, of all processes."""
+        """Returns the number of complete or pruned trials of all processes."""
         return len(self.trials("COMPLETE", "PRUNED"))
 
     def next_trial(self, wanted: int):
-        """Begins a trial: one that was cut off, else `search.start`, else what the sampler draws.
+        """Starts a trial: an interrupted one, else `search.start`, else a draw of the sampler.
 
-        wanted: how many trials are to be finished, by all processes. Where others are training all that is left, it
-        waits for them, since a trial of theirs may fail or be cut off.
+        wanted: the number of trials to finish, by all processes. While other processes train all that remain, it waits
+        for them, since one of their trials may fail or be interrupted.
 
         Returns:
-          an optuna.Trial whose values are chosen and whose user attribute `workdir` is its folder's name; None where
-          `wanted` are finished, or a grid has no more.
+          an optuna.Trial with its values, whose user attribute `workdir` is its folder's name; None once `wanted` are
+          finished or the grid is exhausted.
         """
         waits = False
         while True:
@@ -155,7 +155,7 @@ class Study:
                 self.study.tell(trial.number, state=import_optuna().trial.TrialState.FAIL)
 
     def _alive(self, process):
-        if process is None:  # it ended while it drew
+        if process is None:  # it ended during its draw
             return False
         try:
             with filelock.FileLock(self.folder / process, timeout=0):
@@ -166,14 +166,14 @@ class Study:
         return False
 
     def _choose(self):
-        """Enqueues the values of the next trial, where none are enqueued yet; returns whether there are any."""
+        """Enqueues the values of the next trial if none are enqueued yet; returns whether there are any."""
         if self.trials("WAITING"):
             return True
         whole = [trial for trial in self.trials() if trial.params.keys() == self.parameters.keys()]
         for trial in whole:
             later = (other.params for other in whole if other.number > trial.number)
             if trial.state.name == "FAIL" and "error" not in trial.user_attrs and trial.params not in later:
-                logger.info("trial %d was cut off: it is taken up again", trial.number)
+                logger.info("trial %d was interrupted: it is resumed", trial.number)
                 self.study.enqueue_trial(trial.params, user_attrs={"goes_on_with": trial.number})
                 return True
         busy = {trial.user_attrs.get("workdir") for trial in self.trials("RUNNING")}
@@ -187,7 +187,7 @@ class Study:
         start = {} if any(self._start.items() <= trial.params.items() for trial in whole) else self._start
         if self.config.search.sampler != "grid":
             return (self._sample(start) for _ in range(DRAWS))
-        # What failed before this process began is tried again: the disk that was full may have space now.
+        # Trials that failed before this process started are retried: a full disk may have space now.
         tried = [t.params for t in whole if t.state.name != "FAIL" or t.number >= self.first]
         points = itertools.product(*(parameter.values for parameter in self.parameters.values()))
         grid = [dict(zip(self.parameters, point, strict=True)) for point in points]
@@ -196,7 +196,7 @@ class Study:
         return (values for values in grid if values not in tried)
 
     def _sample(self, given):
-        """Returns what the sampler would choose besides the values given; asks a copy, so that no trial is begun."""
+        """Returns what the sampler would choose besides the given values; it asks a copy, so no trial is started."""
         copy = import_optuna().create_study(direction=self.study.direction, sampler=self._sampler)
         copy.add_trials(self.trials())
         copy.enqueue_trial(given)
@@ -215,17 +215,17 @@ class Study:
 
 
 def import_optuna():
-    """Returns the package optuna, silent. Raises InputError where it is not installed."""
+    """Imports optuna with its logging off. Raises InputError if it is not installed."""
     try:
         import optuna
     except ImportError as error:
         raise InputError("a search needs Optuna: pip install 'fer-jax[search]'") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of trials are tracebacks of what we say in a line
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are tracebacks of errors that we log in one line
     return optuna
 
 
 def _make_sampler(config, parameters):
-    """Returns the sampler. Its seed is chance: two processes with the same seed would draw the same."""
+    """Returns the sampler. Its seed is random: processes with the same seed would draw the same trials."""
     samplers, name = import_optuna().samplers, config.search.sampler
     known = {
         "tpe": lambda: samplers.TPESampler(multivariate=True, constant_liar=True),
@@ -237,9 +237,9 @@ def _make_sampler(config, parameters):
         raise InputError(f"search.sampler is '{name}'; known are {', '.join(known)}")
     ranges = [name for name, parameter in parameters.items() if parameter.kind != "choice"]
     if name == "grid" and ranges:
-        raise InputError(f"search.sampler 'grid' needs choices, and {', '.join(ranges)} of search.space is a range")
+        raise InputError(f"search.sampler 'grid' needs choices, but {', '.join(ranges)} in search.space is a range")
     if name == "gp" and importlib.util.find_spec("torch") is None:
-        raise InputError("search.sampler 'gp' needs PyTorch: pip install torch, or take 'tpe'")
+        raise InputError("search.sampler 'gp' needs PyTorch: pip install torch, or use 'tpe'")
     return known[name]()
 
 
@@ -254,7 +254,7 @@ def _make_pruner(search):
 
 
 def _drop_cut_off_line(path):
-    """Cuts off what a process was writing when the disk was full or the machine stopped; all may then append again."""
+    """Truncates a partial last line, left by a full disk or a crash, so that processes can append again."""
     if path.exists() and (text := path.read_bytes()) and not text.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(text.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""Faces followed from frame to frame by the overlap of their boxes, and their probabilities smoothed over time."""
+"""Tracks faces from frame to frame by the overlap of their boxes, and smooths their probabilities over time."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 MIN_IOU = 0.3
-FORGET_SECONDS = 1.0  # a face that was not seen for longer is a new one
+FORGET_SECONDS = 1.0  # a face unseen for longer counts as a new one
 
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """A face that is followed: its number from 1, and its box, time and smoothed probabilities when last seen."""
+    """A tracked face: its number from 1, and its box, time and smoothed probabilities when last seen."""
 
     number: int
     box: tuple[float, float, float, float]
@@ -22,7 +22,7 @@ class Track:
 class Tracker:
     """Numbers the faces of successive frames, and smooths their probabilities exponentially.
 
-    half_life_seconds: the time after which what was seen counts half; 0 smooths nothing.
+    half_life_seconds: the time in which the weight of an observation halves; 0: no smoothing.
     """
 
     def __init__(self, half_life_seconds: float, *, min_iou: float = MIN_IOU, forget_seconds: float = FORGET_SECONDS):
@@ -32,7 +32,8 @@ class Tracker:
     def update(self, seconds: float, boxes: Sequence, probs: Sequence) -> list[Track]:
         """Returns the tracks of a frame's faces, in their order.
 
-        seconds: of the frame, not before the last one's; boxes: (x, y, width, height) each; probs: K numbers each.
+        seconds: of the frame, not earlier than the last one's; boxes: (x, y, width, height) each; probs: K numbers
+        each.
         """
         self._tracks = [track for track in self._tracks if seconds - track.seconds <= self._forget]
         before = dict(_match([track.box for track in self._tracks], boxes, self._min_iou))
@@ -54,11 +55,11 @@ class Tracker:
         return old_share * np.asarray(track.probs) + (1 - old_share) * np.asarray(new, np.float64)
 
     def state(self) -> dict:
-        """Returns what `restore` goes on from, as JSON holds it without loss."""
+        """Returns the state for `restore`, which JSON stores without loss."""
         return {"last_number": self._last_number, "tracks": [dataclasses.asdict(track) for track in self._tracks]}
 
     def restore(self, state: dict) -> None:
-        """Goes on where another tracker was when it gave its state."""
+        """Continues from the state of another tracker."""
         self._last_number = state["last_number"]
         self._tracks = [
             Track(track["number"], tuple(track["box"]), track["seconds"], tuple(track["probs"]))
@@ -78,13 +79,13 @@ def iou(first, second) -> np.ndarray:
 
 
 def _match(before, now, min_iou):
-    """Yields (place in now, place in before) of the pairs whose overlaps have the largest sum."""
+    """Yields (index in now, index in before) of the pairs with the largest sum of overlaps."""
     if not len(before) or not len(now):
         return
     from scipy import optimize
 
     overlap = iou(before, now)
-    overlap[overlap < min_iou] = 0  # else a pair that is refused could take another one's place
+    overlap[overlap < min_iou] = 0  # otherwise rejected pairs could displace valid ones
     for old, new in zip(*optimize.linear_sum_assignment(overlap, maximize=True), strict=True):
         if overlap[old, new]:
             yield int(new), int(old)

@@ -1,4 +1,4 @@
-"""Frames of videos and cameras, one at a time, and videos written from frames; by OpenCV, the extra `video`."""
+"""Reads frames of videos and cameras one at a time, and writes videos, with OpenCV (the extra `video`)."""
 
 import contextlib
 import dataclasses
@@ -15,13 +15,13 @@ from fer_jax.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv")
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
-USUAL_FPS = 25.0  # of a video that does not tell
-COMPLETE = 0.95  # of the frames that a video announces; some containers only estimate their number
+USUAL_FPS = 25.0  # for a video without a frame rate
+COMPLETE = 0.95  # fraction of the announced frames that must exist; some containers only estimate the number
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A frame: its number from 0, its time in the video or since the camera began, and its pixels.
+    """A frame: its number from 0, its time in the video or since the camera was opened, and its pixels.
 
     pixels: uint8 [H, W, 3], RGB.
     """
@@ -32,13 +32,13 @@ class Frame:
 
 
 class Video:
-    """A video file, opened; for a `with`.
+    """An open video file; a context manager.
 
     Attributes:
-      fps: frames a second; count: the number of frames that it announces, 0 where it does not.
+      fps: frames per second; count: the announced number of frames, 0 if unknown.
 
     Raises:
-      InputError: OpenCV is not installed, or the file is no video that it reads.
+      InputError: OpenCV is not installed, or cannot read the file as a video.
     """
 
     def __init__(self, path):
@@ -49,16 +49,16 @@ class Video:
         self._capture = cv2.VideoCapture(str(path))
         self._seconds = lambda: self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if not self._capture.isOpened():
-            reason = "no video that OpenCV can read, or cut short" if os.path.getsize(path) else "the file is empty"
+            reason = "not a video that OpenCV can read, or truncated" if os.path.getsize(path) else "the file is empty"
             raise InputError(f"{path}: not a readable video ({reason})")
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or USUAL_FPS
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def frames(self, *, every: int = 1, start: int = 0) -> Iterator[Frame]:
-        """Yields every so many frames, by their number; the first ones, before `start`, are passed over.
+        """Yields every `every`-th frame by number, from `start` on.
 
         Raises:
-          InputError: there is no frame, or far fewer than the file announces.
+          InputError: there are no frames, or far fewer than the file announces.
         """
         number = 0
         while self._capture.grab():
@@ -70,7 +70,7 @@ class Video:
                 yield Frame(number, round(seconds, 6) if seconds or not number else number / self.fps, _to_rgb(pixels))
             number += 1
         if number < max(1, int(COMPLETE * self.count)):
-            raise InputError(f"{self.name}: not readable after frame {number} of {self.count}; it may be cut short")
+            raise InputError(f"{self.name}: not readable after frame {number} of {self.count}; it may be truncated")
 
     def __enter__(self):
         return self
@@ -80,7 +80,7 @@ class Video:
 
 
 class Camera:
-    """A camera, by its number from 0; for a `with`.
+    """A camera, by its number from 0; a context manager.
 
     Raises:
       InputError: OpenCV is not installed, or there is no such camera.
@@ -90,10 +90,10 @@ class Camera:
         self.name = f"camera:{number}"
         self._capture = _opencv().VideoCapture(number)
         if not self._capture.isOpened():
-            raise InputError(f"camera {number} cannot be opened: is it there, and used by no other program?")
+            raise InputError(f"camera {number} cannot be opened: is it connected, and not used by another program?")
 
     def frames(self) -> Iterator[Frame]:
-        """Yields frames as they come, until the camera is gone."""
+        """Yields frames as they arrive, until the camera disconnects."""
         began, number = time.monotonic(), 0
         while True:
             there, pixels = self._capture.read()
@@ -110,7 +110,7 @@ class Camera:
 
 
 class _Newest:
-    """The last frame of a source that a thread reads; what raises there is raised here."""
+    """The latest frame of a source that a thread reads; exceptions of the thread are raised here."""
 
     def __init__(self, frames):
         self._frames, self._news = frames, threading.Condition()
@@ -134,10 +134,10 @@ class _Newest:
             self._news.notify()
 
     def take(self):
-        """Returns (frame, when it came), waiting for one; None where no more will come."""
+        """Waits for a frame and returns (frame, when it arrived); None at the end."""
         with self._news:
             while self._frame is None and not self._ended:
-                self._news.wait(1.0)  # so that Ctrl-C is heard
+                self._news.wait(1.0)  # with a timeout, so that Ctrl-C works
             frame, self._frame = self._frame, None
         if frame is None and self._error:
             raise self._error
@@ -149,9 +149,9 @@ class _Newest:
 
 
 def newest(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:
-    """Yields (frame, when it came by `time.perf_counter`) as fast as they are asked for.
+    """Yields the latest (frame, when it arrived by `time.perf_counter`) each time.
 
-    A frame that a newer one has overtaken is dropped, so whoever is slower than the camera does not lag behind it.
+    Older frames that were not taken are dropped, so a consumer slower than the camera does not lag behind it.
     """
     with contextlib.closing(_Newest(frames)) as source:
         while (taken := source.take()) is not None:
@@ -159,12 +159,12 @@ def newest(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:
 
 
 class Writer:
-    """Writes a video from frames of one size; for a `with`, after which the file is there unless that failed.
+    """Writes a video from frames of one size; a context manager. The file appears at its end, unless that failed.
 
-    The codec follows from the suffix, one of CODECS. There is no sound.
+    The suffix chooses the codec, one of CODECS. There is no sound.
 
     Raises:
-      InputError: OpenCV is not installed or cannot write such a file, or frames of several sizes.
+      InputError: OpenCV is not installed or cannot write such a file, or the frames differ in size.
     """
 
     def __init__(self, path, fps: float):
@@ -175,12 +175,12 @@ class Writer:
             raise InputError(f"{path}: videos are written as {', '.join(CODECS)}")
 
     def write(self, pixels: np.ndarray) -> None:
-        """Adds a frame, uint8 [H, W, 3]; an odd side is made even, as codecs want it."""
+        """Adds a frame, uint8 [H, W, 3]; odd sides are made even, as codecs require."""
         height, width, _ = pixels.shape
         if self._writer is None:
             self._open(width + width % 2, height + height % 2)
         if (width, height) != self._size and self._size is not None:
-            raise InputError(f"{self._path}: the frames of a video have one size, and these have several")
+            raise InputError(f"{self._path}: the frames of a video must have one size, these differ")
         self._size = width, height
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self._writer.write(self._cv2.cvtColor(pixels, self._cv2.COLOR_RGB2BGR))
@@ -208,7 +208,7 @@ def _to_rgb(pixels):
 
 
 def _opencv():
-    # FFmpeg's and OpenCV's remarks on damaged files; the project says what is wrong in one message.
+    # Silences FFmpeg and OpenCV on corrupt files, for which this package gives one message.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2

@@ -1,4 +1,4 @@
-"""Deterministic test-time views: a face is scored mirrored, shifted or cropped too, and the probabilities averaged.
+"""Deterministic test-time augmentation: averages the probabilities of mirrored, shifted or cropped views of a face.
 
 Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 4.1, averages over
 ten crops of 7/8 of the side: four corners and the centre, mirrored too. Here a crop is enlarged to the full face.
@@ -10,8 +10,8 @@ SHIFT_SHARE = 1 / 24  # of the side: 2 px of 48, where FER-2013's faces are regi
 CROP_SHARE = 7 / 8  # of the side
 _CROSS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
 _CORNERS = ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
-# name -> its views: whether a face is mirrored, and by how many shifts it is moved down and to the right; of the crops,
-# towards which edge they lie
+# name -> its views: whether the face is mirrored, and its shifts down and to the right in units of SHIFT_SHARE, or the
+# edges at which it is cropped
 VIEWS = {
     "none": ((False, 0, 0),),
     "flip": ((False, 0, 0), (True, 0, 0)),
@@ -21,16 +21,16 @@ VIEWS = {
 
 
 def check(name: str) -> None:
-    """Raises InputError where there are no views of this name."""
+    """Raises InputError if there are no views of this name."""
     if name not in VIEWS:
-        raise InputError(f"there are no views '{name}'; known are {', '.join(VIEWS)}")
+        raise InputError(f"unknown views '{name}'; known are {', '.join(VIEWS)}")
 
 
 def make_views(name: str, images):
-    """Returns the views of faces, [V, B, H, W, C], of images [B, H, W, C]; what a shift uncovers repeats the edge.
+    """Returns the views [V, B, H, W, C] of images [B, H, W, C]; shifts repeat the edge.
 
     Raises:
-      InputError: as `check` does.
+      InputError: as `check`.
     """
     import jax.numpy as jnp
 
@@ -64,10 +64,10 @@ def _crop(images, mirrored, below, right):
 def make_logits(apply_fn, name: str):
     """Returns logits_fn(images [B, H, W, C]) -> [B, K]: the logarithm of the mean probabilities of the views.
 
-    apply_fn: images [B, H, W, C] -> logits [B, K]; with the one view 'none' it is returned as it is.
+    apply_fn: images [B, H, W, C] -> logits [B, K]; with 'none' it is returned unchanged.
 
     Raises:
-      InputError: as `check` does.
+      InputError: as `check`.
     """
     import jax
     import jax.numpy as jnp
@@ -77,7 +77,7 @@ def make_logits(apply_fn, name: str):
         return apply_fn
 
     def logits_fn(images):
-        logits = jax.lax.map(apply_fn, make_views(name, images))  # the program holds the network once
+        logits = jax.lax.map(apply_fn, make_views(name, images))  # the program contains the network once
         return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
 
     return logits_fn

@@ -2,6 +2,6 @@
 
 
 def count(number: int, noun: str) -> str:
-    """Returns a number with its noun, which is in the plural but for 1: '1 epoch', '12 epochs', '1,024 classes'."""
+    """Returns a number with its noun, in the plural unless it is 1: '1 epoch', '12 epochs', '1,024 classes'."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number:,} {noun if number == 1 else plural}"

@@ -1,11 +1,11 @@
-"""What a run writes beside its checkpoints: its config, its facts and its metrics.
+"""The records of a run next to its checkpoints: its config, its facts and its metrics.
 
-config.json    the config, whole
+config.json    the complete config
 run.json       commit, versions, device, command, data fingerprint, class names
-metrics.jsonl  a line every few steps and a line an epoch
-history.csv    a row an epoch
-startup.jsonl  a line a start, first or resumed: the seconds to its first step
-.lock          held by the process that trains
+metrics.jsonl  one line every few steps and one line per epoch
+history.csv    one row per epoch
+startup.jsonl  one line per start, first or resumed: the seconds to its first step
+.lock          locked by the training process
 """
 
 import contextlib
@@ -34,29 +34,29 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 
 
 def write_json(path, value) -> None:
-    """Writes JSON, whole or not at all."""
+    """Writes JSON atomically."""
     text = json.dumps(value, indent=2)
     with files.atomic_write(path) as file:
         file.write(text + "\n")
 
 
 def check_folder(folder, *, option: str) -> None:
-    """Raises InputError where a folder is not there and cannot be made, or cannot be written; makes nothing.
+    """Raises InputError if a folder cannot be written or made; makes nothing.
 
     option: the flag that names it.
     """
     folder = pathlib.Path(folder).absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written: {there} is no folder, or a protected one; give another {option}")
+        raise InputError(f"{folder} cannot be written: {there} is not a writable folder; give another {option}")
 
 
 @contextlib.contextmanager
 def lock(workdir):
-    """Holds a workdir for this process, the first one of a training; the system lets go of it when the process ends.
+    """Locks a workdir for this process, process 0 of a training; the system releases the lock when the process ends.
 
     Raises:
-      Busy: another process trains in it.
+      Busy: another process is training in it.
       InputError: the folder cannot be written.
     """
     if jax.process_index() != 0:
@@ -68,26 +68,26 @@ def lock(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
     except filelock.Timeout:
-        raise Busy(f"{workdir}: another process trains here; wait for its end, or {MEND}") from None
+        raise Busy(f"{workdir}: another process is training here; wait for it, or {MEND}") from None
     except NotImplementedError:
-        logger.warning("%s: its file system has no locks; start no second training there", workdir)
+        logger.warning("%s: its file system has no locks; do not start a second training there", workdir)
     except OSError as error:
         raise InputError(f"{workdir} cannot be written ({error}): {MEND}") from error
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if made and [path.name for path in workdir.iterdir()] == [LOCK]:  # refused before it began
+            if made and [path.name for path in workdir.iterdir()] == [LOCK]:  # rejected before it started
                 (workdir / LOCK).unlink()
                 workdir.rmdir()
         held.release()
 
 
 def read_json(path, *, what: str, mend: str, keys: tuple[str, ...] = ()) -> dict:
-    """Reads a JSON object that has some keys.
+    """Reads a JSON object that must have some keys.
 
     Raises:
-      InputError: that fails; the message says what it is and how to mend it.
+      InputError: that fails; the message names the file and the fix.
     """
     try:
         found = json.loads(pathlib.Path(path).read_text())
@@ -97,32 +97,32 @@ def read_json(path, *, what: str, mend: str, keys: tuple[str, ...] = ()) -> dict
         raise InputError(f"{path}: the {what} cannot be read ({error}); {mend}") from error
     lacking = [key for key in keys if not isinstance(found, dict) or key not in found]
     if lacking or not isinstance(found, dict):
-        reason = f"it has no {', '.join(lacking)}" if lacking else "it is no JSON object"
-        raise InputError(f"{path} is no {what}: {reason}; {mend}")
+        reason = f"it has no {', '.join(lacking)}" if lacking else "it is not a JSON object"
+        raise InputError(f"{path} is not a valid {what}: {reason}; {mend}")
     return found
 
 
 def read_config(workdir, mend: str = MEND) -> dict:
-    """Returns the config of a run as it was saved. Raises InputError as `read_json` does."""
+    """Returns the saved config of a run. Raises InputError as `read_json`."""
     return read_json(pathlib.Path(workdir) / "config.json", what="config of a run", mend=mend, keys=("train", "model"))
 
 
 def read_provenance(workdir, mend: str = MEND) -> dict:
-    """Returns what run.json says of a run. Raises InputError as `read_json` does."""
+    """Returns the content of a run's run.json. Raises InputError as `read_json`."""
     path = pathlib.Path(workdir) / "run.json"
     return read_json(path, what="record of a run", mend=mend, keys=("data_fingerprint", "packages"))
 
 
 def read_history(workdir) -> list[dict]:
-    """Returns the epochs of a run, a dict each, from `metrics.jsonl`. Raises InputError as `read_metrics` does."""
+    """Returns the epochs of a run, one dict each, from `metrics.jsonl`. Raises InputError as `read_metrics`."""
     return [record for record in read_metrics(workdir) if record["kind"] == "epoch"]
 
 
 def read_metrics(workdir) -> list[dict]:
-    """Returns the records in `metrics.jsonl`, without a last line that was being written when the program was killed.
+    """Returns the records in `metrics.jsonl`, without a partial last line that a killed process left.
 
     Raises:
-      InputError: a line that is no record of a run.
+      InputError: a line is not a record of a run.
     """
     path = pathlib.Path(workdir) / "metrics.jsonl"
     try:
@@ -142,13 +142,13 @@ def read_metrics(workdir) -> list[dict]:
             whole = False
         if whole:
             records.append(record)
-        elif number < len(lines):  # a line that was cut off has no end, so nothing comes after it
-            raise InputError(f"{path}, line {number} is no record of a run: restore the file, or {MEND}")
+        elif number < len(lines):  # only the last line can be partial
+            raise InputError(f"{path}, line {number} is not a record of a run: restore the file, or {MEND}")
     return records
 
 
 def facts() -> dict:
-    """Returns where and with what the program runs: time, command, commit, device, versions."""
+    """Returns the facts of this process: time, command, commit, device, versions."""
     device = jax.devices()[0]
     name = device.device_kind if device.platform != "cpu" else f"{_cpu_name()}, {os.cpu_count()} cores"
     return {
@@ -169,9 +169,10 @@ def _now():
 
 
 def commit() -> str:
-    """Returns the commit of the code that runs, with '-modified' where files differ from it, or 'unknown'.
+    """Returns the commit of the running code, with '-modified' if files differ from it, or 'unknown'.
 
-    The environment variable FER_JAX_COMMIT comes first: a copy of the code has no history, or lies in another's.
+    The environment variable FER_JAX_COMMIT has precedence: a copy of the code may be without its repository, or inside
+    another.
     """
     if given := os.environ.get("FER_JAX_COMMIT"):
         return given
@@ -187,7 +188,7 @@ def commit() -> str:
 
 
 def _program():
-    """Returns what was run, as it is typed: `-m` and a module, or a file."""
+    """Returns the program as typed: `-m` and a module, or a file."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return ("-m", spec.name) if spec else (sys.argv[0],)
 
@@ -208,19 +209,19 @@ def _cpu_name():
 
 
 def write_start(workdir, split: dict) -> None:
-    """Appends a start to `startup.jsonl`: what `timing.Clock.end` returns, with the epoch that it began."""
+    """Appends a start to `startup.jsonl`: the result of `timing.Clock.end`, with the epoch it started at."""
     with (pathlib.Path(workdir) / "startup.jsonl").open("a") as file:
         file.write(json.dumps({"time": _now(), **split}) + "\n")
 
 
 def open_run(config, workdir, data, weights=None, last: dict | None = None, *, teacher=None) -> None:
-    """Writes what the run is into its workdir, or refuses a workdir whose run is another one.
+    """Writes the records of a new run into its workdir, or checks that the run there is the same.
 
-    last: what was saved with the latest checkpoint. A run may be given more epochs than it had, where those that it has
-    do not depend on their number.
+    last: the meta data of the latest checkpoint. A run may be extended by more epochs, if its epochs do not depend on
+    their number.
 
     Raises:
-      InputError: the differences to the run that is there, or a workdir that cannot be written.
+      InputError: the run there differs (the message lists how), or the workdir cannot be written.
     """
     workdir = pathlib.Path(workdir)
     mine = config_lib.to_dict(config)
@@ -251,7 +252,7 @@ def open_run(config, workdir, data, weights=None, last: dict | None = None, *, t
 
 def _reopen(workdir, mine, facts_now, last):
     saved, before = read_config(workdir), read_provenance(workdir)
-    # A field that the saved config does not have yet had its default.
+    # Fields missing from a saved config had their defaults.
     there = config_lib.to_dict(config_lib.from_dict(saved))
     had, has = there["train"]["epochs"], mine["train"]["epochs"]
     obstacle = _obstacle_to_more_epochs(mine, last) if has > had else ""
@@ -262,13 +263,13 @@ def _reopen(workdir, mine, facts_now, last):
         different.append(f"the data: {before['data_fingerprint']}, now {facts_now['data_fingerprint']}")
     different += extensions.differences(before.get("sources", {}), facts_now["sources"])
     if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
-        logger.warning("%s began with another %s: results will differ by rounding", workdir, ops.SWITCH)
+        logger.warning("%s was started with another %s: results will differ by rounding", workdir, ops.SWITCH)
     if different:
         lines = "\n  ".join([*different, *filter(None, [obstacle])])
         raise InputError(
             f"{workdir} holds a run with another config:\n  {lines}\n"
-            "give these fields their old values to go on with it, or another --workdir for a new run"
-            + (f"; {workdir / extensions.FOLDER} has the files as they were" if facts_now["sources"] else "")
+            "give these fields their old values to resume it, or another --workdir for a new run"
+            + (f"; {workdir / extensions.FOLDER} has the original files" if facts_now["sources"] else "")
         )
     if has > had and jax.process_index() == 0:
         logger.info("%s: the plan was %s, now %d", workdir, wording.count(had, "epoch"), has)
@@ -278,15 +279,15 @@ def _reopen(workdir, mine, facts_now, last):
 
 
 def _obstacle_to_more_epochs(config, last):
-    """Returns why a run cannot be given more epochs, '' where it can."""
+    """Returns why a run cannot be extended by more epochs; '' if it can."""
     if config["optim"]["schedule"] == "cosine":
-        return "a cosine schedule spreads over train.epochs: with more of them every epoch is another one"
+        return "a cosine schedule depends on train.epochs: with more of them every epoch would differ"
     phases = 2 if config["optim"]["fine_tune"]["after_epochs"] else 1
     if last.get("phase", phases - 1) < phases - 1:
-        return ""  # what follows is said of its last phase
+        return ""  # the checks below concern the last phase
     patience = config["train"]["early_stopping"]["patience_epochs"]
     if patience and last.get("early_stopping", {}).get("wait", 0) >= patience:
-        return "the run has stopped early: more epochs would not be trained"
+        return "the run stopped early: more epochs would not be trained"
     if "variables_epoch" in last:
-        return f"the run has ended with the variables of its best epoch, {last['variables_epoch']}, not of its last one"
+        return f"the run ended with the variables of its best epoch, {last['variables_epoch']}, not of its last one"
     return ""

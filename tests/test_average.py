@@ -218,15 +218,15 @@ def test_an_average_may_be_a_member(runs, averaged, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model.members": ("conv",)}, "give the workdirs of two trained runs or more"),
-        ({"model.members": ("conv", "conv")}, "each of them once"),
+        ({"model.members": ("conv",)}, "give the workdirs of two or more trained runs"),
+        ({"model.members": ("conv", "conv")}, "trained runs, each once"),
         ({"model.members": ("conv", "gone")}, r"gone.config\.json: no config of a run here"),
-        ({"model.weights": "imagenet"}, r"model\.weights is 'imagenet', but the members .* leave it out"),
+        ({"model.weights": "imagenet"}, r"model\.weights is 'imagenet', but the members .* omit it"),
         ({"model.dtype": "bfloat16"}, r"model\.dtype is 'bfloat16', but the members"),
         ({"model.name": "cnn", "model.layers": "flatten"}, "model.members is for model.name 'average'"),
         ({"data.split": "random"}, r"conv was trained on another split of the faces than this run"),
         ({"data.drawn_size": "full", "data.train_faces": 64}, "conv was trained on another split .* fingerprint"),
-        ({"data.classes": ("happy", "sad")}, "conv knows angry.*this run happy, sad: .*the same classes"),
+        ({"data.classes": ("happy", "sad")}, "conv has the classes angry.*this run happy, sad: .*the same classes"),
         ({"optim.freeze_first_layers": 3}, "Keras has no network 'average'"),
     ],
 )
@@ -257,7 +257,7 @@ def test_another_network_in_a_members_workdir_than_the_run_began_with_is_refused
     saved["model"]["member_models"][1]["layers"] = "flatten, dense 8 relu"
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     with pytest.raises(
-        InputError, match=r"dense is another network .*: dense/bias, dense/kernel, dense_1/kernel differ"
+        InputError, match=r"dense has another network .*: dense/bias, dense/kernel, dense_1/kernel differ"
     ):
         train.train(config, tmp_path / "run")
 
@@ -265,5 +265,5 @@ def test_another_network_in_a_members_workdir_than_the_run_began_with_is_refused
 def test_a_config_without_members_is_refused():
     with pytest.raises(InputError, match=r"has no members: set model\.members"):
         models.make(make_config(**{"model.name": "average"}).model, 7)
-    with pytest.raises(InputError, match="two trained runs or more"):
+    with pytest.raises(InputError, match="two or more trained runs"):
         members.resolve(make_config(**{"model.name": "average"}), "run")

@@ -44,5 +44,5 @@ def test_probabilities_of_zero_are_no_error():
 
 def test_no_faces_or_no_numbers_are_refused():
     for probs in (np.zeros((0, 7)), np.full((2, 7), np.nan)):
-        with pytest.raises(ValueError, match="finite probabilities of one face or more"):
+        with pytest.raises(ValueError, match="finite probabilities of at least one face"):
             calibration.fit_temperature(np.zeros(len(probs), int), probs)

@@ -83,9 +83,9 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path,
     with broken.open("r+b") as file:
         file.truncate(broken.stat().st_size // 2)
     assert restored_step(tmp_path) == 1
-    assert re.search(rf"{folder} is damaged.*going back to the one before it, of step 1", caplog.text)
+    assert re.search(rf"{folder} is corrupt.*going back to the one before it, of step 1", caplog.text)
     shutil.rmtree(tmp_path / "checkpoints" / "latest" / "1")
-    with pytest.raises(InputError, match=rf"{folder} is damaged.*delete that folder, then train again"):
+    with pytest.raises(InputError, match=rf"{folder} is corrupt.*delete that folder, then train again"):
         checkpoint.Checkpoints(tmp_path).restore("latest", abstract())
 
 
@@ -148,7 +148,7 @@ def test_changed_numbers_that_orbax_reads_without_complaint_are_found(tmp_path, 
         checkpoints = checkpoint.Checkpoints(tmp_path)
         checkpoints.save(kind, 2, make_tree(2), {"epoch": 2})
         checkpoints.close()
-    with pytest.raises(InputError, match=r"is damaged .not as they were saved: kernel"):
+    with pytest.raises(InputError, match=r"is corrupt .changed since saving: kernel"):
         checkpoint.Checkpoints(tmp_path).restore(kind, abstract())
 
 
@@ -159,7 +159,7 @@ def test_a_damaged_best_is_refused_though_an_older_one_is_there(tmp_path):
     checkpoints.close()
     folder = tmp_path / "checkpoints" / "best" / "2"
     flip(folder / "meta" / "metadata", 8 * 3)
-    with pytest.raises(InputError, match=rf"{folder} is damaged.*best one before it, of step 1"):
+    with pytest.raises(InputError, match=rf"{folder} is corrupt.*previous best one, of step 1"):
         checkpoint.Checkpoints(tmp_path).restore("best", abstract())
     shutil.rmtree(folder)
     assert int(checkpoint.Checkpoints(tmp_path).restore("best", abstract())[0]["step"]) == 1
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_another_model_or_version_is_refused_and_its_deletion_is
         other["velocity"] = other.pop("kernel")
     else:
         other["kernel"] = jax.ShapeDtypeStruct((7,), jnp.float32, sharding=other["kernel"].sharding)
-    with pytest.raises(InputError, match=r"another model or another version.*left as it is") as caught:
+    with pytest.raises(InputError, match=r"another model or another version.*not changed") as caught:
         checkpoint.Checkpoints(tmp_path).restore("latest", other)
     assert "delete" not in str(caught.value)
 

@@ -133,7 +133,7 @@ def test_the_submission_of_an_ensemble_is_of_its_weighted_mean(runs, submitted):
     ("epoch", "checkpoint", "message"),
     [
         (9, None, r"conv has a checkpoint of epoch \d, and the ensemble in .* with that of epoch 9"),
-        (None, "latest", r"scored with the best checkpoints: leave --checkpoint out"),
+        (None, "latest", r"scored with the best checkpoints: omit --checkpoint"),
     ],
 )
 def test_an_ensemble_does_not_predict_with_other_checkpoints_than_it_was_scored_with(
@@ -211,7 +211,9 @@ def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_
     config["data"]["split"] = "random"
     (other / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(inference, "predict", None)  # no member is scored before
-    with pytest.raises(InputError, match=r"other was trained on another split .* may know faces of the test"):
+    with pytest.raises(
+        InputError, match=r"other was trained on another split .* may have seen faces of the test split"
+    ):
         ensemble.ensemble([*workdirs, other], tmp_path / "out")
     with pytest.raises(InputError, match=r"gone.*config of a run"):
         ensemble.ensemble([*workdirs, tmp_path / "gone"], tmp_path / "out")
@@ -221,11 +223,11 @@ def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_
 def test_a_place_that_cannot_be_written_is_named_before_the_work(runs, monkeypatch):
     _, workdirs = runs
     monkeypatch.setattr(inference, "load", None)  # calling it would be an error of another kind
-    with pytest.raises(InputError, match=r"config\.json is no folder.*another --out"):
+    with pytest.raises(InputError, match=r"config\.json is not a writable folder.*another --out"):
         ensemble.ensemble(workdirs, workdirs[0] / "config.json" / "out")
 
 
 def test_one_member_is_no_ensemble(runs, tmp_path):
     _, workdirs = runs
-    with pytest.raises(InputError, match="two members or more"):
+    with pytest.raises(InputError, match="two or more members"):
         ensemble.ensemble([workdirs[0], workdirs[0]], tmp_path / "out")

@@ -350,5 +350,5 @@ def test_classes_are_matched_by_name():
     faces = datasets.Faces(np.zeros((3, 48, 48, 1), np.uint8), np.array([0, 1, 1], np.int32))
     moved = scoring.by_name(faces, ("sad", "happy"), ("angry", "happy", "sad"))
     assert moved.labels.tolist() == [2, 1, 1]
-    with pytest.raises(InputError, match="does not know bored"):
+    with pytest.raises(InputError, match="the model has no bored"):
         scoring.by_name(faces, ("sad", "bored"), ("angry", "happy", "sad"))

@@ -136,7 +136,7 @@ def test_a_backbone_is_explained_by_its_last_map():
     earlier = explain.grad_cam(model, variables, FACES, LABELS, layer="stem_conv")
     assert np.abs(last - earlier).max() > 0.1
     with pytest.raises(
-        InputError, match="from a layer 'top'; known are backbone/stem_conv, backbone, backbone/stem_bn"
+        InputError, match="no layer 'top' that returns a map; known are backbone/stem_conv, backbone, backbone/stem_bn"
     ):
         explain.grad_cam(model, variables, FACES, LABELS, layer="top")
 
@@ -152,7 +152,7 @@ def test_a_network_without_maps_is_explained_by_occlusion_alone(layers):
     model, variables = make(layers)
     with pytest.raises(InputError, match="this network has none for faces of 48x48 pixels: explain it by occlusion"):
         explain.grad_cam(model, variables, FACES, LABELS)
-    with pytest.raises(InputError, match="no method 'lime'; known are auto, grad_cam, occlusion"):
+    with pytest.raises(InputError, match="unknown method 'lime'; known are auto, grad_cam, occlusion"):
         explain.choose(model, variables, (48, 48, 1), "lime")
     with pytest.raises(InputError, match="explain it by occlusion"):
         explain.choose(model, variables, (48, 48, 1), "grad_cam")

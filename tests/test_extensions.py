@@ -78,8 +78,8 @@ def test_its_classes_are_found_by_pickle_and_those_of_another_file_of_its_name_a
     ("text", "name", "message"),
     [
         (None, "gone.py:Net", "gone.py cannot be read (No such file or directory)"),
-        (SOURCE, "mine.py", "model.name is 'mine.py': a file is given as FILE.py:NAME"),
-        (SOURCE, "mine.py:1st", "a file is given as FILE.py:NAME"),
+        (SOURCE, "mine.py", "model.name is 'mine.py': give a file as FILE.py:NAME"),
+        (SOURCE, "mine.py:1st", "give a file as FILE.py:NAME"),
         (SOURCE, "mine.py:Nett", "mine.py has no 'Nett'; it has Point, double, SIZE"),
         ("", "mine.py:Net", "it has no names"),
         ("x = 1\n\ny = x / 0\n", "mine.py:y", "mine.py cannot be loaded, line 3: ZeroDivisionError: division by zero"),

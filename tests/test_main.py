@@ -127,10 +127,10 @@ def test_a_truncated_checkpoint_is_named(finished, tmp_path):
         largest = max(files, key=lambda path: path.stat().st_size)
         with largest.open("r+b") as file:
             file.truncate(largest.stat().st_size // 3)
-    assert "is damaged" in refusal("evaluate", "--workdir", copy)
+    assert "is corrupt" in refusal("evaluate", "--workdir", copy)
     resumed = commands.run("main", *finished[1], f"--workdir={copy}")
     assert resumed.returncode == 0 and "Traceback" not in resumed.stderr, resumed.stderr
-    assert f"latest/{step} is damaged" in resumed.stderr and "going back to the one before it" in resumed.stderr
+    assert f"latest/{step} is corrupt" in resumed.stderr and "going back to the one before it" in resumed.stderr
 
 
 def test_a_workdir_without_a_run_is_named(tmp_path):

@@ -58,14 +58,14 @@ def test_fewer_epochs_are_another_run(run):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"optim.schedule": "cosine"}, "a cosine schedule spreads over train.epochs"),
+        ({"optim.schedule": "cosine"}, "a cosine schedule depends on train.epochs"),
         (
             {"train.early_stopping.patience_epochs": 9},
-            "has ended with the variables of its best epoch, 1, not of its last",
+            "ended with the variables of its best epoch, 1, not of its last",
         ),
         (
             {"train.early_stopping.patience_epochs": 1, "train.early_stopping.restore_best": False},
-            "the run has stopped early",
+            "the run stopped early",
         ),
     ],
     ids=["cosine", "best variables", "stopped early"],
@@ -81,27 +81,31 @@ def test_a_run_that_cannot_be_given_more_epochs_says_why_and_stays_as_it_is(run,
 
 
 DAMAGE = {
-    "a line that is no JSON": ("metrics.jsonl", lambda text: text.replace('{"kind"', '{"ki', 1), "line 1 is no record"),
-    "a line of something else": ("metrics.jsonl", lambda text: '{"a": 1}\n' + text, "line 1 is no record of a run"),
-    "a list": ("metrics.jsonl", lambda text: "[1, 2]\n" + text, "line 1 is no record of a run"),
+    "a line that is no JSON": (
+        "metrics.jsonl",
+        lambda text: text.replace('{"kind"', '{"ki', 1),
+        "line 1 is not a record",
+    ),
+    "a line of something else": ("metrics.jsonl", lambda text: '{"a": 1}\n' + text, "line 1 is not a record of a run"),
+    "a list": ("metrics.jsonl", lambda text: "[1, 2]\n" + text, "line 1 is not a record of a run"),
     "no metrics": ("metrics.jsonl", lambda text: "", "metrics.jsonl lacks epoch"),
-    "bytes": ("metrics.jsonl", lambda text: "\0\x7f\n" + text, "line 1 is no record of a run"),
-    "a config that is a list": ("config.json", lambda text: "[1]", "config.json is no config of a run"),
+    "bytes": ("metrics.jsonl", lambda text: "\0\x7f\n" + text, "line 1 is not a record of a run"),
+    "a config that is a list": ("config.json", lambda text: "[1]", "config.json is not a valid config of a run"),
     "a config without sections": (
         "config.json",
         lambda text: "{}",
-        "config.json is no config of a run: it has no train",
+        "config.json is not a valid config of a run: it has no train",
     ),
     "a config with a word for a number": (
         "config.json",
         lambda text: text.replace('"batch_size": 64', '"batch_size": "many"'),
         "the saved config has a field of another type",
     ),
-    "a record that is a number": ("run.json", lambda text: "3", "run.json is no record of a run"),
+    "a record that is a number": ("run.json", lambda text: "3", "run.json is not a valid record of a run"),
     "a record without data": (
         "run.json",
         lambda text: "{}",
-        "run.json is no record of a run: it has no data_fingerprint",
+        "run.json is not a valid record of a run: it has no data_fingerprint",
     ),
 }
 

@@ -150,7 +150,7 @@ def test_a_command_uses_the_copy_of_a_file_that_is_gone_and_refuses_to_train_on_
         loss.write_text(loss.read_text().replace("+ 1 -", "+ 2 -"))
         resumed = commands.run("main", *flags, cwd=folder)
         assert resumed.returncode == 2
-        for words in (f"loss.name: {loss} has the digest", "another --workdir", "sources has the files as they were"):
+        for words in (f"loss.name: {loss} has the digest", "another --workdir", "sources has the original files"):
             assert words in resumed.stderr
         net.unlink()
         evaluated = commands.run("evaluate", f"--workdir={run}", "--split=validation", cwd=tmp_path)
@@ -213,7 +213,9 @@ def test_prediction_finds_the_code_or_refuses(copied, tmp_path, monkeypatch, cap
     assert f"{copied / 'my_net.py'} has changed since" in caplog.text
     for copy in (copied / "run" / "sources").glob("*/my_net.py"):
         copy.write_text("")
-    with pytest.raises(InputError, match=r"my_net.py has changed since .* its copy .* has changed: put the file with"):
+    with pytest.raises(
+        InputError, match=r"my_net.py has changed since .* its copy .* has changed: restore the file with"
+    ):
         predict.predict(copied / "run", table, tmp_path / "refused.csv", format="csv")
 
 
@@ -340,7 +342,7 @@ CACHE = 'self.variable("cache", "n", jnp.zeros, [])\n        return nn.Dense(7)(
         (net(DENSE), {"model.dtype": "bfloat16"}, "declare a field `dtype`"),
         (net(DENSE), {"model.size_px": 96}, "model.size_px is 96, which has no effect on mine.py:Net: set it to 0"),
         (net(DENSE), {"optim.freeze_first_layers": 3}, "Keras has no network 'mine.py:Net': use optim.freeze"),
-        (net(DENSE), {"optim.freeze": ("backbone",)}, "matches no layer; there are for instance Dense_0"),
+        (net(DENSE), {"optim.freeze": ("backbone",)}, "matches no layer; layers are, for instance, Dense_0"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused_before_that(mine, text, fields, message):

@@ -80,7 +80,7 @@ def test_a_pattern_takes_a_scope_or_a_layer_as_a_whole():
 
 
 def test_a_pattern_without_a_match_is_refused():
-    with pytest.raises(InputError, match="'stem' matches no layer; there are for instance backbone, head"):
+    with pytest.raises(InputError, match="'stem' matches no layer; layers are, for instance, backbone, head"):
         params.select(NESTED, ("stem",))
 
 

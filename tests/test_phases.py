@@ -137,15 +137,15 @@ def test_early_stopping_in_the_first_phase_leads_to_the_second(tmp_path, cache):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"optim.freeze": ("backbon",)}, "'backbon' matches no layer; there are for instance backbone, head"),
-        ({"optim.freeze": ("backbone/(",)}, "is no regular expression"),
-        ({"optim.freeze": (".*",)}, "holds every layer"),
+        ({"optim.freeze": ("backbon",)}, "'backbon' matches no layer; layers are, for instance, backbone, head"),
+        ({"optim.freeze": ("backbone/(",)}, "is not a regular expression"),
+        ({"optim.freeze": (".*",)}, "freezes every layer"),
         ({"optim.freeze_first_layers": 3}, f"Keras has no network '{tiny.NAME}': use optim.freeze"),
         ({"optim.freeze_first_layers": 1, "model.name": "vgg16"}, "the first layer with weights is 1"),
         ({"optim.frozen_statistics": "old"}, "known are stored, updated"),
         (
             {**TWO_PHASES, "optim.fine_tune.unfreeze_from": "conv9"},
-            f"no layer 'conv9' with weights in {tiny.NAME}; there are stem_conv",
+            f"{tiny.NAME} has no layer 'conv9' with weights; it has stem_conv",
         ),
         ({**TWO_PHASES, "optim.fine_tune.after_epochs": 4}, "after_epochs is 4 of train.epochs 4: give 1 to 3"),
         ({**TWO_PHASES, "optim.freeze": ()}, "nothing to unfreeze"),

@@ -185,8 +185,8 @@ def half(suffix, **options):
 
 
 UNREADABLE = {
-    "text.jpg": (b"hello, world\n", "it is none of JPEG, PNG"),
-    "page.png": (b"<!DOCTYPE html><html>", "it is none of JPEG"),
+    "text.jpg": (b"hello, world\n", "it is not one of JPEG, PNG"),
+    "page.png": (b"<!DOCTYPE html><html>", "it is not one of JPEG"),
     "empty.jpg": (b"", "the file is empty"),
     "phone.jpg": (b"\0\0\0\x20ftypheic" + b"\0" * 40, "HEIC, which Pillow cannot read: convert it to JPEG"),
     "bomb.png": (png_of(20_000, 20_000), r"more than 100,000,000 pixels \(10,000x10,000\)"),
@@ -195,7 +195,7 @@ UNREADABLE = {
     "nothing.png": (png_of(100, 100), "not a readable picture"),
     **{f"half.{suffix}": (half(suffix), "") for suffix in ("png", "bmp", "tiff", "webp", "gif", "ppm")},
     "half.jpg": (half("jpeg"), "truncated"),
-    "vector.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "it is none of JPEG"),
+    "vector.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "it is not one of JPEG"),
 }
 
 
@@ -300,9 +300,9 @@ def test_a_list_may_be_separated_by_nul(folder):
     ("word", "message"),
     [
         ("in/none.jpg", r"in/none\.jpg: there is no such file or folder"),
-        ("in/*.heic", r"in/\*\.heic: no picture has such a name"),
-        ("in/*.txt", r"in/\*\.txt: no picture has such a name, only in/notes\.txt"),
-        ("empty", "empty: no pictures in this folder; they are files that end in .jpg"),
+        ("in/*.heic", r"in/\*\.heic: no picture matches"),
+        ("in/*.txt", r"in/\*\.txt: no picture matches, only in/notes\.txt"),
+        ("empty", "empty: no pictures in this folder; pictures end in .jpg"),
         ("@none.txt", r"none\.txt: the list cannot be read"),
         ("@blank.txt", r"blank\.txt is empty"),
         ("-", "the list on stdin is empty"),

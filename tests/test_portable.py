@@ -114,10 +114,10 @@ def test_a_run_and_an_ensemble_load_the_same_way(exported, tmp_path):
     ("change", "message"),
     [
         (lambda facts: facts.update(format=2), r"has format 2, and this version reads 1: update fer-jax"),
-        (lambda facts: facts.pop("classes"), r"drawn.json describes no model: it has no classes"),
-        (lambda facts: facts["model"].update(layers="conv 4 relu, global_avg_pool"), r"SHA-256|does not hold"),
+        (lambda facts: facts.pop("classes"), r"drawn.json does not describe a model: it has no classes"),
+        (lambda facts: facts["model"].update(layers="conv 4 relu, global_avg_pool"), r"SHA-256|is not of the network"),
         (lambda facts: facts["model"].update(depth=3), r"fields that this version of fer_jax does not know"),
-        (lambda facts: facts.update(views="ten"), r"no views 'ten'"),
+        (lambda facts: facts.update(views="ten"), r"unknown views 'ten'"),
     ],
 )
 def test_a_foreign_or_changed_description_is_refused(exported, tmp_path, change, message):
@@ -140,7 +140,7 @@ def test_damaged_weights_are_refused(exported, tmp_path):
     with pytest.raises(InputError, match=r"drawn.safetensors cannot be read"):
         fer_jax.load(path)
     path.with_suffix(".json").unlink()
-    with pytest.raises(InputError, match=r"drawn.json is not there: a model is a .safetensors file with the .json"):
+    with pytest.raises(InputError, match=r"drawn.json is missing: a model is a .safetensors file with the .json"):
         fer_jax.load(path)
 
 
@@ -185,7 +185,7 @@ def test_rgb_faces_are_made_grey_as_pillow_does(exported):
 
 def test_a_network_in_a_users_file_is_no_model_file(tmp_path):
     train.train(tiny.make_config(tmp_path / "cache", **{"train.epochs": 1}), tmp_path / "run")
-    with pytest.raises(InputError, match=r"has a network of your own, .*tiny.py:TINY: a model file has no code"):
+    with pytest.raises(InputError, match=r"has a network from .*tiny.py:TINY, and a model file has no code"):
         export.export(tmp_path / "run", tmp_path / "model")
     assert not list(tmp_path.glob("model*"))
 

@@ -89,7 +89,7 @@ def test_a_table_that_cannot_be_used_is_named(run, tmp_path, text, message):
     assert not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.parametrize(("place", "message"), [("run", "give --out a file"), ("test.csv/out.csv", "another --out")])
+@pytest.mark.parametrize(("place", "message"), [("run", "give a file as --out"), ("test.csv/out.csv", "another --out")])
 def test_a_place_that_cannot_be_written_is_named_before_the_work(run, monkeypatch, place, message):
     root, _ = run
     monkeypatch.setattr(inference, "load", None)  # calling it would be an error of another kind

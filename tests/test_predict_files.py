@@ -115,18 +115,18 @@ def test_all_read_exits_with_0_and_bad_input_with_2(folder):
         ("", "give pictures, folders"),
         ("in --camera 0", "give pictures, folders"),
         ("in --merge a", "give pictures, folders"),
-        ("in --split 1/2", "--split is for files, and writes parts of --out"),
-        ("in --split 3/2 --out a", "--split is '3/2': it is i/n"),
-        ("in --split 0/2 --out a", "--split is '0/2': it is i/n"),
+        ("in --split 1/2", "--split needs files and --out"),
+        ("in --split 3/2 --out a", "--split is '3/2': give i/n"),
+        ("in --split 0/2 --out a", "--split is '0/2': give i/n"),
         ("in --format kaggle", "--faces given"),
-        ("in --every 0", "--every is 1 or more"),
+        ("in --every 0", "--every must be 1 or more"),
         ("in --smooth nan", "--smooth 0 s or more"),
         ("in --threshold 2", "--threshold is 2.0"),
-        ("in --model a --workdir b", "name the same thing"),
+        ("in --model a --workdir b", "both name the model"),
         ("in --annotate in", "--annotate in is the folder of the pictures"),
         ("in --annotate a.mp4", "is for one video"),
-        ("in --out file/a.jsonl", "file is no folder"),
-        ("--camera 0 --annotate drawn", "a camera is drawn in a video"),
+        ("in --out file/a.jsonl", "file is not a writable folder"),
+        ("--camera 0 --annotate drawn", "for a camera give a video file"),
         ("--camera 99", "camera 99 cannot be opened"),
         ("--merge none.jsonl", "none.jsonl has no parts"),
         ("test.csv", "test.csv: there is no such file"),
@@ -318,10 +318,10 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_file(job, format, calls):
     with (job / f"{out}.partial").open("a") as file:
         file.write('{"source": "in/0')  # a line that was cut off
     refused = run(*arguments("--format", format, "--out", out, "--threshold", "0.7"), cwd=job)
-    assert refused.returncode == 2 and "was begun with other options" in refused.stderr
+    assert refused.returncode == 2 and "was started with other options" in refused.stderr
     result = run(*arguments("--format", format, "--out", out), cwd=job)
     assert result.returncode == 1
-    assert f"going on after {state['items']} images" in result.stderr
+    assert f"resuming after {state['items']} images" in result.stderr
     assert (job / out).read_text() == (job / f"whole.{format}").read_text()
     assert "could not be read: 1\n" in result.stderr
     left = {path.name for path in job.iterdir()} - {"whole.csv", "whole.jsonl", "in", "v.avi"}
@@ -422,7 +422,7 @@ def test_parts_that_do_not_belong_together_are_refused(job):
     predict_here(job, "out.jsonl", "2/2", predicting.Options(threshold=0.9))
     with pytest.raises(InputError, match=r"2-of-2 was made with other options, another model or other sources"):
         outputs.merge(job / "out.jsonl")
-    with pytest.raises(InputError, match=r"2-of-2 was begun with other options"):
+    with pytest.raises(InputError, match=r"2-of-2 was started with other options"):
         predict_here(job, "out.jsonl", "2/2")
 
 

@@ -153,7 +153,7 @@ def test_members_are_averaged_by_class_name():
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_what_is_no_picture_is_refused(image):
-    with pytest.raises(InputError, match="a picture is a path, a PIL picture or an array uint8"):
+    with pytest.raises(InputError, match="a picture must be a path, a PIL picture or an array uint8"):
         make().predict(image, faces="given")
 
 
@@ -165,7 +165,7 @@ def test_results_are_plain_values(model):
 
 
 def test_views_of_an_unknown_name_are_refused():
-    with pytest.raises(InputError, match="no views 'many'"):
+    with pytest.raises(InputError, match="unknown views 'many'"):
         make(views="many")
 
 

@@ -142,5 +142,5 @@ def test_a_command_says_that_the_disk_is_full():
     text = f"from fer_jax import command\n{raising}command.run(lambda: main())"
     result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    expected = "error: no space left on the disk for report.html: make room and run the same command again\n"
+    expected = "error: no space left on the disk for report.html: make room and rerun the same command\n"
     assert result.stderr == expected

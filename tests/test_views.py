@@ -62,7 +62,7 @@ def test_probabilities_are_averaged():
 
 
 def test_unknown_views_are_named():
-    with pytest.raises(InputError, match="no views 'ten'; known are none, flip, flip_shifts, ten_crop"):
+    with pytest.raises(InputError, match="unknown views 'ten'; known are none, flip, flip_shifts, ten_crop"):
         views.make_logits(None, "ten")
 
 
