@@ -127,7 +127,8 @@ def _with_fixed_views(data, policy, key, views):
     """Returns the data with its training faces changed once for all, and a policy that changes nothing more."""
     train = data.train
     images = augment.fixed_views(policy, train.images, key, views)
-    train = datasets.Faces(images, np.tile(train.labels, views))
+    targets = None if train.targets is None else np.tile(train.targets, (views, 1))
+    train = datasets.Faces(images, np.tile(train.labels, views), targets=targets)
     return dataclasses.replace(data, train=train), augment.Policy()
 
 

@@ -100,7 +100,7 @@ def by_name(faces, names, classes):
             "remove them"
         )
     number = np.array([classes.index(name) for name in names], np.int32)
-    return datasets.Faces(faces.images, number[faces.labels], faces.votes)
+    return dataclasses.replace(faces, labels=number[faces.labels])
 
 
 def evaluate(

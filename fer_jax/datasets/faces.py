@@ -13,30 +13,29 @@ class Faces:
     """The faces of one split.
 
     images uint8 [N, H, W, C], grey or RGB; labels int32 [N], positions in the class names; votes uint8 [N, 10] in
-    the order of facts.VOTES, or None.
+    the order of facts.VOTES, or None; targets float32 [N, K], rows sum to 1: what training minimises the loss against,
+    None for the labels.
     """
 
     images: np.ndarray
     labels: np.ndarray
     votes: np.ndarray | None = None
+    targets: np.ndarray | None = None
 
     def __len__(self):
         return len(self.labels)
 
     def take(self, positions) -> "Faces":
         """Returns the faces at `positions`, an index array or a mask."""
-        votes = None if self.votes is None else self.votes[positions]
-        return Faces(self.images[positions], self.labels[positions], votes)
+        return Faces(**{name: None if rows is None else rows[positions] for name, rows in vars(self).items()})
 
 
 def concatenate(parts) -> Faces:
-    """Joins several Faces in their order; the votes stay where every part has them."""
-    parts = list(parts)
-    votes = None
-    if all(part.votes is not None for part in parts):
-        votes = np.concatenate([part.votes for part in parts])
-    images = np.concatenate([part.images for part in parts])
-    return Faces(images, np.concatenate([part.labels for part in parts]), votes)
+    """Joins several Faces in their order; votes and targets stay where every part has them."""
+    columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+    return Faces(
+        **{name: None if any(r is None for r in rows) else np.concatenate(rows) for name, rows in columns.items()}
+    )
 
 
 @dataclasses.dataclass(frozen=True)

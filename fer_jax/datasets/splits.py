@@ -1,12 +1,13 @@
 """Splitting, completing and checking sets of faces by split."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 
 from fer_jax import wording
 from fer_jax.datasets import facts
-from fer_jax.datasets.faces import Faces, concatenate
+from fer_jax.datasets.faces import concatenate
 from fer_jax.errors import InputError
 
 _SHARE = 0.1  # of the faces, for a split that is carved out
@@ -18,7 +19,7 @@ def draw(faces, classes, *, seed) -> dict:
     The sizes on FER-2013 are 29,068, 3,230 and 3,589. Faces keep their order. InputError where a class has
     too few.
     """
-    everything = concatenate(faces[split] for split in facts.SPLITS if split in faces)
+    everything = concatenate([faces[split] for split in facts.SPLITS if split in faces])
     return complete({"train": everything}, classes, seed=seed)[0]
 
 
@@ -101,9 +102,8 @@ def select(faces, classes, wanted):
     renumber[[classes.index(name) for name in wanted]] = np.arange(len(wanted))
     selected = {}
     for split, part in faces.items():
-        labels = renumber[part.labels]
-        kept = part.take(labels >= 0)
-        selected[split] = Faces(kept.images, labels[labels >= 0], kept.votes)
+        kept = part.take(renumber[part.labels] >= 0)
+        selected[split] = dataclasses.replace(kept, labels=renumber[kept.labels])
     return selected, wanted
 
 

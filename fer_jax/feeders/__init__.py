@@ -1,6 +1,7 @@
 """Two feeders of the same batches `{image uint8 [B, H, W, C], label int32 [B], mask float32 [B]}`.
 
-Where the backbone is frozen, `image` holds its features, float32 [B, ...].
+Where the backbone is frozen, `image` holds its features, float32 [B, ...]. Where the faces have targets of their own,
+training batches hold `target` float32 [B, K] too.
 
 `tfdata` (host.py) prepares batches on the host; `resident` keeps the whole split on the accelerator. Both follow one
 sampling plan (`sampler`) and one augmentation policy with the same draws, so a run may change feeders and see the same
@@ -57,7 +58,7 @@ def make(
 
     Args:
       name: one of FEEDERS.
-      faces: `images` uint8 [N, H, W, C] and `labels` int32 [N].
+      faces: `images` uint8 [N, H, W, C], `labels` int32 [N] and, if they have any, `targets` float32 [N, K].
       sampler: the sampling plan, `sampler.Sampler`.
       policy: the augmentation, `augment.Policy`.
       key: draws the augmentation, together with the step.
@@ -80,6 +81,12 @@ def make(
         steps_per_dispatch=steps_per_dispatch,
         log_every_steps=log_every_steps,
     )
+
+
+def annotations(faces) -> dict:
+    """Returns what batches hold of faces besides their images: `label` [N] and, where there is one, `target` [N, K]."""
+    targets = getattr(faces, "targets", None)
+    return {"label": faces.labels} | ({} if targets is None else {"target": targets})
 
 
 def padded_batches(faces, batch_size: int, sharding):

@@ -72,7 +72,8 @@ class Feeder:
     def dataset(self, step: int = 0):
         """Returns the endless tf.data.Dataset of batches from a step on."""
         tf = _tensorflow()
-        images, labels = tf.constant(self._faces.images), tf.constant(self._faces.labels)
+        images = tf.constant(self._faces.images)
+        annotations = {name: tf.constant(rows) for name, rows in feeders.annotations(self._faces).items()}
         signature = {"picked": tf.TensorSpec([PLANNED_STEPS, None], tf.int32)}
         if self._policy.active:
             for name, size in (("affine", 6), ("tone", 2), ("box", 5)):
@@ -80,8 +81,8 @@ class Feeder:
 
         def batch(plan):
             image = _apply(tf, self._policy, tf.gather(images, plan["picked"]), plan)
-            label = tf.gather(labels, plan["picked"])
-            return {"image": image, "label": label, "mask": tf.ones(tf.shape(label))}
+            found = {name: tf.gather(rows, plan["picked"]) for name, rows in annotations.items()}
+            return {"image": image, **found, "mask": tf.ones(tf.shape(plan["picked"]))}
 
         plans = tf.data.Dataset.from_generator(functools.partial(self._plan, step), output_signature=signature)
         batches = plans.prefetch(1).unbatch().map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -89,14 +90,14 @@ class Feeder:
 
     def _gathered(self, step):
         """Yields what `dataset` does where nothing changes the faces; the next block of the plan is made meanwhile."""
-        plans = self._plan(step)
+        plans, annotations = self._plan(step), feeders.annotations(self._faces)
         with futures.ThreadPoolExecutor(1) as planner:
             ahead = planner.submit(next, plans)
             while True:
                 block, ahead = ahead.result(), planner.submit(next, plans)
                 for picked in block["picked"]:
-                    image, label = self._faces.images[picked], self._faces.labels[picked]
-                    yield {"image": image, "label": label, "mask": np.ones(len(picked), np.float32)}
+                    found = {name: rows[picked] for name, rows in annotations.items()}
+                    yield {"image": self._faces.images[picked], **found, "mask": np.ones(len(picked), np.float32)}
 
     def stream(self, step: int = 0):
         """Yields the batches from a step on, on the devices, a few ahead; counts `wait_seconds`."""

@@ -20,10 +20,8 @@ class Feeder:
     def __init__(self, *, faces, sampler, policy, key, shardings, steps_per_dispatch, log_every_steps):
         self._sampler, self._policy, self._key = sampler, policy, key
         self._sharding, replicated = shardings
-        self.arrays = {
-            "images": feeders.put(faces.images, replicated),
-            "labels": feeders.put(faces.labels, replicated),
-        }
+        rows = {"image": faces.images, **feeders.annotations(faces)}
+        self.arrays = {f"{name}s": feeders.put(array, replicated) for name, array in rows.items()}
         # XLA:CPU runs convolutions inside a loop tens of times slower, so there a dispatch is one step.
         by_device = 1 if jax.default_backend() == "cpu" else ACCELERATOR_STEPS
         self._steps_per_dispatch, self._log_every_steps = steps_per_dispatch or by_device, log_every_steps
@@ -50,6 +48,8 @@ class Feeder:
             size_px = arrays["images"].shape[1]
             chosen = augment.apply(self._policy, chosen, augment.parameters(self._policy, uniform, size_px))
         batch = {"image": chosen, "label": arrays["labels"][picked], "mask": jnp.ones(picked.shape, jnp.float32)}
+        if "targets" in arrays:
+            batch["target"] = arrays["targets"][picked]
         return jax.lax.with_sharding_constraint(batch, self._sharding)
 
     def close(self):

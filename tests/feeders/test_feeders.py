@@ -32,13 +32,14 @@ POLICY = augment.Policy(
 FILLS = {"edge": POLICY, "zero": augment.Policy(rotate_degrees=30, shift=0.3, fill="zero")}
 
 
-def make_faces(n=30, channels=1):
+def make_faces(n=30, channels=1, **more):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, SIZE, SIZE, channels), dtype=np.uint8)
-    return types.SimpleNamespace(images=images, labels=rng.integers(0, 7, n).astype(np.int32))
+    return types.SimpleNamespace(images=images, labels=rng.integers(0, 7, n).astype(np.int32), **more)
 
 
 FACES, COLOURED = make_faces(), make_faces(channels=3)
+TARGETS = np.random.default_rng(1).dirichlet(np.ones(7), 30).astype(np.float32)
 # one for all, so that its programs are compiled once
 ORDER = sampler.Sampler(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
 
@@ -48,10 +49,11 @@ def make(make_shardings):
     """Makes feeders; equal ones are one, so that its programs are compiled once."""
 
     @functools.cache
-    def make(name, policy=POLICY, *, channels=1, devices=2, seed=4, steps_per_dispatch=0):
+    def make(name, policy=POLICY, *, channels=1, devices=2, seed=4, steps_per_dispatch=0, targets=False):
+        faces = COLOURED if channels == 3 else FACES
         return feeders.make(
             name,
-            faces=COLOURED if channels == 3 else FACES,
+            faces=make_faces(targets=TARGETS) if targets else faces,
             sampler=ORDER,
             policy=policy,
             key=jax.random.key(seed),
@@ -113,6 +115,17 @@ def test_without_augmentation_the_faces_come_as_they_are(make, name):
         assert_same(first(feeder, step), expected, greys=0)
 
 
+@pytest.mark.parametrize("policy", [augment.Policy(), augment.Policy(flip_horizontal=0.5)], ids=["plain", "changed"])
+@pytest.mark.parametrize("name", feeders.FEEDERS)
+def test_targets_come_with_their_faces_and_change_nothing_else(make, name, policy):
+    batches = first(make(name, policy, targets=True), 3)
+    for batch, picked in zip(batches, np.asarray(ORDER.indices(3, 3)), strict=True):
+        target = batch.pop("target")
+        assert target.dtype == np.float32
+        np.testing.assert_array_equal(target, TARGETS[picked])
+    assert_same(batches, first(make(name, policy), 3), greys=0)
+
+
 @pytest.mark.parametrize("name", feeders.FEEDERS)
 def test_batches_follow_from_step_and_key_alone(make, name):
     batches = first(make(name), 2, 4)
@@ -152,12 +165,13 @@ def test_alternating_flips_show_each_face_both_ways_in_two_epochs(make, name):
 @pytest.mark.parametrize("name", feeders.FEEDERS)
 def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
     assert jax.device_count() == 2
-    feeder = make(name)
+    feeder = make(name, targets=True)
     chunk = next(feeder.chunks(0, 1))
     batch = jax.jit(feeder.batch)(feeder.arrays, chunk.items)
     for value in batch.values():
         assert value.sharding.is_equivalent_to(make_shardings(2)[0], value.ndim)
         assert {shard.data.shape[0] for shard in value.addressable_shards} == {BATCH // 2}
+    assert batch.pop("target").shape == (BATCH, 7)
     assert_same(jax.device_get([batch]), first(make(name, devices=1), 0, 1), greys=0)
 
 
