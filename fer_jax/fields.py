@@ -50,6 +50,10 @@ FIELDS = {
     ),
     "data.path": Field("", "a file or folder that holds the faces; its layout is found by its content"),
     "data.votes_path": Field("", "FER+ votes (fer2013new.csv), joined row for row; empty: none"),
+    "data.labels": Field(
+        "fer2013",
+        "fer2013 | fer+ (Barsoum et al. 2016: eight classes, by majorities of votes; faces without one are left out)",
+    ),
     "data.drawn_size": Field("full", "full (10,000 faces) | tiny (980, to try things out): of drawn_faces"),
     "data.cache_dir": Field(
         "~/.cache/fer_jax", "where prepared data sets, fetched weights and compiled programs are kept"
@@ -69,6 +73,7 @@ FIELDS = {
     ),
     "data.classes": Field((), "a subset of classes by name (R4: happy, sad, neutral, surprise); empty: all"),
     "data.train_faces": Field(0, "use only so many training faces, stratified, for a first look; 0: all", "[0, inf)"),
+    "data.drop_shared": Field(False, "leave out training faces whose pictures are in validation or test too"),
     "data.feeder": Field(
         "tfdata", "tfdata (host, tf.data) | resident (the whole set on the accelerator, no TensorFlow)"
     ),
@@ -134,6 +139,10 @@ FIELDS = {
     ),
     "model.dtype": Field("float32", "float32 | bfloat16: of the computation; parameters stay float32"),
     "loss.name": Field("cross_entropy", "cross_entropy | focal | dice | FILE.py:NAME: what training minimises"),
+    "loss.targets": Field(
+        "labels",
+        "labels | votes (distributions of the FER+ votes, Barsoum et al. 2016): in training; evaluation takes labels",
+    ),
     "loss.focal_gamma": Field(2.0, "of focal (Lin et al. 2017); 0 is cross_entropy", "[0, inf)"),
     "loss.label_smoothing": Field(0.0, "share of the target given to all classes evenly", "[0, 1)"),
     "loss.class_weights": Field(

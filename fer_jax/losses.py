@@ -10,6 +10,7 @@ import numpy as np
 from fer_jax import extensions, fields
 from fer_jax.errors import InputError
 
+TARGETS = ("labels", "votes")
 CLASS_WEIGHTS = ("none", "balanced", "class_balanced")
 
 
@@ -158,8 +159,10 @@ def make_objective(section, class_counts):
     class_counts [K]: faces of each class that an epoch shows.
 
     Raises:
-      InputError: an unknown loss or choice of class weights, or a number out of its range.
+      InputError: an unknown loss or choice of targets or class weights, or a number out of its range.
     """
+    if section.targets not in TARGETS:
+        raise InputError(f"loss.targets is '{section.targets}'; known are {', '.join(TARGETS)}")
     loss_fn, weights = make(section), class_weights(section, class_counts)
     classes, label_smoothing, strength = len(class_counts), section.label_smoothing, section.l2
 

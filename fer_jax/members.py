@@ -16,7 +16,7 @@ from fer_jax import params as params_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 
-SAME = ("split", "split_seed", "classes")  # fields of `data` that members must share
+SAME = ("labels", "split", "split_seed", "classes")  # fields of `data` that members must share
 FIELDS = ("name", "members", "member_models")  # fields of `model` that an average uses; the others are its members'
 RECORD = "ensemble.json"
 

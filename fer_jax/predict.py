@@ -235,7 +235,7 @@ def _classes(recognizer, format):
     if set(recognizer.classes) != set(facts.CLASSES):
         raise InputError(
             f"{recognizer.name} predicts {', '.join(recognizer.classes)}; the challenge's classes are "
-            f"{', '.join(facts.CLASSES)}: train on all seven, or write --format csv"
+            f"{', '.join(facts.CLASSES)}: train on all seven (data.labels=fer2013), or write --format csv"
         )
     return facts.CLASSES
 

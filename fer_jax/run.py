@@ -93,6 +93,8 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
         provenance = {"scaling": file.facts.scaling}
     mark("weights")
     data = datasets.load(config.data)
+    if config.loss.targets == "votes":
+        data = datasets.with_vote_targets(data)
     mark("data")
     keys = make_keys(config.seed)
     if config.augment.fixed_views:
@@ -167,6 +169,8 @@ def _check(config):
     if not extensions.names_file(config.model.name):
         models.make(config.model, len(facts.CLASSES))
     losses.make_objective(config.loss, [1, 1])
+    if config.loss.targets == "votes" and not config.data.votes_path:
+        raise InputError("loss.targets is votes: give data.votes_path, FER+'s fer2013new.csv")
     optim.check(config.optim)
     if config.optim.name == "schedule_free" and train.ema_decay:
         raise InputError("optim.name schedule_free averages the parameters by itself: set train.ema_decay to 0")

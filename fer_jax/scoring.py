@@ -46,15 +46,19 @@ def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged
     """Loads the faces of a run, or other faces in the same size and channels, with classes matched by name.
 
     All other faces are used: without splits, they all belong to `split`. If the faces at the path are the run's own,
-    the run's splits apply, since it was trained on its training faces.
+    the run's splits apply, since it was trained on its training faces. FER-2013 gets FER+'s labels, by the run's votes,
+    if the run had them.
 
     Raises:
       InputError: no such data, classes that the model lacks, or a table for a run on faces other than 48x48 grey.
     """
     section = model.config.data.copy_and_resolve_references()
     if data_path:
-        section.update({"name": "auto", "path": data_path, "votes_path": ""})
+        fer_plus = {"labels": section.labels, "votes_path": section.votes_path} if section.labels == "fer+" else {}
+        section.update({"name": "auto", "path": data_path, "labels": "fer2013", "votes_path": ""})
         _check_shape(section, model.image_shape)
+        if fer_plus and datasets.resolve_name(section) == "fer2013":
+            section.update(fer_plus)
         data = _load_others(section, model, split)
     else:
         data = datasets.load(section)
@@ -67,7 +71,7 @@ def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged
 
 def _load_others(section, model, split):
     others = section.copy_and_resolve_references()
-    others.update({"classes": (), "train_faces": 0})
+    others.update({"classes": (), "train_faces": 0, "drop_shared": False})
     data = datasets.load(others, whole=split)
     return datasets.load(section) if data.fingerprint == model.run["data_fingerprint"] else data
 

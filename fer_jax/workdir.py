@@ -233,6 +233,7 @@ def open_run(config, workdir, data, weights=None, last: dict | None = None, *, t
         "image_shape": list(data.image_shape),
         "synthetic": data.synthetic,
         "classes": list(data.classes),
+        "targets_digest": data.targets_digest,
         "notes": list(data.notes),
         "weights": weights.facts if weights else None,
         **({"teacher": list(teacher.facts)} if teacher else {}),
@@ -261,6 +262,9 @@ def _reopen(workdir, mine, facts_now, last):
     different = config_lib.differences(*map(extensions.without_folders, (there, mine)))
     if before["data_fingerprint"] != facts_now["data_fingerprint"]:
         different.append(f"the data: {before['data_fingerprint']}, now {facts_now['data_fingerprint']}")
+    if before.get("targets_digest") != facts_now["targets_digest"]:
+        digests = (before.get("targets_digest"), facts_now["targets_digest"])
+        different.append(f"the training targets: {', now '.join(str(digest or 'labels') for digest in digests)}")
     different += extensions.differences(before.get("sources", {}), facts_now["sources"])
     if before.get("cpu_path", saved["model"].get("cpu_path", True)) != facts_now["cpu_path"] and ops.on_cpu():
         logger.warning("%s was started with another %s: results will differ by rounding", workdir, ops.SWITCH)

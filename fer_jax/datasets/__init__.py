@@ -4,6 +4,7 @@
 file of arrays. TensorFlow is never imported.
 """
 
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -14,7 +15,7 @@ from fer_jax.datasets import facts
 from fer_jax.datasets.faces import FaceData, Faces
 from fer_jax.errors import InputError
 
-__all__ = ["FaceData", "Faces", "load", "resolve_name"]
+__all__ = ["FaceData", "Faces", "load", "resolve_name", "with_vote_targets"]
 
 NAMES = ("drawn_faces", "fer2013", "class_folders")
 
@@ -24,17 +25,23 @@ _LOG = logging.getLogger("fer_jax")
 def load(data, *, whole: str = "") -> FaceData:
     """Loads the set that `data` describes, the config's section of that name; prepares it where it is new.
 
+    `data.labels` 'fer+' gives FER-2013 the labels of `fer_plus`, first of all that follows.
     `data.split` 'random' draws the splits from all faces before `data.classes` selects, so that every
     selection is tested on the same faces. whole: the split that class folders without splits become as a whole, while
     the others stay empty; '': all three are drawn from them. Raises InputError on any input that cannot be used.
     """
-    from fer_jax.datasets import readings, splits
+    from fer_jax.datasets import fer_plus, readings, splits
 
     name, source = _resolve(data)
     faces, classes, fingerprint, notes = _load_prepared(name, source, data)
     notes = [*(readings.source_notes(source) if source else ()), *notes]
     if name == "fer2013":
         notes += splits.unofficial_counts(faces)
+    if data.labels == "fer+":
+        faces, more = fer_plus.relabel(faces)
+        notes += more
+        _check_not_empty(faces, tuple(faces), " with a majority of FER+ votes for a class")
+        classes, fingerprint = fer_plus.CLASSES, readings.fingerprint(faces, fer_plus.CLASSES)
     unsplit = name == "class_folders" and set(source.tree.splits) == {"train"}
     if whole and unsplit:
         faces, more = splits.take_whole(faces, whole)
@@ -50,6 +57,10 @@ def load(data, *, whole: str = "") -> FaceData:
     if data.classes:
         faces, classes = splits.select(faces, classes, data.classes)
         _check_not_empty(faces, wanted, " of data.classes")
+    if data.drop_shared:
+        faces, more = splits.drop_shared(faces)
+        notes += more
+        _check_not_empty(faces, wanted, " that no other split has: set data.drop_shared=False")
     if data.train_faces:
         faces, more = splits.thin(faces, data.train_faces, seed=data.split_seed)
         notes += more
@@ -66,6 +77,22 @@ def load(data, *, whole: str = "") -> FaceData:
     )
 
 
+def with_vote_targets(data: FaceData) -> FaceData:
+    """Returns the data with the distributions of the FER+ votes as targets of the training faces; see `fer_plus`.
+
+    Raises:
+      InputError: the faces have no votes.
+    """
+    from fer_jax.datasets import fer_plus
+
+    if data.train.votes is None:
+        raise InputError(f"loss.targets is votes, but these faces ({data.name}) have none: give data.votes_path.")
+    targets, note = fer_plus.make_targets(data.train, data.classes)
+    _LOG.info("%s: %s", data.name, note)
+    train = dataclasses.replace(data.train, targets=targets)
+    return dataclasses.replace(data, train=train, notes=(*data.notes, note))
+
+
 def resolve_name(data) -> str:
     """Returns the data set's name: for 'auto' 'drawn_faces' without a path, else what `data.path` holds.
 
@@ -79,6 +106,7 @@ def _resolve(data):
     fields.check(data, "data")
     for field, values in (
         ("name", ("auto", *NAMES)),
+        ("labels", ("fer2013", "fer+")),
         ("split", ("official", "random")),
         ("on_bad_row", ("stop", "skip")),
         ("drawn_size", ("full", "tiny")),
@@ -97,10 +125,7 @@ def _resolve(data):
 
         source = sources.find(data.path, name=data.name)
     name = source.name if source else "drawn_faces"
-    if data.votes_path and name != "fer2013":
-        raise InputError(f"data.votes_path: FER+ votes belong to FER-2013, and the faces are {name}.")
-    if data.votes_path and not pathlib.Path(data.votes_path).expanduser().is_file():
-        raise InputError(f"data.votes_path: there is no file {data.votes_path}.")
+    _check_votes(data, name)
     if data.detector and name != "class_folders":
         raise InputError(
             f"data.detector finds faces in photographs in class folders, and the faces are {name}: leave it empty."
@@ -114,6 +139,17 @@ def _resolve(data):
             + (", or set data.name=class_folders to take these folders as they are." if tree else ".")
         )
     return name, source
+
+
+def _check_votes(data, name):
+    if data.labels == "fer+" and name != "fer2013":
+        raise InputError(f"data.labels is fer+: FER+ labels belong to FER-2013, and the faces are {name}.")
+    if data.labels == "fer+" and not data.votes_path:
+        raise InputError("data.labels is fer+: give data.votes_path, the votes that the labels come from.")
+    if data.votes_path and name != "fer2013":
+        raise InputError(f"data.votes_path: FER+ votes belong to FER-2013, and the faces are {name}.")
+    if data.votes_path and not pathlib.Path(data.votes_path).expanduser().is_file():
+        raise InputError(f"data.votes_path: there is no file {data.votes_path}.")
 
 
 def _image_shape(data):

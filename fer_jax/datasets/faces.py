@@ -1,6 +1,7 @@
 """What a loaded data set is made of."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -43,8 +44,8 @@ class FaceData:
     """A whole data set, ready to train on.
 
     name 'fer2013', 'drawn_faces' or 'class_folders'; classes: their names in the order of the labels;
-    fingerprint 'sha256:<16 hex digits>' of the source's faces, labels, splits and class names, before
-    `data.split` and `data.classes` rearrange them; notes: what the user must know, one sentence or list
+    fingerprint 'sha256:<16 hex digits>' of the source's faces, labels (by `data.labels`), splits and class names,
+    before `data.split` and `data.classes` rearrange them; notes: what the user must know, one sentence or list
     each; synthetic: the faces are drawn, and no result on them is a result on people.
     """
 
@@ -61,6 +62,12 @@ class FaceData:
     def image_shape(self) -> tuple[int, int, int]:
         """The shape of every face, (H, W, C)."""
         return self.train.images.shape[1:]
+
+    @property
+    def targets_digest(self) -> str | None:
+        """Returns 'sha256:<16 hex digits>' of the training targets, None without any."""
+        targets = self.train.targets
+        return None if targets is None else f"sha256:{hashlib.sha256(np.ascontiguousarray(targets)).hexdigest()[:16]}"
 
     def split(self, name) -> Faces:
         """Returns the faces of split 'train', 'validation' or 'test'; InputError on another name."""

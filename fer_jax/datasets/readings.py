@@ -6,15 +6,11 @@ import json
 
 import numpy as np
 
-from fer_jax.datasets import class_folders, facts, mosaics, tables
+from fer_jax.datasets import class_folders, facts, fer_plus, mosaics, tables
 from fer_jax.datasets.faces import Faces
 from fer_jax.errors import InputError
 
 _LISTED = 20
-
-# The FER+ category that means the same as a class, where the names differ (Barsoum et al. 2016).
-_VOTE_NAMES = {"angry": "anger", "happy": "happiness", "sad": "sadness"}
-_VOTE_OF_CLASS = np.array([facts.VOTES.index(_VOTE_NAMES.get(name, name)) for name in facts.CLASSES])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +155,7 @@ def _join_votes_by_number(rows, files, votes_table, label, votes_path):
 
 def _agreement(labels, votes):
     """Returns bool [N]: the label's category has more votes than any other."""
-    own = _VOTE_OF_CLASS[labels]
+    own = fer_plus.columns(facts.CLASSES)[labels]
     others = votes.copy()
     others[np.arange(len(labels)), own] = 0
     return votes[np.arange(len(labels)), own] > others.max(axis=1)
@@ -168,6 +164,6 @@ def _agreement(labels, votes):
 def _agreement_note(labels, votes):
     agree = int(_agreement(labels, votes).sum())
     return (
-        f"The majority of the FER+ votes names the label's class for {agree:,} of {len(labels):,} faces "
+        f"The majority of the FER+ votes names the class of FER-2013's label for {agree:,} of {len(labels):,} faces "
         f"({100 * agree / len(labels):.1f} %); a tie counts as no."
     )

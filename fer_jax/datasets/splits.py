@@ -125,10 +125,24 @@ def unofficial_counts(faces):
     ]
 
 
+def drop_shared(faces):
+    """Leaves out the training faces whose pictures (the same bytes) are in validation or test too.
+
+    Returns ({split: Faces}, notes).
+    """
+    hashes = _hashes(faces)
+    scored = {*hashes["validation"], *hashes["test"]}
+    kept = np.array([picture not in scored for picture in hashes["train"]], bool)
+    if kept.all():
+        return faces, []
+    left_out = wording.count(int((~kept).sum()), "training face")
+    note = f"{left_out} of {len(kept):,}, whose pictures are in validation or test too: left out (data.drop_shared)."
+    return {**faces, "train": faces["train"].take(kept)}, [note]
+
+
 def shared_pictures(faces):
     """Returns a note per pair of splits that share pictures (the same bytes)."""
-    # By their 64-bit hashes: the bytes of large pictures would fill the memory a second time.
-    pictures = {split: [hash(image.tobytes()) for image in faces[split].images] for split in facts.SPLITS}
+    pictures = _hashes(faces)
     different = {split: set(held) for split, held in pictures.items()}
     notes = []
     for first, second in itertools.combinations(facts.SPLITS, 2):
@@ -140,3 +154,8 @@ def shared_pictures(faces):
                 f"{stand} in {first} and in {second} too: {held:,} of the {len(pictures[second]):,} {second} faces."
             )
     return notes
+
+
+def _hashes(faces):
+    """Returns {split: 64-bit hashes of its pictures}; their bytes would fill the memory a second time."""
+    return {split: [hash(image.tobytes()) for image in faces[split].images] for split in facts.SPLITS}

@@ -182,6 +182,30 @@ def test_pictures_in_two_splits_are_counted(files, make_data, tmp_path):
     ]
 
 
+def test_training_faces_that_are_in_other_splits_can_be_left_out(files, make_data, tmp_path):
+    rows = files.Rows()
+    rows.images[[70, 71, 91]] = rows.images[0]  # train's first: twice in validation, once in test
+    rows.images[72] = rows.images[1]
+    rows.images[2] = rows.images[3]  # within train: no matter
+    rows.images[[5, 6, 92]] = rows.images[4]  # three of train, once in test
+    path = files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()))
+    everything, data = (datasets.load(make_data(path, drop_shared=drop)) for drop in (False, True))
+    kept = np.setdiff1d(np.arange(70), [0, 1, 4, 5, 6])
+    np.testing.assert_array_equal(data.train.images, rows.images[kept])
+    np.testing.assert_array_equal(data.train.labels, rows.labels[kept])
+    assert (len(data.validation), len(data.test), data.fingerprint) == (21, 21, everything.fingerprint)
+    shared = [text for text in data.notes if " too: " in text]
+    assert shared == [
+        "5 training faces of 70, whose pictures are in validation or test too: left out (data.drop_shared).",
+        "1 picture stands in validation and in test too: 1 of the 21 test faces.",
+    ]
+    few = datasets.load(make_data(path, drop_shared=True, train_faces=65))  # of what is left
+    assert len(few.train) == 65
+    # Of the classes that are taken: 92 is of disgust, which scores 4, of sad; 72, which 1 of disgust is in, is of fear.
+    some = datasets.load(make_data(path, drop_shared=True, classes=("disgust", "sad")))
+    np.testing.assert_array_equal(some.train.images, rows.images[[i for i in range(70) if i % 7 in (1, 4) and i != 4]])
+
+
 def test_several_candidates_are_noted_even_when_prepared(files, table, make_data):
     other = files.write(table.parent / "other.csv", table.read_text())
     assert not any("not used" in text for text in datasets.load(make_data(table)).notes)
@@ -225,6 +249,13 @@ def test_the_whole_real_set(real, make_data, tmp_path):
         difference = table.split(split).images.astype(int) - folders.split(split).images
         assert 0 < np.abs(difference).mean() < 3  # JPEG
     assert any("22,014 of 35,887 faces" in text for text in table.notes)
+    assert any("280 of the 3,589 validation faces" in text for text in table.notes)
+    assert any("288 of the 3,589 test faces" in text for text in table.notes)
+    seen = {image.tobytes() for split in ("validation", "test") for image in table.split(split).images}
+    apart = datasets.load(make_data(real / "csv/fer2013.csv", votes_path=votes, drop_shared=True))
+    kept = [image.tobytes() not in seen for image in table.train.images]
+    np.testing.assert_array_equal(apart.train.images, table.train.images[kept])
+    assert not any("in train and in" in text for text in apart.notes)
     shutil.rmtree(tmp_path / "cache")
 
 
