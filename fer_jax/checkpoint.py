@@ -35,8 +35,9 @@ class Checkpoints:
 
     `latest` has complete train states, `best` the variables of the best epoch so far. Saving runs in the background; an
     interrupted save leaves nothing that counts as a checkpoint. Everything is saved with a checksum, which is checked
-    on reading. If the newest of `latest` is corrupt, all methods use the one before it and log this once; a corrupt
-    `best` raises, because another epoch's variables would give other scores.
+    on reading; corruption that one of several processes finds counts for all of them. If the newest of `latest` is
+    corrupt, all methods use the one before it and log this once; a corrupt `best` raises, because another epoch's
+    variables would give other scores.
 
     The argument `like` of methods is a tree of `jax.ShapeDtypeStruct`s with shardings, or a function that returns it
     for the meta data of a checkpoint.
@@ -178,7 +179,7 @@ class Checkpoints:
             )
         for step, before in zip(steps, [*steps[1:], None], strict=True):
             try:
-                meta, saved = self._read_meta(kind, step)
+                meta, saved = _agreed(functools.partial(self._read_meta, kind, step))
                 return read(step, like(meta) if callable(like) else like, saved), {**meta, "step": step}
             except _Damaged as error:
                 what = f"the checkpoint {self._root / kind / str(step)} is corrupt ({error})"
@@ -197,7 +198,7 @@ class Checkpoints:
 
     def _read_meta(self, kind, step):
         """Returns a step's meta data and the checksums of its arrays, None if an earlier version saved it."""
-        meta = dict(self._orbax(kind, step, meta=self._ocp.args.JsonRestore())["meta"])
+        meta = dict(self._orbax(kind, step, "meta"))
         checksums = meta.pop(CHECKSUMS, None)
         if checksums is None:
             return meta, None
@@ -224,10 +225,9 @@ class Checkpoints:
                 name = min(name for name in wanted | there if wanted.get(name) != there.get(name))
                 differs = f"{name}: {there.get(name, 'nothing')} there, {wanted.get(name, 'nothing')} wanted"
                 raise self._of_another_model(kind, step, differs)
-        tree = self._orbax(kind, step, compared=saved is not None, tree=self._ocp.args.StandardRestore(like))["tree"]
-        if saved is not None and (found := _checksums(tree)) != saved:
-            changed = sorted(name for name in found | saved if found.get(name) != saved.get(name))
-            raise _Damaged(f"changed since saving: {', '.join(changed[:3])}{', ...' if changed[3:] else ''}")
+        tree = _agreed(functools.partial(self._orbax, kind, step, "tree", like, compared=saved is not None))
+        if saved is not None:
+            _agreed(functools.partial(_compare, tree, saved))
         return tree
 
     def _stored(self, kind, step):
@@ -244,10 +244,17 @@ class Checkpoints:
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return steps_lib.with_sharding(self._stored(kind, step), one) or None
 
-    def _orbax(self, kind, step, *, compared=True, **args):
-        """Reads a step with Orbax; compared: whether its structure is known to be the requested one."""
+    def _orbax(self, kind, step, item, like=None, *, compared=True):
+        """Reads a step with Orbax; compared: whether its structure is known to be the requested one.
+
+        item: 'tree', which is read into `like`, or 'meta'. The manager is not used: it synchronises all processes after
+        reading, and one that finds the files corrupt would not arrive.
+        """
+        folder, ocp = self._root / kind / str(step) / item, self._ocp
         try:
-            return self._manager(kind).restore(step, args=self._ocp.args.Composite(**args))
+            if item == "meta":
+                return ocp.JsonCheckpointHandler().restore(folder, args=ocp.args.JsonRestore())
+            return ocp.StandardCheckpointHandler().restore(folder, args=ocp.args.StandardRestore(like))
         except Exception as error:
             reason = str(error).strip().split("\n")[0].split(". ")[0][:200] or type(error).__name__
             if not compared and any(text in str(error) for text in OF_ANOTHER_STRUCTURE):
@@ -271,6 +278,36 @@ class Checkpoints:
         for manager in self._managers.values():
             manager.close()
         self._managers = {}
+
+
+def _gather(flag: bool) -> np.ndarray:
+    """Returns a flag of every process, [processes]."""
+    return multihost_utils.process_allgather(np.asarray(flag)) if jax.process_count() > 1 else np.asarray([flag])
+
+
+def _agreed(read):
+    """Returns read() where no process finds damage; raises _Damaged in all of them where one does.
+
+    The processes meet here: read may meet the others, if all that raises _Damaged comes after that.
+    """
+    found = damage = None
+    try:
+        found = read()
+    except _Damaged as error:
+        damage = error
+    flags = _gather(damage is not None)
+    if damage is None and flags.any():
+        damage = _Damaged(f"process {int(np.argmax(flags))} cannot use what it reads of it")
+    if damage is not None:
+        raise damage
+    return found
+
+
+def _compare(tree, saved):
+    """Raises _Damaged where the arrays of a tree do not have their checksums."""
+    if (found := _checksums(tree)) != saved:
+        changed = sorted(name for name in found | saved if found.get(name) != saved.get(name))
+        raise _Damaged(f"not as they were saved: {', '.join(changed[:3])}{', ...' if changed[3:] else ''}")
 
 
 def _named(tree):

@@ -165,6 +165,43 @@ def test_a_damaged_best_is_refused_though_an_older_one_is_there(tmp_path):
     assert int(checkpoint.Checkpoints(tmp_path).restore("best", abstract())[0]["step"]) == 1
 
 
+@pytest.mark.parametrize("reading", ["meta data", "arrays", "checksums"])
+@pytest.mark.parametrize("kind", ["best", "latest"])
+def test_what_another_process_finds_damaged_is_damaged_here_too(tmp_path, kind, reading, caplog, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(kind, step, make_tree(step), {"epoch": step})
+    checkpoints.close()
+    damaged = iter([reading == what for what in ("meta data", "arrays", "checksums")])
+    asked = []
+
+    def gather(flag):
+        asked.append(flag)
+        return np.array([flag, next(damaged, False)])
+
+    monkeypatch.setattr(checkpoint, "_gather", gather)
+    folder, checkpoints = tmp_path / "checkpoints" / kind / "2", checkpoint.Checkpoints(tmp_path)
+    reason = rf"{folder} is damaged \(process 1 cannot use what it reads of it\)"
+    if kind == "best":
+        with pytest.raises(InputError, match=reason):
+            checkpoints.restore(kind, abstract())
+    else:
+        tree, meta = checkpoints.restore(kind, abstract())
+        assert (int(tree["step"]), meta["step"]) == (1, 1)
+        assert re.search(f"{reason}: going back to the one before it, of step 1", caplog.text)
+        assert checkpoints.step(kind) == 1
+    assert not any(asked)
+
+
+def test_damage_here_is_said_to_the_other_processes(tmp_path, monkeypatch):
+    save_steps(tmp_path, (1, 2))
+    folder, asked = tmp_path / "checkpoints" / "latest" / "2", []
+    flip(folder / "meta" / "metadata", 8 * 3)
+    monkeypatch.setattr(checkpoint, "_gather", lambda flag: asked.append(flag) or np.array([flag, False]))
+    assert restored_step(tmp_path) == 1
+    assert asked == [True, False, False, False]  # of step 2 the meta data; of step 1 these, the arrays, the checksums
+
+
 def test_a_step_that_is_saved_again_is_replaced_and_so_are_those_after_it(tmp_path):
     save_steps(tmp_path, (2, 3))
     checkpoints = checkpoint.Checkpoints(tmp_path)
