@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STACK_TESTS := tests/test_faulty_releases.py tests/test_golden.py tests/test_losses.py tests/test_ops.py \
   tests/test_optim.py tests/test_steps.py tests/test_training_like_keras.py tests/models
 
-.PHONY: setup demo test test-stack lint
+.PHONY: setup demo test test-all test-stack lint
 
 setup: $(VENV)/ready-$(STACK)
 
@@ -22,8 +22,14 @@ demo: setup
 	$(BIN)/python -m fer_jax.main --config configs/demo.py --workdir runs/demo
 	$(BIN)/python -m fer_jax.evaluate --workdir runs/demo --split test
 
-# FER2013_DIR=<folder> adds the tests on the real data: csv/fer2013.csv, icml/, folders/ and ferplus/ in it.
+# Without TensorFlow, Keras and what takes long.
 test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 --durations=10 -m "not full"
+
+# FER2013_DIR=<folder> adds the tests on the real data: csv/fer2013.csv, icml/, folders/ and ferplus/ in it.
+test-all: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --durations=10 --cov=fer_jax --cov-report=term

@@ -1,6 +1,8 @@
 """What every test runs under; set here before anything imports JAX, TensorFlow or Keras."""
 
 import os
+import pathlib
+import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["KERAS_BACKEND"] = "tensorflow"  # the reference shares no kernel with the package
@@ -17,9 +19,46 @@ jax.config.update("jax_disable_most_optimizations", True)  # compiles in a third
 
 import pytest  # noqa: E402
 
+STUBS = str(pathlib.Path(__file__).parent / "without_tensorflow")
+
 
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([STUBS, *(path for path in paths if path != STUBS)])
+    sys.path.insert(0, STUBS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """Keeps what takes this process long to compile: many tests train the same network twice."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def is_full(item):
+    return item.get_closest_marker("full") is not None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what uses Keras as `full`, and puts it last: what comes before runs without TensorFlow and Keras."""
+    for item in items:
+        if "keras" in item.fixturenames:
+            item.add_marker("full")
+    result = yield
+    items.sort(key=is_full)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Lets the first test that is `full`, and all after it, have TensorFlow and Keras."""
+    if is_full(item) and STUBS in sys.path:
+        sys.path[:] = [path for path in sys.path if path != STUBS]
+        paths = os.environ["PYTHONPATH"].split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path != STUBS)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ def predictions(workdir, split="test"):
         return found["labels"], found["probs"]
 
 
+@pytest.mark.full
 def test_equal_weights_give_the_mean(runs):
     root, workdirs = runs
     scores = ensemble.ensemble(workdirs, root / "mean", split="test")
@@ -61,6 +62,7 @@ def test_equal_weights_give_the_mean(runs):
     assert (root / "mean" / "evaluation-test.html").read_text().startswith("<!")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("conv", [True, False])
 def test_the_heat_of_an_ensemble_is_its_members_weighted_mean(runs, monkeypatch, conv):
     """One method for all: Grad-CAM cannot explain the dense member."""
@@ -82,6 +84,7 @@ def test_the_heat_of_an_ensemble_is_its_members_weighted_mean(runs, monkeypatch,
         assert np.abs(heat.overlays[row].astype(int) - shown).max() <= 1
 
 
+@pytest.mark.full
 def test_fitted_weights_are_of_the_validation_split_alone(runs):
     root, workdirs = runs
     result = commands.run(
@@ -117,6 +120,7 @@ def submitted(runs):
     return root / "weighed", root / "test.csv"
 
 
+@pytest.mark.full
 def test_the_submission_of_an_ensemble_is_of_its_weighted_mean(runs, submitted):
     folder, table = submitted
     result = commands.run("predict", "--workdir", folder, "--format", "kaggle", "--data_path", table)
@@ -181,6 +185,7 @@ def test_weights_that_were_not_fitted_are_refused(failure, monkeypatch):
         ensemble.fit_weights(labels, np.stack([other, good]))
 
 
+@pytest.mark.full
 def test_a_score_on_the_faces_of_the_fit_says_so(runs, tmp_path, caplog):
     _, workdirs = runs
     said = {}
@@ -195,6 +200,7 @@ def test_a_score_on_the_faces_of_the_fit_says_so(runs, tmp_path, caplog):
     }
 
 
+@pytest.mark.full
 def test_the_workdir_of_a_run_is_no_place_for_an_ensemble(runs):
     _, workdirs = runs
     before = (workdirs[0] / "evaluation-test.json").read_text()
@@ -203,6 +209,7 @@ def test_the_workdir_of_a_run_is_no_place_for_an_ensemble(runs):
     assert (workdirs[0] / "evaluation-test.json").read_text() == before
 
 
+@pytest.mark.full
 def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_path, monkeypatch):
     _, workdirs = runs
     other = tmp_path / "other"
@@ -220,6 +227,7 @@ def test_a_member_of_another_split_or_none_is_refused_before_the_work(runs, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_a_place_that_cannot_be_written_is_named_before_the_work(runs, monkeypatch):
     _, workdirs = runs
     monkeypatch.setattr(inference, "load", None)  # calling it would be an error of another kind
@@ -227,6 +235,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(runs, monkeypat
         ensemble.ensemble(workdirs, workdirs[0] / "config.json" / "out")
 
 
+@pytest.mark.full
 def test_one_member_is_no_ensemble(runs, tmp_path):
     _, workdirs = runs
     with pytest.raises(InputError, match="two or more members"):

@@ -74,6 +74,7 @@ def test_the_best_checkpoint_is_the_best_epoch(run):
     assert scores["validation"]["macro_f1"] == pytest.approx(best["validation_macro_f1"], rel=1e-5)
 
 
+@pytest.mark.full
 def test_early_stopping_puts_the_best_variables_back(tmp_path):
     config = small_config(epochs=30, monitor="validation_loss")
     config.optim.learning_rate = 0.05
@@ -85,6 +86,7 @@ def test_early_stopping_puts_the_best_variables_back(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, best.variables, latest.variables)
 
 
+@pytest.mark.full
 def test_the_plateau_cuts_the_learning_rate(tmp_path):
     config = small_config(epochs=3)
     config.optim.plateau.patience_epochs = 1
@@ -95,6 +97,7 @@ def test_the_plateau_cuts_the_learning_rate(tmp_path):
     assert [row["learning_rate"] for row in rows if row["kind"] == "epoch"] == pytest.approx([1e-3, 1e-3, 5e-4])
 
 
+@pytest.mark.full
 def test_bfloat16_class_weights_and_rebalancing_train(tmp_path):
     config = small_config(epochs=1)
     config.model.dtype = "bfloat16"
@@ -108,6 +111,7 @@ def test_bfloat16_class_weights_and_rebalancing_train(tmp_path):
     assert np.isfinite(best["train_loss"])
 
 
+@pytest.mark.full
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     config = small_config()
     config.optim.name = "sgd"
@@ -116,6 +120,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
         train.train(config, tmp_path / "run")
 
 
+@pytest.mark.full
 def test_two_workdirs_give_a_comparison(run, tmp_path):
     workdir, _, _ = run
     other = tmp_path / "other"
@@ -147,6 +152,7 @@ def augmented_run(tmp_path_factory):
     return workdir, config
 
 
+@pytest.mark.full
 def test_the_report_shows_training_faces_as_the_run_augments_them(augmented_run):
     workdir, config = augmented_run
     shown, versions = augmented_in(workdir / "evaluation-validation.html")
@@ -160,6 +166,7 @@ def test_the_report_shows_training_faces_as_the_run_augments_them(augmented_run)
         np.testing.assert_array_equal(versions[view::4], expected[np.array(picked), ..., 0])
 
 
+@pytest.mark.full
 def test_fixed_views_are_shown_as_training_has_them(augmented_run, tmp_path):
     workdir, config = augmented_run
     copy = with_changes(workdir, tmp_path / "run", "config.json", "augment", fixed_views=2)
@@ -174,6 +181,7 @@ def test_fixed_views_are_shown_as_training_has_them(augmented_run, tmp_path):
     np.testing.assert_array_equal(versions[1::2], of_training.images[second, ..., 0])
 
 
+@pytest.mark.full
 def test_no_augmented_faces_without_augmentation_or_of_other_faces(run, augmented_run, pictures):
     assert [len(faces) for faces in augmented_in(run[0] / "evaluation-test.html")] == [0, 0]
     scoring.evaluate(augmented_run[0], split="test", data_path=str(pictures))
@@ -219,6 +227,7 @@ def of_other_faces(run, tmp_path_factory):
     return other
 
 
+@pytest.mark.full
 def test_equal_labels_are_not_the_same_faces(run, of_other_faces):
     """The labels, their counts, the data's fingerprint and the split are equal: only the pictures tell."""
     paths = [scoring.target(workdir, "test") for workdir in (run[0], of_other_faces, run[0])]
@@ -248,6 +257,7 @@ def test_an_evaluation_without_a_digest_is_compared_and_said_to_be(run, tmp_path
     assert "The pictures could not be compared" in report.comparison_html(runs, [pair])
 
 
+@pytest.mark.full
 def test_an_ensemble_refuses_a_member_that_was_scored_on_other_faces(run, of_other_faces, tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "predict", None)  # refused before the work
     with pytest.raises(InputError, match=r"evaluation-test\.json is of other faces than the test split"):
@@ -305,6 +315,7 @@ def with_changes(workdir, copy, name, section="", **changes):
     return copy
 
 
+@pytest.mark.full
 def test_own_pictures_without_splits_are_scored_whole(run, pictures, tmp_path):
     copy = with_changes(run[0], tmp_path / "run", "config.json", "data", train_faces=70, split="random")
     result = commands.run(
@@ -318,6 +329,7 @@ def test_own_pictures_without_splits_are_scored_whole(run, pictures, tmp_path):
     assert any("all 90 faces are taken as the split test" in note for note in scores["notes"])
 
 
+@pytest.mark.full
 def test_other_faces_are_not_thinned_as_the_runs_training_faces_are(run, pictures, tmp_path):
     copy = with_changes(run[0], tmp_path / "run", "config.json", "data", train_faces=70)
     for split in ("train", "val", "test"):
@@ -326,6 +338,7 @@ def test_other_faces_are_not_thinned_as_the_runs_training_faces_are(run, picture
     assert scoring.evaluate(copy, split="train", data_path=str(tmp_path / "others"))["n"] == 90
 
 
+@pytest.mark.full
 def test_the_runs_own_faces_at_another_path_keep_its_splits(run, pictures, tmp_path):
     fingerprint = datasets.load(with_path(pictures)).fingerprint
     copy = with_changes(run[0], tmp_path / "run", "run.json", data_fingerprint=fingerprint)

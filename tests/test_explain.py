@@ -89,6 +89,7 @@ def test_grad_cam_is_that_of_keras(keras):
     np.testing.assert_allclose(explain.grad_cam(model, variables, FACES, LABELS), to_one(expected), atol=1e-4)
 
 
+@pytest.mark.full
 def test_a_dual_channel_network_shows_its_region_where_it_lies():
     model, variables = make("conv 6 relu, max_pool, max_pool", name="dual_channel_roi", head="global_avg_pool")
     params = jax.tree.map(np.asarray, variables["params"])
@@ -116,6 +117,7 @@ def test_a_dual_channel_network_shows_its_region_where_it_lies():
     np.testing.assert_allclose(found, to_one(expected), atol=2e-4)
 
 
+@pytest.mark.full
 def test_an_average_has_the_mean_of_its_members_maps():
     layers = ("conv 4 relu, max_pool, flatten, dense 5 relu", "conv 5 relu, avg_pool, max_pool, global_avg_pool")
     members = [make(text, seed) for seed, text in enumerate(layers)]
@@ -141,6 +143,7 @@ def test_a_backbone_is_explained_by_its_last_map():
         explain.grad_cam(model, variables, FACES, LABELS, layer="top")
 
 
+@pytest.mark.full
 def test_a_liquid_head_and_half_precision_have_maps():
     model, variables = make("conv 4 relu, max_pool, max_pool, cfc 5", dtype="bfloat16")
     heat = explain.grad_cam(model, variables, FACES, LABELS)
@@ -186,6 +189,7 @@ class Repeated(nn.Module):
         return nn.relu(nn.Conv(4, (3, 3))(x)), None
 
 
+@pytest.mark.full
 def test_maps_in_a_scan_are_passed_over():
     model = Scanned()
     variables = model.init(jax.random.key(0), FACES[:1], train=False)
@@ -342,6 +346,7 @@ def rank_correlations(trained, map_fn):
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("method", "options"), [("grad_cam", {}), ("occlusion", {"patch": 12, "stride": 6})])
 def test_maps_change_with_the_weights(trained, method, options):
     model, faces, labels = trained
@@ -354,6 +359,7 @@ def test_maps_change_with_the_weights(trained, method, options):
     assert others[0] < 0.7 and max(others[1:]) < 0.35, others
 
 
+@pytest.mark.full
 def test_a_map_that_ignores_the_weights_does_not(trained):
     """The edges of a face look like an explanation, and are none."""
     model, faces, _ = trained

@@ -107,7 +107,7 @@ def make_options(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_that_is_cut_off_ends_on_another_machine(make_options, monkeypatch, tmp_path):
     later = time.monotonic() + 3600
     with monkeypatch.context() as patch:
@@ -178,7 +178,7 @@ def test_a_row_that_fails_does_not_stop_the_others(make_options, monkeypatch):
     assert ran == ["good"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_runs_that_share_a_device_end_and_one_that_fails_says_why(tmp_path, capsys):
     rng = np.random.default_rng(0)
     lines = ["emotion,pixels,Usage"] + [

@@ -53,7 +53,7 @@ def assert_same_runs(one, two):
     jax.tree.map(np.testing.assert_array_equal, states_of(one), states_of(two))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(("signum", "feeder"), [(signal.SIGINT, "tfdata"), (signal.SIGTERM, "resident")])
 def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tmp_path, signum, feeder):
     flags = (*commands.SMALL, "--config.augment.flip_horizontal=0.5", f"--config.data.feeder={feeder}")
@@ -71,7 +71,9 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tm
     assert_same_runs(whole, cut)
 
 
-@pytest.mark.parametrize("moment", ["step", "evaluation", "end of an epoch"])
+@pytest.mark.parametrize(
+    "moment", ["step", *(pytest.param(moment, marks=pytest.mark.full) for moment in ("evaluation", "end of an epoch"))]
+)
 def test_at_any_moment_the_run_goes_on_with_the_same_bits(tmp_path, monkeypatch, moment):
     config = tiny.make_config(tmp_path / "cache", **NETWORK, **{"train.epochs": 3})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -106,6 +108,7 @@ def test_at_any_moment_the_run_goes_on_with_the_same_bits(tmp_path, monkeypatch,
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handlers are put back"
 
 
+@pytest.mark.full
 def test_an_error_after_a_signal_does_not_lead_to_the_next_run(tmp_path):
     def prune(epoch, scores):
         signal.raise_signal(signal.SIGTERM)

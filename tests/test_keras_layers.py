@@ -26,7 +26,7 @@ def theirs(keras, request):
     return request.param, build(weights=None, input_shape=(SMALLEST_PX, SMALLEST_PX, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("theirs", NAMES, indirect=True)
 def test_the_table_lists_the_weighted_layers_of_keras_in_their_order(theirs):
     name, model = theirs
@@ -36,7 +36,7 @@ def test_the_table_lists_the_weighted_layers_of_keras_in_their_order(theirs):
     assert [tuple(layer) for layer in keras_layers.order(name)] == expected
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("theirs", [name for name in NAMES if name in models.BACKBONES], indirect=True)
 def test_our_variables_have_the_shapes_of_the_layers_that_the_table_pairs_them_with(theirs):
     name, model = theirs

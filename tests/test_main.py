@@ -36,6 +36,7 @@ def test_fields_are_listed_with_default_unit_and_range():
     assert listed == list(config_lib.flat(fields.defaults()))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -67,6 +68,7 @@ def test_bad_flags_are_refused_before_work_starts(flags, message, tmp_path):
     assert not workdir.exists()
 
 
+@pytest.mark.full
 def test_a_workdir_that_cannot_be_written_is_named_before_the_data(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n9,9,9\n")  # which could not be read either
@@ -84,12 +86,14 @@ def finished(tmp_path_factory):
     return workdir, flags, result.stderr
 
 
+@pytest.mark.full
 def test_training_says_what_it_does(finished):
     _, _, told = finished
     for words in ("fingerprint sha256:", "total ", "steps/s", "images/s", "waiting for data", "left", "macro F1"):
         assert words in told
 
 
+@pytest.mark.full
 def test_training_names_its_folder_first_and_keeps_its_lines_short(finished):
     workdir, _, told = finished
     lines = told.splitlines()
@@ -99,6 +103,7 @@ def test_training_names_its_folder_first_and_keeps_its_lines_short(finished):
     assert " 0 MiB of arguments" not in told
 
 
+@pytest.mark.full
 def test_a_finished_run_says_so_and_changes_nothing(finished):
     workdir, flags, _ = finished
     before = (workdir / "metrics.jsonl").read_text()
@@ -108,6 +113,7 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.full
 def test_another_config_is_refused_with_the_differences(finished):
     workdir, flags, _ = finished
     before = (workdir / "config.json").read_text()
@@ -117,6 +123,7 @@ def test_another_config_is_refused_with_the_differences(finished):
     assert (workdir / "config.json").read_text() == before
 
 
+@pytest.mark.full
 def test_a_truncated_checkpoint_is_named(finished, tmp_path):
     workdir, _, _ = finished
     copy = tmp_path / "copy"
@@ -133,10 +140,12 @@ def test_a_truncated_checkpoint_is_named(finished, tmp_path):
     assert f"latest/{step} is corrupt" in resumed.stderr and "going back to the one before it" in resumed.stderr
 
 
+@pytest.mark.full
 def test_a_workdir_without_a_run_is_named(tmp_path):
     assert str(tmp_path) in refusal("evaluate", "--workdir", tmp_path)
 
 
+@pytest.mark.full
 def test_a_run_without_a_checkpoint_is_named(finished, tmp_path):
     workdir, _, _ = finished
     for name in ("config.json", "run.json"):

@@ -46,7 +46,7 @@ def free_job_id():
     raise RuntimeError
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_slurm_script_trains_in_two_tasks(tmp_path):
     (tmp_path / "job.sh").write_text(block("sh", "#!/bin/bash\n#SBATCH"))
     (tmp_path / "srun").write_text(SRUN)

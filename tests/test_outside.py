@@ -128,6 +128,7 @@ def restored(workdir):
     return ocp.StandardCheckpointer().restore((workdir / "checkpoints" / "latest" / step / "tree").absolute())
 
 
+@pytest.mark.full
 def test_the_commands_of_the_page_work_as_they_stand(folder):
     record = json.loads((folder / "runs" / "mine" / "run.json").read_text())
     assert {field: pathlib.Path(source["file"]).name for field, source in record["sources"].items()} == {
@@ -140,6 +141,7 @@ def test_the_commands_of_the_page_work_as_they_stand(folder):
     assert scores["parameters"] == (9 * 8 + 4 * 8) + (9 * 8 * 16 + 4 * 16) + (16 + 1) * 7
 
 
+@pytest.mark.full
 def test_a_command_uses_the_copy_of_a_file_that_is_gone_and_refuses_to_train_on_with_another(folder, tmp_path):
     run = folder / "runs" / "mine"
     before = (run / "evaluation-validation.npz").read_bytes()
@@ -166,10 +168,12 @@ def test_a_command_uses_the_copy_of_a_file_that_is_gone_and_refuses_to_train_on_
         np.testing.assert_array_equal(probs, first["probs"])
 
 
+@pytest.mark.full
 def test_a_rewritten_loss_and_optimizer_end_with_the_bits_of_the_built_in_ones(runs):
     assert_same(restored(runs / "ours"), restored(runs / "mine"))
 
 
+@pytest.mark.full
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(copied, runs):
     class Cut(Exception):
         pass
@@ -184,6 +188,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(copied, runs):
     assert_same(restored(copied / "cut"), restored(runs / "mine"))
 
 
+@pytest.mark.full
 def test_a_changed_optimizer_is_not_resumed_with(copied):
     (copied / "mine.py").write_text(REWRITTEN.replace("1e-7", "1e-8"))
     with pytest.raises(InputError) as caught:
@@ -194,12 +199,14 @@ def test_a_changed_optimizer_is_not_resumed_with(copied):
     assert all(digest in lines[2] for digest in digests)
 
 
+@pytest.mark.full
 def test_another_name_of_a_file_is_another_config(copied):
     with pytest.raises(InputError, match=r"optim.name: 'mine.py:adam', now 'mine.py:adamw'"):
         (copied / "mine.py").write_text(REWRITTEN + "\n\nadamw = adam\n")
         train.train(make_config(**MINE | {"optim.name": "mine.py:adamw"}), copied / "run")
 
 
+@pytest.mark.full
 def test_prediction_finds_the_code_or_refuses(copied, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO")
@@ -219,6 +226,7 @@ def test_prediction_finds_the_code_or_refuses(copied, tmp_path, monkeypatch, cap
         predict.predict(copied / "run", table, tmp_path / "refused.csv", format="csv")
 
 
+@pytest.mark.full
 def test_an_average_finds_the_code_of_its_members_and_then_needs_neither(copied, runs, tmp_path, monkeypatch):
     paths = [shutil.copytree(copied / "run", tmp_path / "a"), shutil.copytree(runs / "small", tmp_path / "b")]
     (copied / "my_net.py").write_text("")
@@ -238,6 +246,7 @@ def test_an_average_finds_the_code_of_its_members_and_then_needs_neither(copied,
     assert scoring.evaluate(tmp_path / "average", split="validation")["epoch"] in (1, 2)
 
 
+@pytest.mark.full
 def test_a_search_tries_them_and_does_not_mix_two_texts_of_a_file(copied, tmp_path):
     fields = {"search.space": ("loss.name choice my_loss.py:poly mine.py:cross_entropy",), "train.epochs": 1}
     config = make_config(**fields, **{"optim.name": "my_optim.py:lion", "optim.learning_rate": 1e-4})

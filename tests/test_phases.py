@@ -60,7 +60,9 @@ HEAD = {"head/dense", "head/dense_1"}
 STEM, TOP = {"backbone/stem_conv", "backbone/stem_bn"}, {"backbone/top_conv", "backbone/top_bn"}
 
 
-@pytest.mark.parametrize("keep", [True, False], ids=["cached features", "plain path"])
+@pytest.mark.parametrize(
+    "keep", [pytest.param(True, marks=pytest.mark.full), False], ids=["cached features", "plain path"]
+)
 def test_a_frozen_backbone_keeps_its_weights_and_its_statistics_to_the_bit(train_once, keep):
     model, _, files = train_once(**BACKBONE, **{"train.cache_features": keep})
     before = initial(model.config)
@@ -72,6 +74,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_its_statistics_to_the_bit(train
 VIEWS = {"augment.fixed_views": 2, "augment.rotate_degrees": 10.0, "train.epochs": 1}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("fields", [{}, VIEWS], ids=["plain faces", "fixed views"])
 def test_cached_features_give_the_same_training_as_the_plain_path(train_once, fields):
     (cached, one, files), (plain, two, _) = (
@@ -84,6 +87,7 @@ def test_cached_features_give_the_same_training_as_the_plain_path(train_once, fi
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), cached.variables, plain.variables)
 
 
+@pytest.mark.full
 def test_frozen_statistics_may_be_updated(train_once):
     model, _, files = train_once(**BACKBONE, **{"optim.frozen_statistics": "updated"})
     assert not files  # features that change are not kept
@@ -93,6 +97,7 @@ def test_frozen_statistics_may_be_updated(train_once):
     assert statistics == {"backbone/stem_bn", "backbone/top_bn"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("fields", "still"),
     [({}, STEM), ({"optim.fine_tune.freeze": ("backbone/.*_bn",)}, STEM | {"backbone/top_bn"})],
@@ -111,6 +116,7 @@ def test_the_second_phase_trains_from_the_named_layer_on_at_its_own_rate(train_o
     assert [epoch["step"] for epoch in history] == [11, 22, 33, 44]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("epoch", [2, 3], ids=["between the phases", "in the second"])
 def test_a_run_that_was_cut_off_goes_on_through_its_phases(tmp_path, train_once, cache, epoch):
     whole, one, _ = train_once(**TWO_PHASES)
@@ -127,6 +133,7 @@ def test_a_run_that_was_cut_off_goes_on_through_its_phases(tmp_path, train_once,
     jax.tree.map(np.testing.assert_array_equal, whole.variables, resumed.variables)
 
 
+@pytest.mark.full
 def test_early_stopping_in_the_first_phase_leads_to_the_second(tmp_path, cache):
     fields = {**TWO_PHASES, "optim.fine_tune.after_epochs": 5, "train.epochs": 7, "optim.learning_rate": 1e-9}
     patience = {"train.early_stopping.patience_epochs": 1, "train.early_stopping.min_delta": 0.5}

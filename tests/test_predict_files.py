@@ -233,6 +233,7 @@ def test_pictures_are_drawn_in_a_folder_like_theirs(folder):
     assert drawn.shape[0] == 3 * plain.shape[0]  # enlarged, to write on it
 
 
+@pytest.mark.full
 def test_videos_are_drawn_as_videos(tmp_path):
     cv2 = pytest.importorskip("cv2")
     write_video(tmp_path / "a.avi", moving(12))
@@ -310,6 +311,7 @@ def kill_midway(root, out, *words, calls=3):
     return json.loads(state.read_text())["state"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("format", "calls"), [("jsonl", 2), ("jsonl", 8), ("csv", 9)])
 def test_a_killed_job_goes_on_and_ends_with_the_same_file(job, format, calls):
     out = f"out.{format}"
@@ -511,6 +513,7 @@ print(sizes[20], sizes[-1], len(sizes))
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_stays_over_a_long_video(tmp_path):
     pytest.importorskip("cv2")

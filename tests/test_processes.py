@@ -98,7 +98,7 @@ def assert_scored_alike_on_one_device(workdir):
     assert scores["loss"] == pytest.approx(float(history(workdir)[-1]["validation_loss"]), rel=TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("feeder", ["resident", "tfdata"])
 def test_losses_and_counts_are_those_of_one_device(tmp_path, feeder):
     """A run of one device, of four, and one whose checkpoints go from 2 processes x 2 devices to one device.
@@ -123,7 +123,7 @@ def test_losses_and_counts_are_those_of_one_device(tmp_path, feeder):
     assert '"processes": 2' in facts and '"device": "4 x ' in facts
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_checkpoint_of_one_device_is_resumed_in_several_processes(tmp_path):
     train(tmp_path / "alone", "--config.train.epochs=2", devices=2)
     train(tmp_path / "many", "--config.train.epochs=1")
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_one_device_is_resumed_in_several_processes(tmp_path):
     assert_scored_alike_on_one_device(tmp_path / "many")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_resumes_bit_identically(tmp_path):
     flags = ("--config.train.epochs=6", "--config.data.feeder=resident", "--config.train.shard_optimizer")
     train(tmp_path / "whole", *flags, count=2)
@@ -165,7 +165,7 @@ def test_an_optimizer_in_shares_trains_alike_in_less_memory_and_is_resumed_whole
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(states[True].params))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_lost_process_ends_the_others_with_one_message(tmp_path, victim):
     running = start(tmp_path / "run", "--config.train.epochs=400", count=2)
@@ -179,7 +179,7 @@ def test_a_lost_process_ends_the_others_with_one_message(tmp_path, victim):
     assert latest(tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_bad_input_of_one_process_ends_all(tmp_path):
     """Only process 0 looks at the workdir's lock."""
     alone = start(tmp_path / "run", "--config.train.epochs=400")

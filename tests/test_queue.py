@@ -503,7 +503,7 @@ def test_scores_of_an_earlier_checkpoint_are_made_again(modules, options, tmp_pa
     assert asked == made
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_killed_queue_resumes_and_loses_nothing(modules, tmp_path):
     write_noise(tmp_path / "fer2013.csv")
     metrics = tmp_path / "runs" / "whole" / "small" / "seed0" / "metrics.jsonl"
@@ -526,7 +526,7 @@ def test_a_killed_queue_resumes_and_loses_nothing(modules, tmp_path):
     assert "0 runs left" in out
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_smoke_runs_are_short_and_leave_the_test_split_and_the_tables_alone(tmp_path):
     write_noise(tmp_path / "fer2013.csv")
     ran = start(tmp_path, "--budget", "smoke")

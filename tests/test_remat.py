@@ -142,7 +142,7 @@ def test_the_peak_is_that_of_the_system():
     assert remat.peak_mib() == pytest.approx(usage, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("feeder", ["tfdata", "resident"])
 def test_training_tells_its_memory_and_reuses_that_of_its_state(feeder, tmp_path):
     workdir, layers = tmp_path / "run", "conv 8 relu, flatten, dense 32 relu"

@@ -19,6 +19,7 @@ from fer_jax import checkpoint, train
 from fer_jax.errors import InputError
 
 EPOCHS = 6
+FULL = pytest.mark.full
 AUGMENT = ("--config.augment.rotate_degrees=10", "--config.augment.flip_horizontal=0.5", "--config.augment.erase=0.3")
 
 
@@ -61,7 +62,7 @@ def scores(workdir):
     return [{name: value for name, value in row.items() if name not in timed} for row in rows]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("feeder", ["tfdata", "resident"])
 def test_a_killed_run_ends_with_the_same_bits(feeder, tmp_path):
     flags = (*commands.SMALL, *AUGMENT, f"--config.train.epochs={EPOCHS}", f"--config.data.feeder={feeder}")
@@ -80,7 +81,10 @@ def test_a_killed_run_ends_with_the_same_bits(feeder, tmp_path):
     assert scores(tmp_path / "whole") == scores(tmp_path / "killed")
 
 
-@pytest.mark.parametrize(("feeder", "steps_per_dispatch"), [("tfdata", 1), ("resident", 1), ("resident", 2)])
+@pytest.mark.parametrize(
+    ("feeder", "steps_per_dispatch"),
+    [pytest.param("tfdata", 1, marks=FULL), ("resident", 1), pytest.param("resident", 2, marks=FULL)],
+)
 def test_a_run_resumes_in_the_middle_of_an_epoch_with_the_same_bits(tmp_path, feeder, steps_per_dispatch):
     fields = {
         "model.name": "cnn",
@@ -107,7 +111,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_with_the_same_bits(tmp_path, fe
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of a running process is Linux's")
 @pytest.mark.parametrize("most_bytes", [20_000, 1_000])
 def test_a_disk_that_is_full_in_mid_run_gives_one_message_and_loses_nothing(tmp_path, most_bytes):

@@ -86,6 +86,7 @@ def test_a_space_that_cannot_be_searched_is_refused(change, message, tmp_path):
     assert not (tmp_path / "study" / study_lib.JOURNAL).exists()
 
 
+@pytest.mark.full
 def test_a_grid_is_walked_once_and_wholly(tmp_path):
     config = make_config(
         ("width choice 4 8", "optim.name choice adam sgd"), layers="conv {width} relu, flatten, dense 8"
@@ -122,6 +123,7 @@ def test_a_search_ends_where_no_trial_can_be_trained(tmp_path, caplog):
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.full
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     config, whole = make_config(), train.train
 
@@ -164,7 +166,7 @@ def test_training_refuses_a_config_that_declares_a_search(tmp_path):
     assert "run it with python -m fer_jax.search" in result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_killed_search_loses_no_finished_trial(tmp_path):
     study = tmp_path / "study"
 
@@ -234,6 +236,7 @@ def finished_points(study):
     return sorted(tuple(t.params.items()) for t in study.trials if t.state.name in ("COMPLETE", "PRUNED"))
 
 
+@pytest.mark.full
 def test_a_grid_that_is_resumed_has_every_point_once(tmp_path, monkeypatch):
     calls = itertools.count()
 
@@ -266,6 +269,7 @@ search.search(config, folder, trials=12)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["grid", "tpe"])
 def test_processes_that_start_together_share_a_study(kind, tmp_path):
     command = [sys.executable, "-c", TWO, kind, str(tmp_path / "study")]
@@ -309,6 +313,7 @@ def test_a_trial_that_breaks_does_not_end_the_search(tmp_path, monkeypatch, capl
     assert "and more" in (tmp_path / "study" / search.TRACEBACKS).read_text()
 
 
+@pytest.mark.full
 def test_a_journal_that_was_cut_off_in_a_line_goes_on(tmp_path, monkeypatch):
     fake_training(monkeypatch)
     search.search(make_config(), tmp_path / "study", trials=1)

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import commands
+import pytest
 
 from fer_jax.datasets import mosaics, readings, sources
 
@@ -41,6 +42,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.full
 def test_the_resident_path_needs_nothing_that_is_optional(files, rows, tmp_path):
     table = files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()))
     reading = readings.read(sources.find(table))

@@ -220,6 +220,7 @@ def thin(path, target, step):
     return target
 
 
+@pytest.mark.full
 def test_real_forms_have_one_fingerprint(real, files, make_data, tmp_path):
     table = thin(real / "csv/fer2013.csv", tmp_path / "fer2013.csv", 100)
     icml = thin(real / "icml/icml_face_data.csv", tmp_path / "icml_face_data.csv", 100)
@@ -230,7 +231,7 @@ def test_real_forms_have_one_fingerprint(real, files, make_data, tmp_path):
     assert sum(len(loaded[0].split(split)) for split in facts.SPLITS) == 359
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_whole_real_set(real, make_data, tmp_path):
     with zipfile.ZipFile(tmp_path / "icml.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.write(real / "icml/icml_face_data.csv", "icml_face_data.csv")

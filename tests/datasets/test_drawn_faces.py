@@ -76,6 +76,7 @@ def test_largest_remainders_by_hand():
     np.testing.assert_array_equal(drawn_faces.class_counts("train", 100), [14, 2, 14, 25, 17, 11, 17])
 
 
+@pytest.mark.full
 def test_no_image_stands_twice():
     seen = {}
     for split, size in zip(facts.SPLITS, TINY, strict=True):
@@ -207,6 +208,7 @@ def accuracy_of_a_linear_model(train, test, *, iterations):
     return model.score(scaler.transform(test[0]), test[1])
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 def test_a_linear_model_learns_something_but_not_enough():
     accuracy = accuracy_of_a_linear_model(as_arrays("train", 800), as_arrays("test", 400), iterations=15)
@@ -214,7 +216,7 @@ def test_a_linear_model_learns_something_but_not_enough():
     assert majority + 0.05 < accuracy < 0.55
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 def test_a_linear_model_stays_under_70_percent_on_the_full_set():
     accuracy = accuracy_of_a_linear_model(as_arrays("train", FULL[0]), as_arrays("test", FULL[2]), iterations=100)

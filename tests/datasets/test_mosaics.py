@@ -141,6 +141,7 @@ def test_a_damaged_byte_in_the_zip_is_found(packed, make_data):
         datasets.load(make_data(packed))
 
 
+@pytest.mark.full
 def test_the_real_set_fits_and_is_whole(real, tmp_path):
     """FER-2013 itself, under 58 MiB, with the fingerprint of its table."""
     reading = readings.read(sources.find(real / "csv" / "fer2013.csv"))

@@ -79,6 +79,7 @@ def test_decoding_by_hand():
     np.testing.assert_allclose(numbers[1], [12, 14] * 7 + [19, 22])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sizes", [blazeface.BATCHES, blazeface.BATCHES_ON_CPU])
 def test_a_batch_of_any_size_gives_the_same_and_compiles_a_program_a_size(weights, inputs, monkeypatch, sizes):
     weights("blazeface")

@@ -63,6 +63,7 @@ def test_blazeface_finds_one_face_in_many_places(scenes, astronaut, detector, si
     assert total == len(shown) and hits >= 0.9 * total and false <= 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("size_px", "tilt"), [(96, 0), (200, 0)])
 def test_the_cascade_finds_upright_faces(scenes, astronaut, detector, size_px, tilt):
     shown = np.repeat(astronaut[None], 9 if size_px < 200 else 4, 0)
@@ -70,6 +71,7 @@ def test_the_cascade_finds_upright_faces(scenes, astronaut, detector, size_px, t
     assert hits >= 0.7 * total
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "size_px", "tilt"), [("blazeface", 96, 0), ("blazeface", 128, 30), ("lbp", 96, 0)])
 def test_faces_of_fer2013_are_found(scenes, detector, name, size_px, tilt):
     if "FER2013_DIR" not in os.environ:
@@ -102,6 +104,7 @@ def test_faces_are_turned_unless_the_caller_says_no(scenes, astronaut, detector)
     assert usual == turned != plain
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in KiB on Linux alone")
 @pytest.mark.parametrize("name", ["blazeface", "lbp"])
 def test_a_picture_of_50_megapixels_takes_little_more_memory_than_itself(name, detector):

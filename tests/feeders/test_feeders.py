@@ -93,6 +93,7 @@ def assert_same(ours, theirs, greys):
         assert (off > 0).mean() < 0.01
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fill", FILLS)
 def test_both_feeders_deliver_the_same_augmented_batches(make, fill, channels):

@@ -68,7 +68,7 @@ def scaled(faces):
     return (faces.astype(np.float32) - 127) / 128
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("size_px", [48, 65])
 def test_features_equal_those_of_keras_layers_at_even_and_odd_sizes(keras, size_px):
     theirs, faces = build(keras, size_px), reference.draw_faces(size_px)
@@ -79,7 +79,7 @@ def test_features_equal_those_of_keras_layers_at_even_and_odd_sizes(keras, size_
     reference.assert_close(reference.maps(reference.network(NAME), variables, faces), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_running_statistics_after_a_training_step_equal_those_of_keras_layers(keras):
     theirs, faces = build(keras, 64), reference.draw_faces(64, count=4)
     before = reference.variables(theirs, NAME)
@@ -110,6 +110,7 @@ def load_photo(file):
     return np.asarray(middle.resize((224, 224), Image.Resampling.BICUBIC))
 
 
+@pytest.mark.full
 def test_the_real_weights_see_a_daisy_and_a_palace(tmp_path):
     """The figures are those of PyTorch's network (efficientnet-lite-pytorch 0.1.0) on these pixels."""
     network = reference.network(NAME)

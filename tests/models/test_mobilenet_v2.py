@@ -112,7 +112,7 @@ def shapes_of(**fields):
     return jax.eval_shape(lambda: network.init(jax.random.key(0), face, train=False))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(("size_px", "nested"), [(64, False), (97, True)])
 def test_features_equal_those_of_keras_layers_at_even_and_odd_sizes(keras, tmp_path, size_px, nested):
     theirs, faces = build(keras), reference.draw_faces(size_px)
@@ -122,7 +122,7 @@ def test_features_equal_those_of_keras_layers_at_even_and_odd_sizes(keras, tmp_p
     reference.assert_close(reference.maps(reference.network(NAME), variables, faces), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_running_statistics_after_a_training_step_equal_those_of_keras_layers(keras, tmp_path):
     theirs, faces = build(keras), reference.draw_faces(96, count=4)
     before = load(theirs, tmp_path / "before.pt")
@@ -171,6 +171,7 @@ TORCH_FEATURES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("size_px", TORCH_FEATURES)
 def test_the_real_weights_give_the_features_that_torchvision_gives(real_variables, size_px):
     photos = np.stack([load_photo(file, size_px) for file in ("flower.jpg", "china.jpg")])
@@ -181,6 +182,7 @@ def test_the_real_weights_give_the_features_that_torchvision_gives(real_variable
         assert features.mean() == pytest.approx(mean, abs=1e-4)
 
 
+@pytest.mark.full
 def test_the_real_statistics_are_those_of_photos_in_the_scaling_of_imagenet(real_variables):
     """What the first convolution makes of photos varies as the file says it does; in other scalings it does not."""
     photos = np.stack([load_photo(file, 224) for file in ("flower.jpg", "china.jpg")])

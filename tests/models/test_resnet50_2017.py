@@ -76,7 +76,7 @@ def load(path, *, top):
     return network, pretrained.load(str(path), "resnet50", shapes)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("top", [False, True])
 def test_the_files_network_and_ours_are_the_same_function(theirs, tmp_path, top):
     network, merged = load(write(tmp_path / "x.h5", theirs, top=top), top=top)

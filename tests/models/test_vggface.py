@@ -92,7 +92,7 @@ def preprocess(name, faces):
     return faces[..., ::-1].astype("float32") - np.float32(MEANS[name])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("name", MEANS)
 def test_features_equal_those_of_keras_at_even_and_odd_sizes(keras, name, tmp_path, monkeypatch):
     theirs = build(keras, name)
@@ -108,7 +108,7 @@ def test_features_equal_those_of_keras_at_even_and_odd_sizes(keras, name, tmp_pa
         reference.assert_close(reference.maps(model, variables, faces), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_running_statistics_after_a_training_step_equal_those_of_keras(keras, tmp_path):
     theirs = build_resnet50(keras)
     _, before = load(str(write(tmp_path, RESNET50, theirs)), RESNET50)
