@@ -89,6 +89,7 @@ def test_before_it_moves_it_predicts_the_mean_of_its_members(runs, tmp_path):
     assert scores["parameters"] == sum(record["parameters"] for record in saved)
 
 
+@pytest.mark.full
 def test_what_it_started_from_is_recorded(runs, averaged):
     recorded = json.loads((averaged / "run.json").read_text())["weights"]["members"]
     loaded = [inference.load(path) for path in runs]
@@ -111,6 +112,7 @@ def moved(workdir, runs):
     return found
 
 
+@pytest.mark.full
 def test_every_member_learns_and_a_frozen_one_does_not(runs, averaged, tmp_path):
     assert all(moved(averaged, runs).values())
     train.train(make_average(runs, **{"train.epochs": 1, "optim.freeze": ("members_0",)}), tmp_path / "run")
@@ -178,6 +180,7 @@ def weights_of(state):
     return {path: [np.asarray(row[leaf]) for leaf in WEIGHTS if leaf in row] for path, row in rows.items()}
 
 
+@pytest.mark.full
 def test_a_run_resumes_and_is_evaluated_without_its_members(copies, tmp_path):
     config = make_average(copies)
     train.train(config, tmp_path / "whole")
@@ -198,6 +201,7 @@ def test_a_run_resumes_and_is_evaluated_without_its_members(copies, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.full
 def test_a_search_tries_averages(runs, tmp_path):
     space = {"search.space": ("optim.learning_rate log 1e-5 1e-3",), "train.epochs": 1}
     study = search.search(make_average(runs, **space), tmp_path / "study", trials=1)
@@ -206,6 +210,7 @@ def test_a_search_tries_averages(runs, tmp_path):
     assert set(found.variables["params"]) == {"members_0", "members_1"}
 
 
+@pytest.mark.full
 def test_an_average_may_be_a_member(runs, averaged, tmp_path):
     still = {"optim.learning_rate": 1e-12, "optim.freeze": (".*/batch_normalization",), "train.epochs": 1}
     train.train(make_average([averaged, runs[1]], **still), tmp_path / "outer")
@@ -237,6 +242,7 @@ def test_members_that_do_not_fit_are_refused_before_the_work(runs, tmp_path, fie
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_members_of_two_splits_or_without_a_checkpoint_are_refused(copies, tmp_path):
     config = json.loads((copies[1] / "config.json").read_text())
     config["data"]["split"] = "random"
@@ -249,6 +255,7 @@ def test_members_of_two_splits_or_without_a_checkpoint_are_refused(copies, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_another_network_in_a_members_workdir_than_the_run_began_with_is_refused(copies, tmp_path):
     config = make_average(copies)
     begun = members.resolve(config, tmp_path / "run")

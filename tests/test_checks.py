@@ -131,6 +131,7 @@ def test_training_faces_of_one_class_are_refused(tmp_path, monkeypatch):
         run_lib.build(tiny.make_config(tmp_path))
 
 
+@pytest.mark.full
 def test_a_rate_at_which_the_loss_explodes_is_said(tmp_path, caplog):
     config = tiny.make_config(tmp_path / "cache", **{"train.epochs": 2, "optim.learning_rate": 1e6})
     best = train.train(config, tmp_path / "run")

@@ -70,6 +70,7 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.full
 def test_colour_alone_is_learnt_and_reaches_the_network_as_pillow_decodes_it(root):
     grey = decoded(root / "faces", "test", "L").astype(int)
     assert np.abs(grey[:8] - grey[8:]).max() <= 1  # without colour nobody could tell the classes apart
@@ -86,6 +87,7 @@ def test_colour_alone_is_learnt_and_reaches_the_network_as_pillow_decodes_it(roo
     np.testing.assert_allclose(recorded["probs"], jax.nn.softmax(logits), atol=1e-5)
 
 
+@pytest.mark.full
 def test_other_folders_are_read_in_the_runs_size_and_channels(root, tmp_path):
     write_faces(tmp_path / "small", 32)
     model = inference.load(root / "run")
@@ -95,6 +97,7 @@ def test_other_folders_are_read_in_the_runs_size_and_channels(root, tmp_path):
     assert probs.argmax(axis=1).tolist() == [0] * 8 + [1] * 8
 
 
+@pytest.mark.full
 def test_tables_of_grey_faces_are_refused(root, tmp_path):
     pixels = " ".join(["7"] * 2304)
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n0,{pixels},Training\n")
@@ -107,6 +110,7 @@ def test_tables_of_grey_faces_are_refused(root, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["cnn", "dual_channel_roi"])
 def test_a_grey_network_is_refused_before_the_faces_are_read(root, tmp_path, name):
     config = config_lib.get_default()

@@ -29,6 +29,7 @@ def final_state(folder):
     return checkpoint.Checkpoints(folder).restore("latest", None)[0]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["best", "latest"])
 def test_its_predictions_are_those_of_then(run, kind):
     with np.load(run / "evaluation-validation.npz") as found:
@@ -41,6 +42,7 @@ def test_its_predictions_are_those_of_then(run, kind):
         np.testing.assert_allclose(found["probs"], then, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 def test_it_is_resumed_from_the_checkpoint_between_its_phases(run):
     shutil.rmtree(run / "checkpoints" / "latest" / "33")
     config = inference.read_config(run)

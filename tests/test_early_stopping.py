@@ -45,6 +45,7 @@ def meta(folder, kind):
     return checkpoint.Checkpoints(folder / "run").meta(kind)
 
 
+@pytest.mark.full
 def test_the_plateaus_floor_in_the_second_phase_is_of_its_own_rate(run, tmp_path):
     plateau = {"optim.plateau.patience_epochs": 1, "optim.plateau.min_learning_rate": 1e-4}
     run([0.5] * 6, **TWO_PHASES, **plateau, **{"optim.fine_tune.after_epochs": 2})
@@ -59,6 +60,7 @@ def test_each_phase_stops_by_its_own_best_and_the_checkpoint_is_the_best_of_all(
     assert best["epoch"] == meta(tmp_path, "best")["epoch"] == 1
 
 
+@pytest.mark.full
 def test_the_best_epoch_is_found_where_epochs_were_left_out(run, epochs):
     fields = {"optim.fine_tune.after_epochs": 5, "train.early_stopping.patience_epochs": 1}
     scores = [0.4, 0.3, 0.5, 0.6]  # epochs 1, 2, 6, 7: the first phase stops after its second epoch
@@ -68,6 +70,7 @@ def test_the_best_epoch_is_found_where_epochs_were_left_out(run, epochs):
     assert run(scores, **TWO_PHASES, **fields, **{"train.epochs": 7}) == best  # complete: nothing is left to train
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("accuracies", "fields"),
     [
@@ -98,6 +101,7 @@ def test_the_report_tells_where_a_run_ends(run, tmp_path, accuracies, fields):
         assert records.unfinished(history[:count], config) == reached
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loss", [NAN, float("inf")])
 def test_a_validation_loss_that_is_no_number_ends_the_run_and_is_not_saved(run, tmp_path, loss):
     with pytest.raises(InputError, match=r"validation loss is (nan|inf) in epoch 2.*another --workdir"):
@@ -105,6 +109,7 @@ def test_a_validation_loss_that_is_no_number_ends_the_run_and_is_not_saved(run, 
     assert meta(tmp_path, "latest")["epoch"] == meta(tmp_path, "best")["epoch"] == 1
 
 
+@pytest.mark.full
 def test_the_latest_checkpoint_says_whose_variables_were_put_back(run, tmp_path):
     run([0.5, 0.9, 0.6, 0.6, 0.6], **{"train.early_stopping.patience_epochs": 2})
     loaded = [inference.load(tmp_path / "run", kind) for kind in ("latest", "best")]
@@ -116,6 +121,7 @@ def test_the_latest_checkpoint_says_whose_variables_were_put_back(run, tmp_path)
     assert meta(tmp_path, "latest")["epoch"] == 4  # where a run that is started again stands
 
 
+@pytest.mark.full
 def test_a_phase_that_ends_leaves_its_best_variables_to_the_next(run, tmp_path):
     patience = {"train.early_stopping.patience_epochs": 3}
     first = {"optim.freeze": ("backbone",), **patience}
@@ -129,6 +135,7 @@ def test_a_phase_that_ends_leaves_its_best_variables_to_the_next(run, tmp_path):
     jax.tree.map(same, before.variables["params"], after.variables["params"])
 
 
+@pytest.mark.full
 def test_early_stopping_may_watch_another_metric_than_the_checkpoint(run, epochs, tmp_path):
     early_stopping = {"train.early_stopping.patience_epochs": 2, "train.early_stopping.monitor": "validation_loss"}
     run([0.1, 0.2, 0.3, 0.4], [1.0, 1.1, 1.2, 1.3], **early_stopping)
@@ -138,6 +145,7 @@ def test_early_stopping_may_watch_another_metric_than_the_checkpoint(run, epochs
     assert saved["train"]["monitor"] == "validation_accuracy"
 
 
+@pytest.mark.full
 def test_the_checkpoint_ignores_the_tolerance_of_early_stopping(run, tmp_path):
     run([0.5, 0.55, 0.52], **{"train.early_stopping.patience_epochs": 3, "train.early_stopping.min_delta": 0.1})
     assert meta(tmp_path, "best")["epoch"] == 2

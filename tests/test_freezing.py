@@ -111,6 +111,7 @@ def test_the_optimizer_keeps_nothing_for_frozen_layers():
     assert params.count(moments) == 2 * head  # Adam's first and second
 
 
+@pytest.mark.full
 def test_frozen_layers_cost_no_backward_work():
     work = {}
     for frozen in ((), ("backbone",)):

@@ -28,6 +28,7 @@ def run(tmp_path):
     return run
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "fields",
     [
@@ -55,6 +56,7 @@ def test_fewer_epochs_are_another_run(run):
     assert (folder / "config.json").read_text() == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -117,6 +119,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_records_that_are_damaged_or_foreign_are_named(finished, damage):
     name, change, message = DAMAGE[damage]
@@ -133,6 +136,7 @@ def test_records_that_are_damaged_or_foreign_are_named(finished, damage):
         path.write_text(text)
 
 
+@pytest.mark.full
 def test_a_last_line_that_was_cut_off_by_a_kill_is_left_out(finished):
     path = finished / "run" / "metrics.jsonl"
     whole = path.read_text()

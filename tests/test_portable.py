@@ -93,6 +93,7 @@ def test_faces_are_padded_to_few_sizes_which_changes_nothing(exported, monkeypat
     assert model.probs(data.train.images[:0]).shape == (0, 7)
 
 
+@pytest.mark.full
 def test_a_run_and_an_ensemble_load_the_same_way(exported, tmp_path):
     root, _, data = exported
     from fer_jax import ensemble
@@ -183,6 +184,7 @@ def test_rgb_faces_are_made_grey_as_pillow_does(exported):
     np.testing.assert_array_equal(model.probs(np.repeat(grey, 3, axis=3)), model.probs(grey))
 
 
+@pytest.mark.full
 def test_a_network_in_a_users_file_is_no_model_file(tmp_path):
     train.train(tiny.make_config(tmp_path / "cache", **{"train.epochs": 1}), tmp_path / "run")
     with pytest.raises(InputError, match=r"has a network from .*tiny.py:TINY, and a model file has no code"):

@@ -31,10 +31,12 @@ def starts(tmp_path_factory):
     return root, runs
 
 
+@pytest.mark.full
 def test_a_second_start_does_not_say_again_that_nothing_is_kept(starts):
     assert "are not kept" not in starts[1]["warm"][2]
 
 
+@pytest.mark.full
 def test_a_second_start_compiles_nothing(starts):
     root, runs = starts
     cold, warm = runs["cold"][1], runs["warm"][1]
@@ -45,17 +47,20 @@ def test_a_second_start_compiles_nothing(starts):
     assert list((root / "cache" / "compiled").glob("*/*-cache"))
 
 
+@pytest.mark.full
 def test_scores_are_the_same_with_and_without_kept_programs(starts):
     _, runs = starts
     assert runs["cold"][0] == runs["warm"][0] == runs["off"][0]
 
 
+@pytest.mark.full
 def test_switched_off_nothing_is_kept(starts):
     root, runs = starts
     assert runs["off"][1]["programs_kept"] == 0
     assert not (root / "other" / "compiled").exists()
 
 
+@pytest.mark.full
 def test_the_parts_of_the_start_add_up_to_it(starts):
     _, runs = starts
     for _, start, told in runs.values():

@@ -39,6 +39,7 @@ def test_the_cascade_finds_the_astronaut_first(detector, astronaut):
     assert [face.score for face in found] == sorted((face.score for face in found), reverse=True)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["blazeface", "lbp"])
 def test_pictures_of_any_sizes_are_searched_at_once(name, detector, astronaut):
     double = astronaut.repeat(2, 0).repeat(2, 1)
@@ -51,6 +52,7 @@ def test_pictures_of_any_sizes_are_searched_at_once(name, detector, astronaut):
     assert detector(name).detect([]) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["blazeface", "lbp"])
 def test_the_company_of_other_pictures_changes_nothing(name, detector, astronaut):
     pictures = [astronaut[:, shift : shift + 400] for shift in (0, 20, 40)]
