@@ -307,7 +307,7 @@ def _compare(tree, saved):
     """Raises _Damaged where the arrays of a tree do not have their checksums."""
     if (found := _checksums(tree)) != saved:
         changed = sorted(name for name in found | saved if found.get(name) != saved.get(name))
-        raise _Damaged(f"not as they were saved: {', '.join(changed[:3])}{', ...' if changed[3:] else ''}")
+        raise _Damaged(f"changed since saving: {', '.join(changed[:3])}{', ...' if changed[3:] else ''}")
 
 
 def _named(tree):
