@@ -6,7 +6,9 @@ It reached 0.9770 on the drawn test faces with seed 0: experiments/demo/.
 Adam at 1e-3, cosine over 6 epochs of 8,000 synthetic faces, batch 128.
 """
 
-from configs import cnn
+from fer_jax import config as config_lib
+
+cnn = config_lib.load_neighbour(__file__, "cnn")
 
 
 def get_config():

@@ -9,8 +9,10 @@ early stopping after 15 epochs), `_r4_last_layer`, `_r4_frozen`, `_r4_unfrozen`.
 computed once. All at 96 px, where R4's Flatten would give 11,520 features per face; global average pooling gives 1,280.
 """
 
-from configs import efficientnet, resnet50
 from fer_jax import config as config_lib
+
+efficientnet = config_lib.load_neighbour(__file__, "efficientnet")
+resnet50 = config_lib.load_neighbour(__file__, "resnet50")
 
 NETWORKS = {"lite0": "efficientnet_lite0", "mobilenet_v2": "mobilenet_v2"}
 LAST_LAYER = {"lite0": ("backbone/(?!top_).*",), "mobilenet_v2": ("backbone/(?!Conv_1).*",)}

@@ -7,9 +7,11 @@ python -m fer_jax.main --config configs/r3_searched.py --config.data.path=<folde
 some of its test faces influenced the choice of these eleven values. Batch 128, as there; the trials used 32.
 """
 
-from configs import r3_cnn, r3_search
 from fer_jax import config as config_lib
 from fer_jax import space
+
+r3_cnn = config_lib.load_neighbour(__file__, "r3_cnn")
+r3_search = config_lib.load_neighbour(__file__, "r3_search")
 
 BEST = dict(zip(r3_search.FILTERS, (48, 32, 192, 128, 320, 320), strict=True))
 BEST |= {"units": 512, "drop": 0.0438, "drop_dense": 0.2153, "optim.learning_rate": 1.05e-3, "optim.name": "adam"}

@@ -8,8 +8,9 @@ resolution; in its baseline `:roi_plain` both see the whole face. R4 gives no wi
 has the same number of parameters within 1%, and the same as `:final`.
 """
 
-from configs import r4_cnn
 from fer_jax import config as config_lib
+
+r4_cnn = config_lib.load_neighbour(__file__, "r4_cnn")
 
 FOUR = r4_cnn.VARIANTS["final"][:4]
 CHANNEL = [f"conv {n} 2x2 same, {r4_cnn.LEAKY}" for n in (64, 128, 256, 400, 128)]

@@ -5,7 +5,9 @@ R5 changed one setting at a time, like the variants of configs/r5_cnn.py; the gr
 python -m fer_jax.search --config configs/r5_sweep.py --config.data.path=<fer2013.csv> --workdir runs/r5 --trials 120
 """
 
-from configs import r5_cnn
+from fer_jax import config as config_lib
+
+r5_cnn = config_lib.load_neighbour(__file__, "r5_cnn")
 
 
 def get_config():

@@ -7,7 +7,9 @@ The regime and the frozen layers are the same. Keras has no layer numbers for th
 name: the first 165 layers end before the last block.
 """
 
-from configs import resnet50
+from fer_jax import config as config_lib
+
+resnet50 = config_lib.load_neighbour(__file__, "resnet50")
 
 
 def get_config():

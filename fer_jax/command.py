@@ -14,7 +14,7 @@ from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
-EXAMPLE = "configs/cnn.py:model_2"
+EXAMPLE = "cnn:model_2"
 shell_name = None  # `fer-jax` if the command was started by it
 FIELDS_HINT = "--fields prints every field, with its default, unit and range"
 

@@ -1,10 +1,12 @@
 """The config of a run: the default one, those of files, and those that were saved with runs.
 
 A file in `configs/` starts from `get_default()` and changes what its system changes; `--config.section.field=value`
-on the command line changes it again. A name that is not in `fields.FIELDS` is refused.
+on the command line changes it again. A name that is not in `fields.FIELDS` is refused. A wheel holds `configs/` as
+`fer_jax/configs/`.
 """
 
 import contextlib
+import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -16,6 +18,7 @@ from ml_collections import config_dict
 from fer_jax import fields
 from fer_jax.errors import InputError
 
+FORM = "give a config as NAME, FILE.py, NAME:VARIANT or FILE.py:VARIANT"
 # Fields that earlier versions had and that a saved config may still hold: they no longer choose anything.
 RETIRED = ("model.cpu_path",)
 # Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
@@ -39,36 +42,69 @@ def get_default() -> config_dict.ConfigDict:
 
 
 def load(name) -> config_dict.ConfigDict:
-    """Returns the config of a file, or of one of its variants: "configs/lean.py", "configs/cnn.py:model_2".
+    """Returns the config of a name or file, or of one of its variants: "lean", "cnn:model_2", "mine/net.py:wide".
 
     Raises:
-      InputError: a file that is not there, that raises or has no `get_config`; a variant that it does not know.
+      InputError: a name that no config has, a file that does not exist, raises or has no `get_config`; a variant that
+        it does not know.
     """
-    path, _, variant_name = str(name).partition(":")
+    name, _, variant_name = str(name).partition(":")
+    path = find(name)
     args, get_config = [variant_name] if variant_name else [], getattr(load_module(path), "get_config", None)
     if get_config is None:
-        raise InputError(f"{path} has no get_config(): see configs/lean.py for one")
+        raise InputError(f"{path} has no get_config(): see docs/training.md for one")
     try:
         inspect.signature(get_config).bind(*args)
     except TypeError:
-        mend = f"leave ':{variant_name}' out" if args else "name one, as FILE:VARIANT"
-        raise InputError(f"{path} has {'no' if args else 'only'} variants: {mend}") from None
+        fix = f"leave ':{variant_name}' out" if args else "name one, as FILE:VARIANT"
+        raise InputError(f"{path} has {'no' if args else 'only'} variants: {fix}") from None
     with _naming(path):
         config = get_config(*args)
         config.lock()
         return config
 
 
+def find(name: str) -> pathlib.Path:
+    """Returns the file of a config: a path to a .py file, or the name of one in ./configs or of the package's own.
+
+    Raises:
+      InputError: neither; the message lists the names that are known.
+    """
+    if name.endswith(".py"):
+        if pathlib.Path(name).is_file():
+            return pathlib.Path(name)
+        stem = pathlib.Path(name).stem
+        hint = f"; the package has one of that name: --config {stem}" if stem in known() else f": {FORM}"
+        raise InputError(f"{name} not found{hint}")
+    if name not in known():
+        near = difflib.get_close_matches(pathlib.Path(name).stem, known(), 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no config is named '{name}': {hint}{FORM}; known are {', '.join(sorted(known()))}")
+    return known()[name]
+
+
+def known() -> dict[str, pathlib.Path]:
+    """Returns {name: file} of the configs in ./configs and of the package's own; the former win."""
+    inside = pathlib.Path(__file__).parent / "configs"
+    folders = (inside if inside.is_dir() else inside.parents[1] / "configs", pathlib.Path("configs"))
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("[!_]*.py"))}
+
+
 def load_module(path):
-    """Returns the module of a config file. Raises InputError if it is not there, or raises."""
+    """Returns the module of a config file. Raises InputError if the file does not exist, or raises."""
     path = pathlib.Path(path)
-    if path.suffix != ".py" or not path.is_file():
-        raise InputError(f"{path} not found: give a config as FILE.py or FILE.py:VARIANT")
+    if not path.is_file():
+        raise InputError(f"{path} not found: {FORM}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     with _naming(path):
         spec.loader.exec_module(module)
     return module
+
+
+def load_neighbour(file: str, name: str):
+    """Returns the module of the config `name` beside `file`, which builds on it. Raises as `load_module` does."""
+    return load_module(pathlib.Path(file).with_name(f"{name}.py"))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,9 @@ from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 from fer_jax.runtime import processes, timing
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config, as FILE or FILE:VARIANT.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The config: NAME or FILE.py, and perhaps :VARIANT.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder of the run; by default runs/<config>-<digest of its fields>."
 )

@@ -18,7 +18,10 @@ from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The config, as FILE or FILE:VARIANT; its section `search` has the space.", lock_config=True
+    "config",
+    None,
+    "The config: NAME or FILE.py, and perhaps :VARIANT; its section `search` has the space.",
+    lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the study, which contains the trials' workdirs.")
 flags.DEFINE_bool("fields", False, "Print every field of the config, with its default, unit and range.")
@@ -184,7 +187,7 @@ def _main(argv):
         raise InputError(f"cannot read {' '.join(argv[1:])!r}: flags look like --config.train.epochs=12")
     command.begin()
     if _CONFIG.value is None or _WORKDIR.value is None:
-        raise InputError("give a config and a folder: --config configs/r3_search.py --workdir runs/search/r3")
+        raise InputError("give a config and a folder: --config r3_search --workdir runs/search/r3")
     config = _CONFIG.value
     command.keep_compiled(config)
     study = search(config, _WORKDIR.value, trials=_TRIALS.value)

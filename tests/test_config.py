@@ -107,8 +107,9 @@ def test_an_unknown_variant_is_refused_with_the_known_ones(path):
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
-        (None, "mine.py", r"mine\.py not found: give a config as FILE\.py"),
-        ("", "", r"not found: give a config as FILE\.py"),
+        (None, "mine.py", r"mine\.py not found: give a config as NAME, FILE\.py"),
+        (None, "lean.py", r"lean\.py not found; the package has one of that name: --config lean$"),
+        ("", "", r"no config is named '/.*': give a config as NAME"),
         ("config = 1", "mine.py", r"mine\.py has no get_config"),
         ("def get_config(): return {", "mine.py", r"mine\.py cannot be read: SyntaxError"),
         ("import no_such_module", "mine.py", r"mine\.py cannot be read: ModuleNotFoundError: .*no_such_module"),
@@ -124,6 +125,43 @@ def test_a_config_file_that_cannot_be_used_is_named(text, name, message, tmp_pat
         (tmp_path / "mine.py").write_text(text)
     with pytest.raises(InputError, match=message):
         config_lib.load(tmp_path / name)
+
+
+def test_a_config_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_lib.known() == {path.stem: path for path in FILES}
+    for name in ("lean", "cnn:model_3"):
+        file, _, variant = name.partition(":")
+        assert config_lib.digest(config_lib.load(name)) == config_lib.digest(build(CONFIGS / f"{file}.py", variant))
+
+
+def test_the_configs_of_the_current_folder_come_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    text = "from fer_jax import config\ndef get_config():\n    return config.get_default()\n"
+    for name in ("lean", "mine", "_parts"):
+        (tmp_path / "configs" / f"{name}.py").write_text(text)
+    assert config_lib.find("lean") == config_lib.find("configs/lean.py") == pathlib.Path("configs/lean.py")
+    assert config_lib.find("demo") == CONFIGS / "demo.py"
+    assert set(config_lib.known()) == {path.stem for path in FILES} | {"mine"}
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(InputError) as caught:
+        config_lib.load("leen:wide")
+    assert str(caught.value).startswith("no config is named 'leen': did you mean lean? give a config as NAME")
+    assert str(caught.value).endswith("known are " + ", ".join(path.stem for path in FILES))
+
+
+def test_a_config_builds_on_the_one_beside_it_and_on_no_other(tmp_path):
+    (tmp_path / "base.py").write_text("WIDTH = 3\n")
+    (tmp_path / "cnn.py").write_text(
+        "from fer_jax import config\nWIDTH = config.load_neighbour(__file__, 'base').WIDTH\n"
+    )
+    (tmp_path / "alone.py").write_text("from fer_jax import config\nconfig.load_neighbour(__file__, 'lean')\n")
+    assert config_lib.load_module(tmp_path / "cnn.py").WIDTH == 3
+    with pytest.raises(InputError, match=r"lean\.py not found"):
+        config_lib.load_module(tmp_path / "alone.py")
 
 
 def test_a_config_file_anywhere_is_loaded_and_locked(tmp_path):

@@ -6,11 +6,12 @@ import optax
 import pytest
 import tiny
 
-from configs import packaged_weights, resnet50, vggface
 from fer_jax import config as config_lib
 from fer_jax import freezing, optim, params, steps
 from fer_jax.errors import InputError
 from fer_jax.models import keras_layers
+
+packaged_weights = config_lib.load_module(config_lib.find("packaged_weights"))
 
 
 def plan(**fields):
@@ -66,7 +67,7 @@ def test_the_regimes_with_packaged_weights_train_what_they_say(network):
 
 
 def test_vggfaces_resnet50_trains_the_layers_that_r2_trains():
-    assert trained_backbone(vggface.get_config()) == trained_backbone(resnet50.get_config("r2")) != set()
+    assert trained_backbone(config_lib.load("vggface")) == trained_backbone(config_lib.load("resnet50:r2")) != set()
 
 
 def train_steps(phase, count, batch_size=4, seed=0):

@@ -44,7 +44,7 @@ def test_fields_are_listed_with_default_unit_and_range():
         (("--config.train.epochs=2",), "error: --config.train.epochs changes a config: give one first, for instance"),
         (
             ("--config=configs/none.py",),
-            "error: configs/none.py not found: give a config as FILE.py or FILE.py:VARIANT",
+            "error: configs/none.py not found: give a config as NAME, FILE.py, NAME:VARIANT or FILE.py:VARIANT",
         ),
         (("--config=configs/none.py", "--config.train.epochs=2"), "error: configs/none.py not found"),
         (("--config=configs/cnn.py:model_9",), "error: unknown variant 'model_9' of this config; known are model_1"),

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import resnet50
+from fer_jax import config as config_lib
 from fer_jax.errors import InputError
 from fer_jax.feeders import sampler
 
@@ -122,7 +122,9 @@ def test_rebalanced_counts_reach_the_shares_and_touch_no_other_class():
 
 
 def test_r2s_epoch_has_fewer_happy_and_more_disgusted_faces_and_every_other_one_once():
-    shares = {name: resnet50.get_config("r2_balanced").data[name] for name in ("min_class_share", "max_class_share")}
+    shares = {
+        name: config_lib.load("resnet50:r2_balanced").data[name] for name in ("min_class_share", "max_class_share")
+    }
     labels = np.repeat(range(7), FER2013_TRAINING)
     order = sampler.Sampler(labels, classes=7, batch_size=32, key=jax.random.key(0), **shares)
     shown = epochs(order, 1)[0]
