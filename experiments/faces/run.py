@@ -13,13 +13,16 @@ import json
 import os
 import pathlib
 import statistics
-import time
+import sys
 
 import numpy as np
 import scenes
 
 from fer_jax import faces
 from fer_jax.pretrained import fetch, registry
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 FRAMING_SIZES_PX = (64, 96, 128, 192, 256)
@@ -93,13 +96,7 @@ def count(detector, made):
 
 def milliseconds(call, repeats=7):
     """Returns the minimum time of a call after a warm-up: other load on the machine can only add to it."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return round(min(times), 2)
+    return round(1e3 * min(timing.seconds_in_turn({"call": call}, repeats)["call"]), 2)
 
 
 def network_speed(name):

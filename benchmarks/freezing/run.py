@@ -1,6 +1,6 @@
 """What does freezing the first 165 layers of ResNet50 save?
 
-python experiments/freezing/run.py
+python benchmarks/freezing/run.py
 
 Times a train step of batch 32 at 96 px with and without frozen layers, interleaved, reads the memory of the compiled
 step, and checks after 50 steps that the frozen layers have not changed. Writes results.json next to this file.
@@ -17,7 +17,7 @@ from fer_jax import freezing, losses, params, steps
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import timing
 
 HERE = pathlib.Path(__file__).resolve().parent

@@ -1,7 +1,7 @@
 """How much faster does a head train on cached features, and is the result the same?
 
 pip install 'fer-jax[pretrained]'
-python experiments/frozen_features/run.py --data_path <folder with fer2013.csv>
+python benchmarks/frozen_features/run.py --data_path <folder with fer2013.csv>
 
 Trains the head of a frozen backbone with `train.cache_features` on and off, under runs/frozen_features/, and writes
 results.json next to this file.
@@ -13,11 +13,13 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 
 from fer_jax import workdir as workdir_lib
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import timing
 
 HERE = pathlib.Path(__file__).resolve().parent
 HEAD = "--config.model.head=global_avg_pool, dense 128 relu, dropout 0.5"
@@ -40,9 +42,7 @@ def run(flags, workdir, options, cache):
         f"--config.train.cache_features={cache}",
         f"--workdir={workdir}",
     ]
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "fer_jax.main", *words], check=True)
-    seconds = time.perf_counter() - started
+    _, seconds = timing.seconds(subprocess.run, [sys.executable, "-m", "fer_jax.main", *words], check=True)
     history = workdir_lib.read_history(workdir)
     run = json.loads((pathlib.Path(workdir) / "run.json").read_text())
     return {
