@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STACK_TESTS := tests/test_faulty_releases.py tests/test_golden.py tests/test_losses.py tests/test_ops.py \
   tests/test_optim.py tests/test_steps.py tests/test_training_like_keras.py tests/models
 
-.PHONY: setup demo test test-all test-stack lint
+.PHONY: setup demo test test-all test-stack lint docs
 
 setup: $(VENV)/ready-$(STACK)
 
@@ -41,3 +41,8 @@ test-stack: setup
 lint: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site of docs/, in site/; a broken link or reference is an error.
+docs: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints/$(STACK).txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
