@@ -20,7 +20,7 @@ from fer_jax.errors import InputError
 
 FORM = "give a config as NAME, FILE.py, NAME:VARIANT or FILE.py:VARIANT"
 # Fields that earlier versions had and that a saved config may still hold: they no longer choose anything.
-RETIRED = ("model.cpu_path",)
+RETIRED = ("model.cpu_path", "log.tensorboard")
 # Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
 # with other values.
 WHERE_NOT_WHAT = (

@@ -249,7 +249,9 @@ FIELDS = {
     "search.warmup_epochs": Field(3, "of median: no trial is cut off before", "[0, inf)"),
     "log.every_steps": Field(25, "a line in metrics.jsonl and a step of the progress bar", "[1, inf)"),
     "log.norms": Field(False, "also log the global norms of gradients, parameters and updates"),
-    "log.tensorboard": Field(False, "needs the extra `tensorboard`"),
+    "log.writers": Field(
+        (), "tensorboard | wandb | mlflow | trackio, each an extra of the package: what else the metrics are written to"
+    ),
 }
 
 

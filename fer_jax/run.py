@@ -1,7 +1,6 @@
 """From a config to a run: everything checked and built, nothing computed yet."""
 
 import dataclasses
-import importlib.util
 import logging
 import pathlib
 
@@ -16,6 +15,7 @@ from fer_jax import (
     fields,
     freezing,
     losses,
+    metric_writers,
     models,
     optim,
     patience,
@@ -161,8 +161,7 @@ def _check(config):
             f"train.batch_size is {train.batch_size}, which {train.accumulate_steps} parts (train.accumulate_steps) on "
             f"{wording.count(jax.device_count(), 'device')} cannot share evenly: give a multiple"
         )
-    if config.log.tensorboard and not importlib.util.find_spec("tensorboardX"):
-        raise InputError("log.tensorboard needs tensorboardX: pip install 'fer-jax[tensorboard]'")
+    metric_writers.check(config.log.writers)
     if config.search.space:
         raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
     models.check_faces(config.model, config.data.channels)

@@ -5,6 +5,7 @@ run.json       commit, versions, device, command, data fingerprint, class names
 metrics.jsonl  one line every few steps and one line per epoch
 history.csv    one row per epoch
 startup.jsonl  one line per start, first or resumed: the seconds to its first step
+trackers.json  the ids of the run in the trackers of `log.writers`
 .lock          locked by the training process
 """
 

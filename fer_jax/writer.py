@@ -1,6 +1,5 @@
-"""What a run writes while it trains: metrics.jsonl, history.csv, TensorBoard, and its progress."""
+"""What a run writes while it trains: metrics.jsonl, history.csv, its trackers, and its progress."""
 
-import csv
 import json
 import logging
 import math
@@ -9,7 +8,8 @@ import shlex
 
 import jax
 
-from fer_jax import files, wording
+from fer_jax import config as config_lib
+from fer_jax import files, metric_writers, wording
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
 from fer_jax.runtime import remat, timing
@@ -37,10 +37,9 @@ class Writer:
         self._config, self._steps_per_epoch = run.config, run.steps_per_epoch
         self._folder, self._writes = pathlib.Path(workdir), jax.process_index() == 0
         self._path = self._folder / "metrics.jsonl"
+        records = workdir_lib.read_metrics(self._folder)
         kept = [
-            record
-            for record in workdir_lib.read_metrics(self._folder)
-            if record["step"] <= position.step and record.get("epoch", 0) <= position.epoch
+            record for record in records if record["step"] <= position.step and record.get("epoch", 0) <= position.epoch
         ]
         self.history = [record for record in kept if record["kind"] == "epoch"]
         if best_epoch and best_epoch not in [record["epoch"] for record in self.history]:
@@ -48,15 +47,23 @@ class Writer:
                 f"{self._path} lacks epoch {best_epoch}, the best one of this run: restore the file, or give another "
                 "--workdir"
             )
-        self._board, self._warned = None, False
+        self._outputs, self._warned, self._finished = [], False, False
         if not self._writes:
             return
+        trackers = metric_writers.open_trackers(
+            self._config.log.writers,
+            self._folder,
+            config_lib.to_dict(self._config),
+            step=position.step,
+            written={record["kind"]: record["step"] for record in records},
+        )
         with files.atomic_write(self._path) as file:
             file.writelines(json.dumps(record) + "\n" for record in kept)
-        if self._config.log.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=position.step + 1)
+        self._outputs = [
+            metric_writers.JsonLines(self._path),
+            metric_writers.HistoryCsv(self._folder / "history.csv", self.history),
+            *trackers,
+        ]
 
     def first_step(self, epoch: int, split: dict, program) -> None:
         """Says how long the start took, as `timing.Clock.end` returned it, and what memory the step's program needs."""
@@ -139,8 +146,6 @@ class Writer:
         peak_mib = remat.peak_mib()
         peak = {} if peak_mib is None else {"peak_memory_mib": peak_mib}
         self.history.append(self._write("epoch", position.step, {"epoch": position.epoch, **scores, **peak}))
-        if self._writes:
-            self._write_csv()
         for line in self._lines(position.epoch, scores, improved, peak_mib):
             logger.info("%s", line)
 
@@ -172,6 +177,7 @@ class Writer:
 
     def end(self, rules, position, *, trained: bool) -> dict:
         """Logs how a run ended; returns the record of its best epoch. trained: whether steps were taken."""
+        self._finished = True
         best = next((epoch for epoch in self.history if epoch["epoch"] == rules.best.epoch), {})
         if not trained:
             logger.info("this run is complete: %s in %s", wording.count(position.epoch, "epoch"), self._folder)
@@ -186,20 +192,9 @@ class Writer:
         return best
 
     def _write(self, kind, step, values):
-        record = {"kind": kind, "step": step, **values}
-        if self._writes:
-            with self._path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-        return record
-
-    def _write_csv(self):
-        with files.atomic_write(self._folder / "history.csv", newline="") as file:
-            writer = csv.DictWriter(file, [name for name in self.history[0] if name != "kind"], extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.history)
+        for output in self._outputs:
+            output.write(kind, step, values)
+        return {"kind": kind, "step": step, **values}
 
     def _diverged(self, what):
         return InputError(
@@ -208,9 +203,9 @@ class Writer:
         )
 
     def close(self) -> None:
-        """Closes TensorBoard's file."""
-        if self._board:
-            self._board.close()
+        """Closes all writers; trackers show a run that has not come to its end as one that was stopped."""
+        for output in self._outputs:
+            output.close(self._finished)
 
 
 def _mib(size):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import types
 
 import numpy as np
 import pytest
@@ -106,11 +107,22 @@ def test_a_name_or_weight_file_that_cannot_be_used_is_said_before_the_data(chang
 
 
 @pytest.mark.usefixtures("without_data")
-def test_tensorboard_that_is_not_installed_is_said_before_the_data(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("tensorboard", "tensorboardX"), ("wandb", "wandb"), ("mlflow", "mlflow"), ("trackio", "trackio")],
+)
+@pytest.mark.parametrize("found", [None, types.SimpleNamespace(origin=None)], ids=["nothing", "a folder of its name"])
+def test_a_writer_that_is_not_installed_is_named_before_the_data(tmp_path, monkeypatch, name, module, found):
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboardX" else find_spec(name))
-    with pytest.raises(InputError, match=r"log\.tensorboard needs tensorboardX: pip install"):
-        run_lib.build(tiny.make_config(tmp_path, **{"log.tensorboard": True}))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: found if asked == module else find_spec(asked))
+    with pytest.raises(InputError, match=rf"log\.writers names {name}, .* {module}: pip install 'fer-jax\[{name}\]'"):
+        run_lib.build(tiny.make_config(tmp_path, **{"log.writers": (name,)}))
+
+
+@pytest.mark.usefixtures("without_data")
+def test_an_unknown_writer_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(InputError, match="names 'wandbb'; known are tensorboard, wandb, mlflow, trackio"):
+        run_lib.build(tiny.make_config(tmp_path, **{"log.writers": ("wandbb",)}))
 
 
 def test_a_batch_that_is_larger_than_the_training_data_is_refused(tmp_path):

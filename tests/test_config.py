@@ -26,7 +26,7 @@ OTHER_FIELDS = {
     "data.votes_path": "/votes.csv",
     "data.cache_dir": "/cache",
     "log.every_steps": 7,
-    "log.tensorboard": True,
+    "log.writers": ("tensorboard", "mlflow"),
 }
 
 
@@ -224,6 +224,13 @@ def test_a_config_comes_back_whole_from_json():
     assert back.is_locked
     assert back.data.classes == ("happy", "sad")
     assert config_lib.digest(back) == config_lib.digest(config)
+
+
+def test_a_saved_field_that_has_been_retired_is_dropped():
+    saved = config_lib.to_dict(config_lib.get_default())
+    saved["log"] = {"every_steps": 7, "tensorboard": True}
+    saved["model"]["cpu_path"] = False
+    assert config_lib.from_dict(saved).to_dict() == changed(**{"log.every_steps": 7}).to_dict()
 
 
 def test_a_saved_field_that_is_not_known_is_named():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import evaluate, train
+from fer_jax import evaluate, metric_writers, train
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
 from fer_jax.errors import InputError
@@ -20,9 +20,9 @@ STEPS, EVERY = 10, 4
 VALIDATED = {"validation_loss": 0.7, "validation_accuracy": 0.5, "validation_macro_f1": 0.4}
 
 
-def open_writer(folder, resume_step=0, tensorboard=False):
+def open_writer(folder, resume_step=0, writers=()):
     config = config_lib.get_default()
-    config.log.update({"every_steps": EVERY, "tensorboard": tensorboard})
+    config.log.update({"every_steps": EVERY, "writers": writers})
     run = types.SimpleNamespace(config=config, steps_per_epoch=STEPS)
     return writer_lib.Writer(run, folder, train.Position(resume_step // STEPS, resume_step))
 
@@ -155,25 +155,51 @@ def test_a_loss_without_bounds_is_said_once_and_trains_on(tmp_path, caplog):
 
 def test_a_process_that_does_not_write_touches_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    writer = open_writer(tmp_path)
+    writer = open_writer(tmp_path, writers=("tensorboard",))
     write_epoch(writer, 1)
     assert [row["epoch"] for row in writer.history] == [1]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_tensorboard_gets_the_scalars(tmp_path):
-    event_file_loader = pytest.importorskip("tensorboardX").proto.event_pb2
-    writer = open_writer(tmp_path, tensorboard=True)
+class Memory:
+    """A tracker that keeps what it is sent."""
+
+    module, purges, run_id = "memory", False, "1"
+    opened = ()
+
+    def __init__(self, run):
+        self.run, self.records, self.finished = run, [], None
+        Memory.opened += (self,)
+
+    def write(self, kind, step, values):
+        self.records.append({"kind": kind, "step": step, **values})
+
+    def close(self, finished=True):
+        self.finished = finished
+
+
+def test_a_tracker_gets_the_records_of_metrics_jsonl_and_of_a_resumed_run_only_new_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(Memory, "opened", ())
+    monkeypatch.setitem(metric_writers.TRACKERS, "memory", Memory)
+    writer = open_writer(tmp_path, writers=("memory", "memory"))
     write_epoch(writer, 1)
+    take(writer, make_sums()[:6], train.Position(1, STEPS))  # up to step 16, with a line at 14
+    before = workdir_lib.read_metrics(tmp_path)
     writer.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    data, tags = events.read_bytes(), []
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        event = event_file_loader.Event.FromString(data[12 : 12 + length])
-        tags += [(value.tag, value.simple_value, event.step) for value in event.summary.value]
-        data = data[16 + length :]
-    assert ("epoch/train_loss", 1.0, 10) in tags
+    resumed = open_writer(tmp_path, resume_step=10, writers=("memory",))
+    write_epoch(resumed, 2)
+    resumed.end(
+        types.SimpleNamespace(best=types.SimpleNamespace(epoch=1), stop=False), train.Position(2, 20), trained=True
+    )
+    resumed.close()
+    first, second = Memory.opened
+    assert first.records == before and [record["step"] for record in before] == [4, 8, 10, 10, 14]
+    assert second.records == [record for record in workdir_lib.read_metrics(tmp_path) if record["step"] > 14]
+    assert second.run.config["log"]["every_steps"] == EVERY
+    assert [(memory.run.step, memory.run.run_id, memory.finished) for memory in Memory.opened] == [
+        (0, None, False),
+        (10, "1", True),
+    ]
 
 
 def test_the_lines_of_an_epoch_fit_a_terminal(tmp_path, caplog):
