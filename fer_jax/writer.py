@@ -15,6 +15,10 @@ from fer_jax.errors import InputError
 from fer_jax.runtime import remat, timing
 
 logger = logging.getLogger("fer_jax")
+SHOWN = {
+    "train": {"loss": "loss", "accuracy": "acc"},
+    "validation": {"loss": "loss", "accuracy": "acc", "macro_f1": "macro F1"},
+}
 DIVERGED_NATS = 1000.0  # cross-entropy of a face; a network that says nothing has ln(classes)
 
 
@@ -146,22 +150,19 @@ class Writer:
         peak_mib = remat.peak_mib()
         peak = {} if peak_mib is None else {"peak_memory_mib": peak_mib}
         self.history.append(self._write("epoch", position.step, {"epoch": position.epoch, **scores, **peak}))
-        for line in self._lines(position.epoch, scores, improved, peak_mib):
-            logger.info("%s", line)
+        logger.info("%s", self._line(position.epoch, scores, improved))
 
-    def _lines(self, epoch, scores, improved, peak_mib):
-        """Returns what the console shows of an epoch: its scores, and its speed."""
+    def _line(self, epoch, scores, improved):
+        """Returns what the console shows of an epoch, in 120 columns; metrics.jsonl has the rest."""
         epochs = self._config.train.epochs
-        shown = {name: timing.number(scores[name]) for name in scores if name.startswith(("train_", "validation_"))}
-        peak = "unknown" if peak_mib is None else _mib(peak_mib)
-        left = timing.duration(self._progress.left_seconds if epoch < epochs else 0)
+        train, validation = (
+            " ".join(f"{short} {_digits(scores[f'{split}_{name}'])}" for name, short in SHOWN[split].items())
+            for split in ("train", "validation")
+        )
+        left = timing.rough_duration(self._progress.left_seconds if epoch < epochs else 0)
         return (
-            f"epoch {epoch}/{epochs}: train loss {shown['train_loss']} accuracy {shown['train_accuracy']} | validation "
-            f"loss {shown['validation_loss']} accuracy {shown['validation_accuracy']} macro F1 "
-            f"{shown['validation_macro_f1']}{' (best)' if improved else ''}",
-            f"  rate {scores['learning_rate']:.2e} | {scores['steps_per_second']:.2f} steps/s, "
-            f"{scores['images_per_second']:,.0f} images/s, waiting for data {scores['data_wait_share']:.2%}, "
-            f"peak memory {peak} | {left} left",
+            f"epoch {epoch}/{epochs}: train {train} | val {validation}{' (best)' if improved else ''} | "
+            f"{_rate(scores['images_per_second'])} images/s, {left} left"
         )
 
     def _warn_of_divergence(self, epoch, scores):
@@ -211,6 +212,21 @@ class Writer:
 def _mib(size):
     """Returns MiB with two digits or more."""
     return f"{size:,.0f} MiB" if size >= 10 else f"{size:.2g} MiB"
+
+
+def _digits(value):
+    """Returns a loss or a score in five characters, so that its third decimal shows up to 10."""
+    for decimals, limit in ((3, 9.9995), (2, 99.995), (1, 999.95)):
+        if value < limit:
+            return f"{value:.{decimals}f}"
+    return f"{value:.0e}"
+
+
+def _rate(value):
+    """Returns a rate in five characters or less, up to a million."""
+    if value < 9999.5:
+        return f"{value:,.{0 if value >= 9.95 else 1}f}"
+    return f"{value / 1000:.{0 if value >= 99_950 else 1}f}k"
 
 
 def _add(total, sums):

@@ -89,7 +89,7 @@ def finished(tmp_path_factory):
 @pytest.mark.full
 def test_training_says_what_it_does(finished):
     _, _, told = finished
-    for words in ("fingerprint sha256:", "total ", "steps/s", "images/s", "waiting for data", "left", "macro F1"):
+    for words in ("fingerprint sha256:", "total ", "images/s", "left", "macro F1"):
         assert words in told
 
 
@@ -99,7 +99,7 @@ def test_training_names_its_folder_first_and_keeps_its_lines_short(finished):
     lines = told.splitlines()
     assert lines[0] == f"run: {workdir}"
     assert max(map(len, lines)) <= 200
-    assert all(len(line) <= 120 for line in lines if line.startswith(("epoch ", "  rate ", "memory ", "first step ")))
+    assert all(len(line) <= 120 for line in lines if line.startswith(("epoch ", "memory ", "first step ")))
     assert " 0 MiB of arguments" not in told
 
 

@@ -27,6 +27,23 @@ def test_durations_read_as_people_write_them(seconds, text):
     assert timing.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (3569, "59 min"),
+        (3571, "1.0 h"),
+        (9.94 * 3600, "9.9 h"),
+        (9.96 * 3600, "10 h"),
+        (200 * 3600, "200 h"),
+    ],
+)
+def test_rough_durations_have_no_more_digits_than_an_estimate_is_worth(seconds, text):
+    assert timing.rough_duration(seconds) == text
+
+
 def test_a_log_gets_a_line_now_and_then_with_the_rate_and_the_time_left(monkeypatch, caplog):
     clock = types.SimpleNamespace(now=1000.0)
     monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))

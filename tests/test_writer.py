@@ -15,6 +15,7 @@ from fer_jax import evaluate, metric_writers, train
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
 from fer_jax.errors import InputError
+from fer_jax.runtime import timing
 
 STEPS, EVERY = 10, 4
 VALIDATED = {"validation_loss": 0.7, "validation_accuracy": 0.5, "validation_macro_f1": 0.4}
@@ -202,13 +203,41 @@ def test_a_tracker_gets_the_records_of_metrics_jsonl_and_of_a_resumed_run_only_n
     ]
 
 
-def test_the_lines_of_an_epoch_fit_a_terminal(tmp_path, caplog):
-    writer = open_writer(tmp_path)
+def epoch_line(folder, caplog, monkeypatch, *, epoch=1, epochs=50, loss=1.2345, share=0.51236, rate=1234.5, left=0.0):
+    """Returns what the console shows of an epoch whose losses and scores are given."""
+    monkeypatch.setattr(timing.Progress, "left_seconds", left)
+    writer = open_writer(folder)
+    writer._config.train.epochs = epochs
     take(writer, make_sums())
-    scores = {f"{split}_{name}": 6.8e19 for split in ("train", "validation") for name in ("loss", "accuracy")}
-    speed = {"seconds": 1e5, "images_per_second": 123456.0, "steps_per_second": 1234.5, "data_wait_share": 1.0}
+    names = ("loss", "accuracy", "macro_f1", "ema_accuracy", "ema_macro_f1")
+    scores = {
+        f"{split}_{name}": loss if name == "loss" else share for split in ("train", "validation") for name in names
+    }
+    speed = {"seconds": 1e5, "images_per_second": rate, "steps_per_second": 1234.5, "data_wait_share": 1.0}
+    caplog.clear()
     with caplog.at_level("INFO", "fer_jax"):
-        scores |= {"validation_macro_f1": 0.1234, "learning_rate": 1e-3, **speed}
-        writer.epoch(train.Position(12, 120), scores, improved=True)
-    assert "macro F1 0.1234 (best)" in caplog.text and " left" in caplog.text
-    assert max(len(line) for message in caplog.messages for line in message.splitlines()) <= 120
+        writer.epoch(train.Position(epoch, epoch * STEPS), {**scores, "learning_rate": 1e-3, **speed}, improved=True)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    return line
+
+
+def test_an_epoch_is_a_line_of_its_scores_speed_and_the_time_left(tmp_path, caplog, monkeypatch):
+    assert epoch_line(tmp_path, caplog, monkeypatch, left=7500.0) == (
+        "epoch 1/50: train loss 1.234 acc 0.512 | val loss 1.234 acc 0.512 macro F1 0.512 (best) | "
+        "1,234 images/s, 2.1 h left"
+    )
+    (record,) = workdir_lib.read_history(tmp_path)
+    assert record["validation_ema_accuracy"] == 0.51236
+    rest = {"learning_rate", "steps_per_second", "data_wait_share", "peak_memory_mib"}
+    assert rest <= record.keys()
+
+
+@pytest.mark.parametrize("loss", [0.00012, 9.9994, 9.9996, 99.996, 999.96, 12345.6, 6.8e19])
+@pytest.mark.parametrize("rate", [0.12, 9.96, 99.9, 9_999.6, 99_960.0, 999_400.0])
+def test_the_line_of_an_epoch_fits_a_terminal(tmp_path, caplog, monkeypatch, loss, rate):
+    for left in (59.4, 3569.0, 9.96 * 3600, 100 * 3600):
+        line = epoch_line(
+            tmp_path, caplog, monkeypatch, epoch=998, epochs=999, loss=loss, share=1.0, rate=rate, left=left
+        )
+        assert len(line) <= 120, line
+        assert "macro F1 1.000 (best)" in line and line.endswith(" left")

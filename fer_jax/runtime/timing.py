@@ -127,6 +127,16 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """Returns seconds in two digits or three: '48 s', '3 min', '2.1 h', '48 h'."""
+    if round(seconds) < 60:
+        return f"{round(seconds)} s"
+    if round(seconds / 60) < 60:
+        return f"{round(seconds / 60)} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 9.95 else f"{hours:,.0f} h"
+
+
 def number(value: float) -> str:
     """Formats a score with four decimals, a very large one with few digits."""
     return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.2e}"
