@@ -58,6 +58,7 @@ def test_the_site_builds_without_warnings(tmp_path):
 def test_the_tutorial_runs(tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("MPLBACKEND")  # the notebook shows its figures inline
     notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", 4)
     settings = {"timeout": 1200, "resources": {"metadata": {"path": str(tmp_path)}}}
     nbclient.NotebookClient(notebook, **settings).execute()
