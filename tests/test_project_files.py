@@ -41,7 +41,7 @@ def test_pre_commit_has_the_formatter_of_the_newer_stack():
     assert {hook["id"] for hook in hooks["hooks"]} == {"ruff-check", "ruff-format"}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_site_builds_without_warnings(tmp_path):
     for name in ("mkdocs-material", "mkdocs-jupyter", "mkdocstrings-python"):
         try:
@@ -54,7 +54,7 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert "fer_jax.steps.make_train_step" in (tmp_path / "api" / "index.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_tutorial_runs(tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
