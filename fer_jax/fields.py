@@ -252,6 +252,14 @@ FIELDS = {
     "log.writers": Field(
         (), "tensorboard | wandb | mlflow | trackio, each an extra of the package: what else the metrics are written to"
     ),
+    "log.profile_steps": Field(
+        0,
+        "steps of which a profile is written to <workdir>/profile, fewer where their epoch ends first; 0: none",
+        "[0, inf)",
+    ),
+    "log.profile_from_step": Field(
+        10, "the first of them, counted from the start or the resumption; step 1 compiles", "[2, inf)"
+    ),
 }
 
 

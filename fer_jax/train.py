@@ -133,6 +133,7 @@ def train_epoch(run, state, position, feeder, train_steps, *, constants, writer,
         saver.stop.defer()
         if clock.running:
             writer.first_step(position.epoch + 1, clock.end(sums), train_steps.program)
+        writer.profiler.after(chunk, sums)
         if pending:
             writer.step(*pending)  # fetched while the next chunk runs
         pending = chunk.step, sums

@@ -6,6 +6,7 @@ metrics.jsonl  one line every few steps and one line per epoch
 history.csv    one row per epoch
 startup.jsonl  one line per start, first or resumed: the seconds to its first step
 trackers.json  the ids of the run in the trackers of `log.writers`
+profile/       traces of the steps that `log.profile_steps` asks for
 .lock          locked by the training process
 """
 

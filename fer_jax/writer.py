@@ -12,7 +12,7 @@ from fer_jax import config as config_lib
 from fer_jax import files, metric_writers, wording
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
-from fer_jax.runtime import remat, timing
+from fer_jax.runtime import profiling, remat, timing
 
 logger = logging.getLogger("fer_jax")
 SHOWN = {
@@ -35,6 +35,7 @@ class Writer:
       history: the records of the epochs so far, a dict each.
       sums, window, seconds: of the epoch's steps so far, to be saved with a checkpoint in its middle; window: the sums
         that are not in a line of metrics.jsonl yet.
+      profiler: a `profiling.Profiler`, which traces the steps that the config asks for.
     """
 
     def __init__(self, run, workdir, position, best_epoch: int = 0):
@@ -52,6 +53,12 @@ class Writer:
                 "--workdir"
             )
         self._outputs, self._warned, self._finished = [], False, False
+        self.profiler = profiling.Profiler(
+            self._folder / "profile",
+            steps=self._config.log.profile_steps if self._writes else 0,
+            from_step=self._config.log.profile_from_step,
+            steps_per_epoch=self._steps_per_epoch,
+        )
         if not self._writes:
             return
         trackers = metric_writers.open_trackers(
@@ -204,7 +211,8 @@ class Writer:
         )
 
     def close(self) -> None:
-        """Closes all writers; trackers show a run that has not come to its end as one that was stopped."""
+        """Closes the profiler and all writers; trackers show a run that has not ended as one that was stopped."""
+        self.profiler.close()
         for output in self._outputs:
             output.close(self._finished)
 

@@ -26,6 +26,8 @@ OTHER_FIELDS = {
     "data.votes_path": "/votes.csv",
     "data.cache_dir": "/cache",
     "log.every_steps": 7,
+    "log.profile_steps": 5,
+    "log.profile_from_step": 20,
     "log.writers": ("tensorboard", "mlflow"),
 }
 
