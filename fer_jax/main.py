@@ -1,5 +1,6 @@
 """Trains a run: python -m fer_jax.main --config configs/cnn.py:model_2 [--config.section.field=value ...].
 
+`--seeds 5` trains it with five seeds, one after another, and prints the spread of their scores.
 `python -m fer_jax.main --fields` prints every field of the config, with its default, unit and range.
 """
 
@@ -20,6 +21,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "The folder of the run; by default runs/<config>-<digest of its fields>."
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", None, "Train with so many seeds, from config.seed on, each in <workdir>/seed_<n>; print mean and spread."
 )
 flags.DEFINE_bool("fields", False, "Print every field of the config, with its default, unit and range.")
 _MULTI_PROCESS = flags.DEFINE_bool(
@@ -47,6 +51,8 @@ def _main(argv):
     command.begin()
     if _CONFIG.value is None:
         raise InputError(f"give a config, for instance --config {command.EXAMPLE}")
+    if _SEEDS.value is not None and _MULTI_PROCESS.value:
+        raise InputError("--seeds runs in one process: leave --multi_process out, or train seed by seed")
     clock = timing.Clock(timing.command_started())
     if _MULTI_PROCESS.value:
         processes.join(
@@ -59,7 +65,7 @@ def _main(argv):
 
 
 def _train(clock):
-    from fer_jax import datasets, train
+    from fer_jax import datasets, seeds, train
 
     clock.mark("imports")
     config = _CONFIG.value
@@ -67,7 +73,12 @@ def _train(clock):
     workdir = _WORKDIR.value or _workdir(config)
     logging.getLogger("fer_jax").info("run: %s", workdir)
     command.keep_compiled(config)
-    train.train(config, workdir, clock=clock)
+    if _SEEDS.value is None:
+        train.train(config, workdir, clock=clock)
+        return
+    summary = seeds.train_seeds(config, workdir, _SEEDS.value, clock=clock)
+    print(seeds.table(summary))
+    print(f"all figures: {os.path.join(workdir, seeds.SUMMARY)}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ FLOORS = {
         "run",
         "writer",
         "scoring",
+        "seeds",
         "inference",
         "members",
         "study",
