@@ -265,7 +265,7 @@ def test_numpy_and_jax_draw_the_same():
 def test_the_policys_fields_and_defaults_are_those_of_the_config():
     section = config_lib.get_default().augment
     fields = section.to_dict()
-    assert fields.pop("fixed_views") == 0
+    assert [fields.pop(name) for name in ("fixed_views", "mixup_alpha", "cutmix_alpha")] == [0, 0, 0]
     assert dataclasses.asdict(augment.Policy()) == fields
     section.zoom = 0.3
     assert augment.make(section, 48) == augment.Policy(zoom=0.3)
@@ -274,6 +274,7 @@ def test_the_policys_fields_and_defaults_are_those_of_the_config():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"flip_alternating": True}, "augment.flip_alternating flips half of the faces in each epoch: set"),
         ({"flip_horizontal": 1.5}, "augment.flip_horizontal is 1.5: give 0 to 1 (probability"),
         ({"flip_vertical": -0.1}, "augment.flip_vertical is -0.1: give 0 to 1"),
         ({"erase": 2.0}, "augment.erase is 2.0: give 0 to 1"),

@@ -44,6 +44,10 @@ TARGETS = np.random.default_rng(1).dirichlet(np.ones(7), 30).astype(np.float32)
 ORDER = sampler.Sampler(FACES.labels, classes=7, batch_size=BATCH, key=jax.random.key(3))
 
 
+# The feeders where they change faces: that of tf.data then needs TensorFlow.
+CHANGING = pytest.mark.parametrize("name", [pytest.param("tfdata", marks=pytest.mark.full), "resident"])
+
+
 @pytest.fixture(scope="module")
 def make(make_shardings):
     """Makes feeders; equal ones are one, so that its programs are compiled once."""
@@ -117,7 +121,7 @@ def test_without_augmentation_the_faces_come_as_they_are(make, name):
 
 
 @pytest.mark.parametrize("policy", [augment.Policy(), augment.Policy(flip_horizontal=0.5)], ids=["plain", "changed"])
-@pytest.mark.parametrize("name", feeders.FEEDERS)
+@CHANGING
 def test_targets_come_with_their_faces_and_change_nothing_else(make, name, policy):
     batches = first(make(name, policy, targets=True), 3)
     for batch, picked in zip(batches, np.asarray(ORDER.indices(3, 3)), strict=True):
@@ -127,7 +131,7 @@ def test_targets_come_with_their_faces_and_change_nothing_else(make, name, polic
     assert_same(batches, first(make(name, policy), 3), greys=0)
 
 
-@pytest.mark.parametrize("name", feeders.FEEDERS)
+@CHANGING
 def test_batches_follow_from_step_and_key_alone(make, name):
     batches = first(make(name), 2, 4)
     assert_same(batches, first(make(name), 2, 4), greys=0)
@@ -145,7 +149,7 @@ def test_a_face_is_changed_anew_in_each_step(make):
     assert (uniform[0][0] != uniform[0][1]).all()
 
 
-@pytest.mark.parametrize("name", feeders.FEEDERS)
+@CHANGING
 def test_alternating_flips_show_each_face_both_ways_in_two_epochs(make, name):
     """A face has one flip an epoch, the other one in the next; about half of the faces are flipped at first."""
     feeder = make(name, augment.Policy(flip_horizontal=0.5, flip_alternating=True))
@@ -163,7 +167,7 @@ def test_alternating_flips_show_each_face_both_ways_in_two_epochs(make, name):
     assert 0.2 < share < 0.8
 
 
-@pytest.mark.parametrize("name", feeders.FEEDERS)
+@CHANGING
 def test_batches_lie_on_the_devices_a_share_each(make, make_shardings, name):
     assert jax.device_count() == 2
     feeder = make(name, targets=True)
@@ -185,7 +189,8 @@ def count_step(state, batch, constants):
 
 
 DISPATCHES = pytest.mark.parametrize(
-    ("name", "steps_per_dispatch"), [("tfdata", 0), ("resident", 0), ("resident", 2), ("resident", 4)]
+    ("name", "steps_per_dispatch"),
+    [pytest.param("tfdata", 0, marks=pytest.mark.full), ("resident", 0), ("resident", 2), ("resident", 4)],
 )
 
 
