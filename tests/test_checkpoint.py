@@ -181,7 +181,7 @@ def test_what_another_process_finds_damaged_is_damaged_here_too(tmp_path, kind, 
 
     monkeypatch.setattr(checkpoint, "_gather", gather)
     folder, checkpoints = tmp_path / "checkpoints" / kind / "2", checkpoint.Checkpoints(tmp_path)
-    reason = rf"{folder} is damaged \(process 1 cannot use what it reads of it\)"
+    reason = rf"{folder} is corrupt \(process 1 cannot use what it reads of it\)"
     if kind == "best":
         with pytest.raises(InputError, match=reason):
             checkpoints.restore(kind, abstract())
@@ -229,8 +229,8 @@ def test_a_write_that_fails_gives_one_message_and_loses_nothing(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     noise = {"kernel": jax.random.normal(jax.random.key(0), (400, 400)), "step": jnp.int32(3)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(InputError, match=r"could not save checkpoint 3.*no space left.*make room"):
             checkpoints.save("latest", 3, noise, {"epoch": 3})

@@ -112,7 +112,8 @@ def test_the_loss_of_a_step_is_that_against_the_votes(root, fields):
         if targets == "votes":
             target = fer_plus.make_targets(run.data.train, run.data.classes)[0]
         expected = (target * nats).sum(axis=1)[picked].mean()
-        _, sums = wiring.make_train_steps(run, phase, feeder, None)(state, feeder.arrays, next(feeder.chunks(0, 1)))
+        train_steps = wiring.make_train_steps(run, phase, feeder, None)
+        _, sums = train_steps(state, wiring.make_constants(run, feeder), next(feeder.chunks(0, 1)))
         losses[targets] = float(sums["loss"]) / 20
         np.testing.assert_allclose(losses[targets], expected, rtol=1e-4)
     assert losses["votes"] != losses["labels"]
@@ -155,7 +156,7 @@ def test_its_faces_at_another_path_have_the_same_labels_and_others_are_matched_b
         for split in ("train", "validation"):
             shutil.copytree(tmp_path / kinds[0] / "test", tmp_path / kinds[0] / split)
     assert scoring.evaluate(workdir, split="validation", data_path=str(tmp_path / "contempt"))["n"] == 2
-    with pytest.raises(InputError, match=r"does not know happy, sad; it knows neutral, happiness, surprise.*rename"):
+    with pytest.raises(InputError, match=r"the model has no happy, sad; its classes are neutral, happiness, .*rename"):
         scoring.evaluate(workdir, split="validation", data_path=str(tmp_path / "happy"))
 
 
@@ -175,7 +176,7 @@ def test_an_ensemble_and_a_model_file_have_eight_classes(workdir, root, fields, 
 
 def test_the_challenge_has_seven_classes(workdir, root, tmp_path):
     table = root / "set" / "fer2013.csv"
-    with pytest.raises(InputError, match=r"knows neutral, .*contempt; the challenge's classes are angry, .*seven"):
+    with pytest.raises(InputError, match=r"predicts neutral, .*contempt; the challenge's classes are angry, .*seven"):
         predict.predict(workdir, table, tmp_path / "submission.csv")
     assert not (tmp_path / "submission.csv").exists()
     predict.predict(workdir, table, tmp_path / "all.csv", format="csv")
