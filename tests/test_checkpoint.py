@@ -232,6 +232,7 @@ def test_a_write_that_fails_gives_one_message_and_loses_nothing(tmp_path):
     noise = {"kernel": jax.random.normal(jax.random.key(0), (400, 400)), "step": jnp.int32(3)}
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
         with pytest.raises(InputError, match=r"could not save checkpoint 3.*no space left.*make room"):
             checkpoints.save("latest", 3, noise, {"epoch": 3})
             checkpoints.wait()

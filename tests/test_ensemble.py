@@ -133,6 +133,7 @@ def test_the_submission_of_an_ensemble_is_of_its_weighted_mean(runs, submitted):
     assert not np.array_equal(expected, ((first + second) / 2).argmax(axis=1))  # the weights count
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("epoch", "checkpoint", "message"),
     [

@@ -311,7 +311,7 @@ def trained(tmp_path_factory):
     """A network that knows its training faces, 12 of these, and the classes that it gives them."""
     folder = tmp_path_factory.mktemp("explained")
     config = tiny.make_config(folder / "cache", **{"model.name": "cnn", "model.layers": LAYERS, "model.size_px": 0})
-    config.update_from_flattened_dict({"train.epochs": 30, "train.batch_size": 32, "optim.learning_rate": 5e-3})
+    config.update_from_flattened_dict({"train.epochs": 20, "train.batch_size": 32, "optim.learning_rate": 5e-3})
     config.model.head = ""
     train.train(config, folder / "run")
     model, faces = inference.load(folder / "run", "latest"), datasets.load(config.data).train

@@ -24,7 +24,7 @@ def assert_same(one, other):
             assert (mine is None) == (theirs is None) and (mine is None or mine.dtype == theirs.dtype)
 
 
-@pytest.mark.parametrize("what", ["table", "votes", "folders", "drawn"])
+@pytest.mark.parametrize("what", ["table", "votes", "folders", pytest.param("drawn", marks=pytest.mark.full)])
 def test_a_set_is_the_same_without_tfds(what, files, make_data, monkeypatch, tmp_path):
     rows, fields = files.Rows(), {}
     path = files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()))
