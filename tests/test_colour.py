@@ -103,9 +103,9 @@ def test_tables_of_grey_faces_are_refused(root, tmp_path):
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n0,{pixels},Training\n")
     (tmp_path / "test.csv").write_text(f"pixels\n{pixels}\n")
     message = "48x48 grey.* trained on .*data.size_px 96 and data.channels 3"
-    with pytest.raises(InputError, match=rf"fer2013.csv holds fer2013, {message}.* give class folders as --data_path"):
+    with pytest.raises(InputError, match=rf"fer2013.csv has fer2013, {message}.* give class folders as --data_path"):
         scoring.load_faces(inference.load(root / "run"), str(tmp_path / "fer2013.csv"))
-    with pytest.raises(InputError, match=rf"test.csv holds {message}"):
+    with pytest.raises(InputError, match=rf"test.csv has {message}"):
         predict.predict(root / "run", tmp_path / "test.csv", tmp_path / "out.csv", format="csv")
     assert not (tmp_path / "out.csv").exists()
 

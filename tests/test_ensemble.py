@@ -137,7 +137,7 @@ def test_the_submission_of_an_ensemble_is_of_its_weighted_mean(runs, submitted):
 @pytest.mark.parametrize(
     ("epoch", "checkpoint", "message"),
     [
-        (9, None, r"conv has a checkpoint of epoch \d, and the ensemble in .* with that of epoch 9"),
+        (9, None, r"conv has a checkpoint of epoch \d, but the ensemble in .* with that of epoch 9"),
         (None, "latest", r"scored with the best checkpoints: omit --checkpoint"),
     ],
 )

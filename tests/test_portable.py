@@ -141,7 +141,7 @@ def test_damaged_weights_are_refused(exported, tmp_path):
     with pytest.raises(InputError, match=r"drawn.safetensors cannot be read"):
         fer_jax.load(path)
     path.with_suffix(".json").unlink()
-    with pytest.raises(InputError, match=r"drawn.json is missing: a model is a .safetensors file with the .json"):
+    with pytest.raises(InputError, match=r"drawn.json is missing: a model is a .safetensors file with its .json"):
         fer_jax.load(path)
 
 

@@ -436,7 +436,7 @@ def test_a_damaged_part_is_refused(job, change):
     lines = path.read_text().splitlines(keepends=True)
     lines = {"lost": lines[1:], "doubled": [lines[0], *lines], "garbled": [lines[0][:40] + "\n", *lines[1:]]}[change]
     path.write_text("".join(lines))
-    with pytest.raises(InputError, match=r"out\.jsonl\.[12]-of-2 (lacks lines|has more lines|holds a line)"):
+    with pytest.raises(InputError, match=r"out\.jsonl\.[12]-of-2 (lacks lines|has more lines|has a line)"):
         outputs.merge(job / "out.jsonl")
     assert not (job / "out.jsonl").exists()
 

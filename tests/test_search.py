@@ -101,7 +101,7 @@ def test_a_grid_is_walked_once_and_wholly(tmp_path):
 def test_a_grid_needs_choices(tmp_path):
     config = make_config()
     config.search.sampler = "grid"
-    with pytest.raises(InputError, match=r"rate, optim\.learning_rate, units of search\.space is a range"):
+    with pytest.raises(InputError, match=r"rate, optim\.learning_rate, units in search\.space is a range"):
         search.search(config, tmp_path / "study", trials=1)
 
 
