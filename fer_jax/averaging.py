@@ -13,7 +13,7 @@ def make(phase):
     """Returns average_fn(state) -> {params, batch_stats}, what a step makes of `state.average`; None for no average.
 
     phase: a `freezing.Phase`. With `train.ema_decay` it is an exponential moving average, with the optimizer
-    `schedule_free` the sequence x of that optimizer, with the running statistics as they are.
+    `schedule_free` the sequence x of that optimizer, with the current running statistics.
     """
     if phase.config.optim.name == "schedule_free":
         return lambda state: {"params": schedule_free_params(state, phase.frozen), "batch_stats": state.batch_stats}

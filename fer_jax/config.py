@@ -21,7 +21,7 @@ from fer_jax.errors import InputError
 FORM = "give a config as NAME, FILE.py, NAME:VARIANT or FILE.py:VARIANT"
 # Fields that earlier versions had and that a saved config may still hold: they no longer choose anything.
 RETIRED = ("model.cpu_path", "log.tensorboard")
-# Fields that say where things lie or how they are shown: they cannot change a result, so a run may be resumed
+# Fields for the places of files and for display: they cannot change a result, so a run may be resumed
 # with other values.
 WHERE_NOT_WHAT = (
     "data.path",
@@ -103,7 +103,7 @@ def load_module(path):
 
 
 def load_neighbour(file: str, name: str):
-    """Returns the module of the config `name` beside `file`, which builds on it. Raises as `load_module` does."""
+    """Returns the module of the config `name` in the folder of the config `file`. Raises as `load_module` does."""
     return load_module(pathlib.Path(file).with_name(f"{name}.py"))
 
 

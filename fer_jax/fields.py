@@ -13,8 +13,8 @@ SEED = "[0, 4294967295]"  # what scikit-learn and Optuna take too
 class Field:
     """A field of the config.
 
-    default: its type is the field's. about: unit and reason. within: of a number the interval in which it must lie, as
-    "[0, 1)" or "(0, inf)"; a NaN lies in none.
+    default: its type is the field's. about: unit and reason. within: a number's interval, as "[0, 1)" or "(0, inf)"; NaN
+    is in none.
     """
 
     default: object
@@ -22,7 +22,7 @@ class Field:
     within: str = ""
 
     def allows(self, value) -> bool:
-        """Whether a value lies in the interval; any does where there is none."""
+        """Whether a value is in the interval; any value is if there is no interval."""
         if not self.within:
             return True
         low, high = map(float, self.within[1:-1].split(","))
@@ -32,7 +32,7 @@ class Field:
 
     @property
     def range(self) -> str:
-        """The interval in words, as '0 to under 1'; '' where there is none."""
+        """The interval in words, as '0 to under 1'; '' without one."""
         if not self.within:
             return ""
         low, high = self.within[1:-1].split(", ")
@@ -52,7 +52,7 @@ FIELDS = {
     "data.votes_path": Field("", "FER+ votes (fer2013new.csv), joined row for row; empty: none"),
     "data.labels": Field(
         "fer2013",
-        "fer2013 | fer+ (Barsoum et al. 2016: eight classes, by majorities of votes; faces without one are left out)",
+        "fer2013 | fer+ (Barsoum et al. 2016: eight classes, by majorities of votes; faces without one are dropped)",
     ),
     "data.drawn_size": Field("full", "full (10,000 faces) | tiny (980, to try things out): of drawn_faces"),
     "data.cache_dir": Field(
@@ -82,7 +82,7 @@ FIELDS = {
     ),
     "data.max_class_share": Field(1.0, "undersampling (R2): no class fills more than this share of an epoch", "[0, 1]"),
     "augment.flip_horizontal": Field(0.0, "probability", "[0, 1]"),
-    "augment.flip_vertical": Field(0.0, "probability; R3 uses it, though faces do not stand on their heads", "[0, 1]"),
+    "augment.flip_vertical": Field(0.0, "probability; R3 uses it, though faces are rarely upside down", "[0, 1]"),
     "augment.rotate_degrees": Field(0.0, "uniform in +-this", "[0, inf)"),
     "augment.shift": Field(0.0, "uniform in +-this, as a share of the side, each axis by itself", "[0, 1)"),
     "augment.zoom": Field(0.0, "scale uniform in 1 +-this; over 1 enlarges the face", "[0, 1)"),
@@ -129,7 +129,7 @@ FIELDS = {
     "model.weights": Field(
         "", "imagenet | a name of `fer_jax.pretrained --list` | path or URL | empty: drawn at random"
     ),
-    "model.size_px": Field(0, "side to which the model resizes the faces; 0: as they are", "[0, inf)"),
+    "model.size_px": Field(0, "side to which the model resizes the faces; 0: unchanged", "[0, inf)"),
     "model.channels": Field(1, "1 (grey) | 3 (RGB, or grey replicated); pretrained networks always have 3", "[1, 3]"),
     "model.scaling": Field(
         "auto", "auto (unit, or what the weights expect) | raw (0..255, R1) | unit | symmetric | ..."
@@ -245,8 +245,8 @@ FIELDS = {
         "tpe",
         "tpe (tree of Parzen estimators) | gp (Gaussian process) | grid (all combinations of choices) | random",
     ),
-    "search.pruner": Field("median", "median | none: whether trials that lag behind the others are cut off"),
-    "search.warmup_epochs": Field(3, "of median: no trial is cut off before", "[0, inf)"),
+    "search.pruner": Field("median", "median | none: whether trials that lag behind the others are stopped early"),
+    "search.warmup_epochs": Field(3, "of median: no trial is stopped before", "[0, inf)"),
     "log.every_steps": Field(25, "a line in metrics.jsonl and a step of the progress bar", "[1, inf)"),
     "log.norms": Field(False, "also log the global norms of gradients, parameters and updates"),
     "log.writers": Field(
@@ -276,7 +276,7 @@ def defaults() -> dict:
 
 
 def check(config, section: str = "") -> None:
-    """Checks that the numbers of a config, or of the section of a name, lie in their ranges.
+    """Checks that the numbers of a config, or of one section, are in their ranges.
 
     Raises:
       InputError: one that does not; the message names the field and its range.

@@ -16,7 +16,7 @@ def in_parts(grad_fn, parts):
     """
 
     def accumulate(trained, frozen_params, state, batch):
-        # Each device's part is of its own faces.
+        # Each device's parts have its own faces.
         batch = jax.tree.map(lambda rows: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1), batch)
         count = jnp.maximum(jnp.sum(batch["mask"]), 1)
 

@@ -71,7 +71,7 @@ class HistoryCsv:
 
 @dataclasses.dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run.
+    """The facts of a run that trackers record.
 
     config: nested dicts of JSON values. run_id: of the run in the tracker where it was tracked before, else None.
     step: the step that it resumes after, 0 where it begins.
@@ -118,7 +118,7 @@ class TensorBoard:
 class Wandb:
     """A run of Weights & Biases, with its local files in <workdir>/wandb.
 
-    WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE in the environment are heeded. The axis is the metric `global_step`:
+    WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE in the environment apply. The axis is the metric `global_step`:
     wandb's own step refuses a second record of a step once the run was resumed.
     """
 

@@ -19,7 +19,7 @@ ADAM_EPSILON = 1e-7  # Keras's, which the reports used
 
 
 def check(optim) -> None:
-    """Checks what the section `optim` says by itself.
+    """Checks the section `optim` on its own.
 
     Raises:
       InputError: an unknown optimizer, number of one, or schedule, or a number out of its range.
@@ -38,7 +38,7 @@ def make_schedule(optim, *, steps_per_epoch: int, epochs: int):
     """Returns lr_fn(step) -> learning rate.
 
     Raises:
-      InputError: a warm-up that is longer than the training.
+      InputError: a warm-up longer than the training.
     """
     peak = optim.learning_rate
     if optim.schedule == "constant":
@@ -57,10 +57,10 @@ def make_schedule(optim, *, steps_per_epoch: int, epochs: int):
 def make(optim, *, steps_per_epoch: int, epochs: int):
     """Returns (tx, lr_fn): an optax transformation and the schedule that it follows.
 
-    `tx.update(grads, state, params, lr_scale=1.0)`: lr_scale [] is what the plateau rule has left of the rate.
+    `tx.update(grads, state, params, lr_scale=1.0)`: lr_scale []: the plateau rule's factor on the rate.
 
     Raises:
-      InputError: as `check` and `make_schedule` do, or a user's function that gives no transformation of gradients.
+      InputError: as `check` and `make_schedule` do, or a user's function that returns no gradient transformation.
     """
     check(optim)
     lr_fn = make_schedule(optim, steps_per_epoch=steps_per_epoch, epochs=epochs)
@@ -84,7 +84,7 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
 
 
 def scale_by_rate(lr_fn):
-    """Returns what multiplies updates by minus the learning rate of the step, `lr_fn(step) * lr_scale`."""
+    """Returns a transformation that multiplies updates by minus the learning rate, `lr_fn(step) * lr_scale`."""
 
     def update(updates, state, params=None, *, lr_scale=1.0, **_):
         del params
@@ -96,7 +96,7 @@ def scale_by_rate(lr_fn):
 
 
 def add_decayed_weights(lr_fn, weight_decay: float):
-    """Returns what shrinks every kernel by its share `weight_decay` times the rate: decoupled, as in Keras."""
+    """Returns decoupled weight decay of kernels, `weight_decay` times the rate, as in Keras."""
 
     def update(updates, state, params, *, lr_scale=1.0, **_):
         shrink = weight_decay * lr_fn(state.count) * lr_scale
@@ -225,7 +225,7 @@ def _find_rule(name):
 
 
 def _from_file(name, optim):
-    """Returns the transformation that a function in a user's file gives."""
+    """Returns the transformation that a user's function makes."""
     field, wanted = "optim.name", "a function (section) -> optax.GradientTransformation, as optax.scale_by_lion is one"
     make_direction = extensions.load(name, field)
     if not callable(make_direction):

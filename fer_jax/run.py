@@ -66,7 +66,7 @@ class Run:
         return bool(every and step - saved >= every and done and done % self.config.log.every_steps == 0)
 
     def may_stop_after(self, chunk) -> bool:
-        """Whether a run may be cut off after a chunk, because what is left of it comes in the same chunks then."""
+        """Whether a run may stop after a chunk, because the remaining steps then form the same chunks."""
         return chunk.steps == 1 or chunk.step % self.steps_per_epoch % self.config.log.every_steps == 0
 
     def state_bytes(self) -> int:
@@ -81,7 +81,7 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
     resumed: the provenance in run.json where the run resumes. mark: a `timing.Clock`'s.
 
     Raises:
-      InputError: whatever in the config, the data or the pretrained weights cannot work.
+      InputError: anything in the config, the data or the pretrained weights that cannot work.
     """
     _check(config)
     shardings = steps.make_shardings()
@@ -180,7 +180,7 @@ def _check(config):
 
 
 def _check_faces(config, data, sampler):
-    """Refuses training faces that nothing can be learned from, or that do not fill a batch."""
+    """Rejects training faces of fewer than two classes, or too few to fill a batch."""
     there = np.unique(data.train.labels)
     if len(there) < 2:
         raise InputError(

@@ -19,7 +19,7 @@ SUMMARY = "seeds.json"
 def train_seeds(config, workdir, count: int, clock=None) -> dict:
     """Trains a config with the seeds config.seed, config.seed + 1, ..., each in <workdir>/seed_<seed>.
 
-    Runs that are complete are left as they are, others resume. Writes <workdir>/seeds.json.
+    Complete runs are skipped, others resume. Writes <workdir>/seeds.json.
 
     Args:
       config: of the run; its seed is the first one.

@@ -22,13 +22,13 @@ def make_shardings():
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes; arrays only, so that it is donated, sharded and saved as it is."""
+    """Everything that training changes: arrays only, so that it can be donated, sharded and saved directly."""
 
     step: jax.Array  # [] int32, steps taken
     params: dict
     batch_stats: dict
     opt_state: optax.OptState  # of the parameters that are trained, and of no others
-    lr_scale: jax.Array  # [] float32, what the plateau rule has left of the schedule's learning rate
+    lr_scale: jax.Array  # [] float32, factor of the plateau rule on the schedule's learning rate
     average: dict = flax.struct.field(default_factory=dict)  # {params, batch_stats} averaged over steps, or nothing
 
     @property
@@ -44,7 +44,7 @@ class TrainState:
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def init_variables(model, key, image_shape) -> dict:
-    """Draws a model's variables; jitted, so that a start traces it once and not wherever it asks for their shapes."""
+    """Draws a model's variables; jitted, so that it is traced once and not wherever their shapes are needed."""
     return model.init(key, jnp.zeros((1, *image_shape), jnp.uint8), train=False)
 
 
@@ -74,10 +74,10 @@ def abstract_variables(model, image_shape, sharding) -> dict:
 
 
 def abstract_state(phase, replicated) -> TrainState:
-    """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint is read into.
+    """Returns the state of `init_state` as `jax.ShapeDtypeStruct`s with shardings: what a checkpoint restores.
 
-    All lies whole on each device, but for the optimizer's arrays with `train.shard_optimizer`: these are split along
-    their longest axis that the devices divide (Rajbhandari et al. 2020, "ZeRO", stage 1).
+    Everything is replicated, except the optimizer's arrays with `train.shard_optimizer`: these are split along the
+    longest axis that the devices divide evenly (Rajbhandari et al. 2020, "ZeRO", stage 1).
     """
     state = jax.eval_shape(lambda: init_state(phase, jax.random.key(0)))
     abstract = with_sharding(state, replicated)
@@ -106,8 +106,8 @@ def make_train_step(phase, objective, *, key, forward=None, change_batch=None):
     batch: `image` uint8 [B, H, W, C], `label` int [B], `mask` [B], and `target` [B, K] where targets are soft.
 
     Args:
-      phase: a `freezing.Phase`; for the layers in `phase.frozen` nothing is differentiated, and
-        `phase.config.train.rematerialize` says what the backward pass computes again.
+      phase: a `freezing.Phase`; layers in `phase.frozen` get no gradient, and `phase.config.train.rematerialize` says
+        what the backward pass recomputes.
       objective: of `losses.make_objective`; the sums are its own.
       key: draws dropout, together with the step.
       forward: the method of the model that takes what the batch holds as `image`; None: faces.
@@ -167,7 +167,7 @@ def make_train_step(phase, objective, *, key, forward=None, change_batch=None):
 def make_eval_step(model, *, classes, forward=None, views="none"):
     """Returns eval_step(variables, batch) -> (sums, probs [B, K] float32); see metrics.batch_sums for the sums.
 
-    The loss is the plain cross-entropy, whatever training minimises, so that runs compare.
+    The loss is the plain cross-entropy, whatever training minimises, so that runs can be compared.
     forward: as in `make_train_step`; views: of fer_jax.views, over which the probabilities are averaged.
     """
 

@@ -35,18 +35,18 @@ class Position(NamedTuple):
 
 
 def train(config, workdir, clock=None, on_epoch=None) -> dict:
-    """Trains the run of a config in its workdir, or goes on with the one that is there.
+    """Trains the run of a config in its workdir, or resumes the one that is there.
 
-    clock: a `timing.Clock` that began with the command; None: the start is counted from here. on_epoch: called with
-    each epoch's number and its scores, as in `history.csv`, after it is saved; what it raises ends the training.
+    clock: a `timing.Clock` started with the command; None: start-up is timed from here. on_epoch: called with each
+    epoch's number and scores, as in `history.csv`, after the epoch is saved; an exception in it ends the training.
 
     Returns:
       the scores of the best epoch, as in `history.csv`.
 
     Raises:
-      InputError: bad input, before training starts where that can be known; a loss that is no number; a full disk;
-        another process that trains in the workdir.
-      interrupts.Stopped: Ctrl-C or SIGTERM, after the step that ran was saved.
+      InputError: bad input, before training starts where that can be known; a non-finite loss; a full disk; another
+        process that trains in the workdir.
+      interrupts.Stopped: Ctrl-C or SIGTERM, after the running step was saved.
     """
     text = f"stopped; nothing new is saved in {workdir}"
     with (
@@ -60,8 +60,8 @@ def train(config, workdir, clock=None, on_epoch=None) -> dict:
             if not tells_full_disk(error):
                 raise
             raise InputError(
-                f"no space left on the disk for the records of {workdir}: make room and run the same command again; "
-                "it goes on from the last checkpoint"
+                f"no space left on the disk for the records of {workdir}: make room, then rerun the same "
+                "command to resume from the last checkpoint"
             ) from error
 
 
@@ -78,13 +78,13 @@ def _train(config, ckpt, clock, on_epoch, stop):
     last = {} if resumed is None else ckpt.meta("latest")
     workdir_lib.open_run(run.config, workdir, run.data, run.weights, last, teacher=run.teacher)
     state, rules, first, position = restore_or_init(run, ckpt)
-    run = dataclasses.replace(run, weights=None)  # the devices have them
+    run = dataclasses.replace(run, weights=None)  # they are on the devices
     clock.mark("state")
     began = position
     with contextlib.closing(writer_lib.Writer(run, workdir, position, rules.best.epoch)) as writer:
         for phase in run.phases[first:]:
             if stop.asks():
-                stop.end(f"stopped before epoch {phase.first_epoch}; the same command goes on from there ({workdir})")
+                stop.end(f"stopped before epoch {phase.first_epoch}; rerun the same command to resume ({workdir})")
             if phase is not run.phases[first]:
                 state, position = start_phase(run, phase, state, rules)
             if position.epoch >= phase.last_epoch or rules.stop:
@@ -123,7 +123,7 @@ def _train(config, ckpt, clock, on_epoch, stop):
 
 
 def train_epoch(run, state, position, feeder, train_steps, *, constants, writer, saver, clock):
-    """Runs the steps of an epoch that are left; returns (state, the means over its faces, its speed)."""
+    """Runs the remaining steps of an epoch; returns (state, the means over its faces, its speed)."""
     start, stop = run.steps_of(position.epoch + 1, position.step)
     saved, waited, pending = start, feeder.wait_seconds, None
     writer.start_epoch(position, start)
@@ -149,7 +149,7 @@ def train_epoch(run, state, position, feeder, train_steps, *, constants, writer,
 
 
 def restore_or_init(run, ckpt):
-    """Returns (state, rules, number of the phase, position): of the latest checkpoint, or of a run that begins."""
+    """Returns (state, rules, number of the phase, position): of the latest checkpoint, or of a new run."""
     rules = patience.Rules(run.config.train, run.config.optim.plateau, run.phases[0].learning_rate)
     if ckpt.step("latest") is None:
         return wiring.init_state(run, run.phases[0]), rules, 0, Position()
@@ -161,12 +161,12 @@ def restore_or_init(run, ckpt):
     position = Position(
         meta["epoch"], int(state.step), meta.get("sums", {}), meta.get("window", {}), meta.get("seconds", 0.0)
     )
-    logger.info("going on from step %d, epoch %d, in %s", position.step, position.epoch, ckpt.workdir)
+    logger.info("resuming from step %d, epoch %d, in %s", position.step, position.epoch, ckpt.workdir)
     return state, rules, number, position
 
 
 def start_phase(run, phase, state, rules):
-    """Begins a later phase: a fresh optimizer for what it trains, and rules that count from nothing."""
+    """Starts a later phase with a new optimizer for its trained parameters, and with reset rules."""
     rules.start_phase(phase.learning_rate)
     init = jax.jit(functools.partial(steps.init_optimizer, phase), out_shardings=phase.shardings.opt_state)
     state = averaging.restart(phase, state)
@@ -182,7 +182,7 @@ def start_phase(run, phase, state, rules):
 
 
 class Saver(NamedTuple):
-    """Saves the states of a phase, with what a resumed run goes on from."""
+    """Saves the states of a phase, with what a run needs to resume."""
 
     run: run_lib.Run
     phase: freezing.Phase
@@ -191,22 +191,24 @@ class Saver(NamedTuple):
     stop: interrupts.Stop
 
     def stop_if_asked(self, state, position) -> None:
-        """Where a signal has come, saves the state and raises `interrupts.Stopped`."""
+        """After a signal, saves the state and raises `interrupts.Stopped`."""
         if not (self.stop.agreed or self.stop.asks()):
             return
         self.save(state, position)
         self.stop.end(
             f"stopped at step {position.step}, in epoch {position.epoch + 1}, and saved in {self.ckpt.workdir}: "
-            "the same command goes on from there"
+            "rerun the same command to resume"
         )
 
     def save(self, state, position, **said) -> None:
-        """Saves a state as the latest; said: what else is saved with it, as JSON-able values."""
+        """Saves a state as the latest; said: further JSON-able values to save with it."""
         self.ckpt.save_state(state, {**self._meta(position), **said})
-        self.stop.text = f"stopped at once; the same command goes on from the last checkpoint in {self.ckpt.workdir}"
+        self.stop.text = (
+            f"stopped at once; rerun the same command to resume from the last checkpoint in {self.ckpt.workdir}"
+        )
 
     def save_epoch(self, state, position, scores, improved):
-        """Saves an epoch where that is due; returns the state, at the end of a phase with the best variables."""
+        """Saves an epoch if due; returns the state, with the best variables at the end of a phase."""
         settings = self.run.config.train
         ends = self.rules.stop or position.epoch == self.phase.last_epoch
         said = {"scores": scores}
@@ -217,7 +219,7 @@ class Saver(NamedTuple):
             variables, best = self.ckpt.restore("best", self.phase.abstract.kept)
             state = state.replace(**variables)
             said = {"variables_epoch": best["epoch"], "scores": best["scores"]}
-            logger.info("the best variables, of epoch %d, are put back", best["epoch"])
+            logger.info("restored the best variables, of epoch %d", best["epoch"])
         if improved or ends or position.epoch % settings.checkpoint_every_epochs == 0:
             self.save(state, position, **said)
         return state

@@ -26,7 +26,7 @@ class Writer:
     """The writer of a run's metrics and messages.
 
     run: a `run.Run`. position: a `train.Position`; what was written of later steps and epochs is dropped. best_epoch:
-    of the run so far, 0 where there is none. All processes but the first keep the history and touch no file.
+    of the run so far, 0 where there is none. Other processes than the first keep the history but write no files.
 
     Raises:
       InputError: metrics.jsonl lacks the best epoch, or has lines that are no records of a run.

@@ -65,9 +65,9 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tm
         process.send_signal(signum)
         said = process.stderr.read()
         assert process.wait(60) == 128 + signum, said
-    assert "the same command goes on from there" in said and "Traceback" not in said
+    assert "rerun the same command to resume" in said and "Traceback" not in said
     resumed = commands.run("main", *flags, f"--workdir={cut}")
-    assert resumed.returncode == 0 and "going on from step" in resumed.stderr, resumed.stderr
+    assert resumed.returncode == 0 and "resuming from step" in resumed.stderr, resumed.stderr
     assert_same_runs(whole, cut)
 
 
@@ -98,7 +98,9 @@ def test_at_any_moment_the_run_goes_on_with_the_same_bits(tmp_path, monkeypatch,
             patch.setattr(train.writer_lib.Writer, "end_epoch", interrupting(train.writer_lib.Writer.end_epoch, 1))
         else:
             on_epoch = interrupting(lambda epoch, scores: None, 0)
-        with pytest.raises(interrupts.Stopped, match=r"and saved in .*cut: the same command goes on") as stopped:
+        with pytest.raises(
+            interrupts.Stopped, match=r"and saved in .*cut: rerun the same command to resume"
+        ) as stopped:
             train.train(config, cut, on_epoch=on_epoch)
     assert stopped.value.exit_code == 130
     expected = {"step": "at step 14, in epoch 2", "evaluation": "at step 22, in epoch 2"}

@@ -72,7 +72,7 @@ def test_a_killed_run_ends_with_the_same_bits(feeder, tmp_path):
     assert 2 * commands.STEPS_PER_EPOCH < killed_at < EPOCHS * commands.STEPS_PER_EPOCH
     resumed = commands.run("main", *flags, f"--workdir={tmp_path / 'killed'}")
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step" in resumed.stderr
+    assert "resuming from step" in resumed.stderr
     one, two = final_state(tmp_path / "whole"), final_state(tmp_path / "killed")
     assert jax.tree.structure(one) == jax.tree.structure(two)
     for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_in_mid_run_gives_one_message_and_loses_nothing(tmp_
     assert "Traceback" not in told and told.count("no space left") == 1
     assert told.splitlines()[-1].startswith("error: ")
     resumed = commands.run("main", *flags, f"--workdir={cut}")
-    assert resumed.returncode == 0 and "going on from step" in resumed.stderr, resumed.stderr
+    assert resumed.returncode == 0 and "resuming from step" in resumed.stderr, resumed.stderr
     assert scores(cut) == scores(whole)
     jax.tree.map(np.testing.assert_array_equal, final_state(cut), final_state(whole))
 

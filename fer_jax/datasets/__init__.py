@@ -136,7 +136,7 @@ def _resolve(data):
             f"data.size_px is {data.size_px} and data.channels {data.channels}, but the faces are {name}, 48x48 grey; "
             "only class folders are read in other sizes and in colour: leave these fields at 48 and 1 (model.size_px "
             "and model.channels choose what a network sees)"
-            + (", or set data.name=class_folders to take these folders as they are." if tree else ".")
+            + (", or set data.name=class_folders to read these folders unchanged." if tree else ".")
         )
     return name, source
 

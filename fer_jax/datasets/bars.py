@@ -4,7 +4,7 @@ import sys
 
 
 class _Silent:
-    """What stands in tqdm's place: iterates, and shows nothing."""
+    """A replacement for tqdm that iterates and shows nothing."""
 
     def __init__(self, iterable):
         self._iterable = iterable

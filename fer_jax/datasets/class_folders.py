@@ -27,7 +27,7 @@ _USAGE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_(\d+)\.\w+")
 class Tree:
     """Class folders: splits[split][class] are the picture files, sorted; `folder` is where they begin.
 
-    Without folders for splits everything stands in 'train'.
+    Without folders for splits everything is in 'train'.
     """
 
     folder: str
@@ -64,7 +64,7 @@ class Tree:
         return (
             f"{self.unnamed:,} of {len(self.files()):,} file names are not Training_, PublicTest_ or "
             "PrivateTest_ and a number, so that the official split cannot be restored; "
-            "--config.data.name=class_folders takes the folders as they are."
+            "--config.data.name=class_folders reads the folders unchanged."
         )
 
     def check(self, label):
@@ -83,7 +83,7 @@ class Tree:
                     "every split needs the same classes."
                 )
         if "train" not in self.splits:
-            raise InputError(f"{label}: there is no folder `train` beside {', '.join(self.splits)}.")
+            raise InputError(f"{label}: no folder `train` next to {', '.join(self.splits)}.")
         if len(self.classes) < 2:
             raise InputError(f"{label} holds one class, {self.classes[0]!r}; training needs two at least.")
 
@@ -95,7 +95,7 @@ def usage_and_number(file):
 
 
 def find(store: stores.Store):
-    """Returns the Trees at the top of `store`, or where there is none, those one level of folders down."""
+    """Returns the Trees at the top of `store`, or else those one level of folders down."""
     top = _tree(store, "")
     if top is not None:
         return [top]
@@ -104,7 +104,7 @@ def find(store: stores.Store):
 
 
 def lone_class(store: stores.Store) -> str:
-    """Returns the folder at the top of `store` that holds pictures, '' where there are none or several."""
+    """Returns the folder at the top of `store` that holds pictures, '' if none or several do."""
     filled = [name for name, files in _classes(store, "").items() if files]
     return filled[0] if len(filled) == 1 else ""
 
@@ -146,7 +146,7 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
     labels are positions in `tree.classes`, and the order is split, class, file. Rows.positions count in
     that order, unreadable pictures included. Pictures of other sizes and modes take `image_shape`, (H, W, C): grey
     where C is 1, RGB where it is 3 (Pillow, antialiased). detector: of fer_jax.faces, for whole photographs: the
-    surest face of each is cut out, and photographs without one are left out; '': the pictures are faces.
+    surest face of each is cut out, and photographs without one are dropped; '': the pictures are faces.
     """
     find_face = _make_finder(detector)
     entries = _fer2013_entries(tree) if fer2013 else _plain_entries(tree)
@@ -241,7 +241,7 @@ def _detection_notes(detector, faceless, count):
     if faceless:
         shown = f"{', '.join(faceless[:3])}{' and others' if len(faceless) > 3 else ''}"
         verbs = ("shows", "was") if len(faceless) == 1 else ("show", "were")
-        notes.append(f"{len(faceless):,} of them {verbs[0]} no face that it finds and {verbs[1]} left out: {shown}.")
+        notes.append(f"{len(faceless):,} of them {verbs[0]} no face that it finds and {verbs[1]} dropped: {shown}.")
     return notes
 
 

@@ -150,7 +150,7 @@ def _paint_head(canvas, points, person, view):
 
 
 def _column(half_width, top):
-    """What hangs or stands below the head: widens towards the lower edge of the picture."""
+    """Neck and shoulders: widen towards the lower edge of the picture."""
     return [[-half_width, top], [half_width, top], [half_width * 1.1, 2], [-half_width * 1.1, 2]]
 
 

@@ -50,7 +50,7 @@ def relabel(faces):
             "not a face": clear & (winner == _NOT_A_FACE),
         }
         reasons = ", ".join(f"{name} {rows.sum():,}" for name, rows in left_out.items())
-        lines.append(f"{split} {kept.sum():,} of {len(part):,} (left out: {reasons})")
+        lines.append(f"{split} {kept.sum():,} of {len(part):,} (dropped: {reasons})")
     return relabelled, [f"Labels are the majorities of the FER+ votes. Faces that have one: {'; '.join(lines)}."]
 
 

@@ -86,7 +86,7 @@ def _quiet():
 
 
 def _read_all(builder, folder):
-    """Reads {split: Faces}, out of arrays that are kept beside the records: these take several times as long."""
+    """Reads {split: Faces}, from arrays cached next to the records, which take several times as long to read."""
     splits = [split for split in facts.SPLITS if split in builder.info.splits]
     stats = [(path.name, path.stat()) for path in sorted(folder.glob("*array_record*"))]
     records = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])

@@ -101,7 +101,7 @@ def _bad_row_notes(rows, on_bad_row, unit):
     if on_bad_row == "stop":
         raise InputError(
             f"{len(rows.bad):,} of {total:,} {unit} cannot be read:{_listing(rows.bad)}\n"
-            "Mend them, or go on without them by --config.data.on_bad_row=skip."
+            "Fix them, or skip them with --config.data.on_bad_row=skip."
         )
     return [f"{len(rows.bad):,} of {total:,} {unit} were skipped, for they cannot be read:{_listing(rows.bad)}"]
 

@@ -14,7 +14,7 @@ _SHARE = 0.1  # of the faces, for a split that is carved out
 
 
 def draw(faces, classes, *, seed) -> dict:
-    """Returns {split: Faces} drawn anew from all faces, stratified 80/10/10: test first, then validation.
+    """Returns {split: Faces} redrawn from all faces, stratified 80/10/10: test first, then validation.
 
     The sizes on FER-2013 are 29,068, 3,230 and 3,589. Faces keep their order. InputError where a class has
     too few.
@@ -61,7 +61,7 @@ def _carve(train, classes, split, seed):
         held = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
         raise InputError(
             f"The faces are too few to take a stratified tenth for {split} out of them ({held}): {error} "
-            "Add faces, or give the split a folder of its own."
+            "Add faces, or give the split its own folder."
         ) from error
     return train.take(np.sort(rest)), train.take(np.sort(carved))
 
@@ -126,7 +126,7 @@ def unofficial_counts(faces):
 
 
 def drop_shared(faces):
-    """Leaves out the training faces whose pictures (the same bytes) are in validation or test too.
+    """Drops the training faces whose pictures (the same bytes) are in validation or test too.
 
     Returns ({split: Faces}, notes).
     """
@@ -136,7 +136,7 @@ def drop_shared(faces):
     if kept.all():
         return faces, []
     left_out = wording.count(int((~kept).sum()), "training face")
-    note = f"{left_out} of {len(kept):,}, whose pictures are in validation or test too: left out (data.drop_shared)."
+    note = f"{left_out} of {len(kept):,}, whose pictures are in validation or test too, are dropped (data.drop_shared)."
     return {**faces, "train": faces["train"].take(kept)}, [note]
 
 
@@ -149,7 +149,7 @@ def shared_pictures(faces):
         shared = different[first] & different[second]
         if shared:
             held = sum(picture in shared for picture in pictures[second])
-            stand = wording.count(len(shared), "picture") + (" stand" if len(shared) > 1 else " stands")
+            stand = wording.count(len(shared), "picture") + (" are" if len(shared) > 1 else " is")
             notes.append(
                 f"{stand} in {first} and in {second} too: {held:,} of the {len(pictures[second]):,} {second} faces."
             )

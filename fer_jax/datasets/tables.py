@@ -169,7 +169,7 @@ def _tile(cells, position, tiles):
 def read_pixels(path) -> np.ndarray:
     """Reads the faces of a table that need not have labels, as the challenge's test.csv: uint8 [N, 48, 48, 1].
 
-    Every row has to be good, since what is written for it stands in its place. Raises InputError on a header without
+    Every row must be valid, since the output is written row for row. Raises InputError on a header without
     `pixels`, on broken rows (the first ten are listed) and on a table without rows.
     """
     images, bad, size = [], [], os.path.getsize(path) if os.path.exists(path) else None
@@ -190,7 +190,7 @@ def read_pixels(path) -> np.ndarray:
                     bad.append(f"row {rows.line_num + 1}: {error}")
     if bad:
         listed = "\n  ".join(bad[:10])
-        raise InputError(f"{path} has {len(bad)} broken rows, mend them first:\n  {listed}")
+        raise InputError(f"{path} has {len(bad)} broken rows; fix them first:\n  {listed}")
     if not images:
         raise InputError(f"{path} has a header and no rows.")
     return np.stack(images)

@@ -48,7 +48,7 @@ class Feeder(Protocol):
         """Returns the batch of one step; pure, traced into the step."""
 
     def close(self) -> None:
-        """Lets go of threads and files."""
+        """Releases threads and files."""
 
 
 def make(

@@ -115,7 +115,7 @@ class Feeder:
             yield waiting.popleft()
 
     def close(self) -> None:
-        """Lets go of the pipeline and its threads."""
+        """Releases the pipeline and its threads."""
         if self._stream is not None:
             self._stream.close()
             self._stream = self._position = None

@@ -53,4 +53,4 @@ class Feeder:
         return jax.lax.with_sharding_constraint(batch, self._sharding)
 
     def close(self):
-        """Nothing to let go of but the arrays."""
+        """Nothing to release except the arrays."""

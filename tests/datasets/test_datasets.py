@@ -57,7 +57,7 @@ def test_fer2013_is_48_px_and_grey_and_nothing_else(files, rows, table, make_dat
         with pytest.raises(InputError, match=r"the faces are fer2013, 48x48 grey; .* leave these fields") as caught:
             datasets.load(make_data(table, **fields))
         assert "class_folders" not in str(caught.value)
-        with pytest.raises(InputError, match=r"or set data\.name=class_folders to take these folders as they are"):
+        with pytest.raises(InputError, match=r"or set data\.name=class_folders to read these folders unchanged"):
             datasets.load(make_data(folders, **fields))
         assert not (tmp_path / "cache").exists()
         data = datasets.load(make_data(folders, name="class_folders", **fields))
@@ -174,11 +174,11 @@ def test_pictures_in_two_splits_are_counted(files, make_data, tmp_path):
     rows.images[72] = rows.images[1]
     rows.images[2] = rows.images[3]  # within train: no matter
     path = files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()))
-    shared = [text for text in datasets.load(make_data(path)).notes if " too: " in text]
+    shared = [text for text in datasets.load(make_data(path)).notes if " too" in text]
     assert shared == [
-        "2 pictures stand in train and in validation too: 3 of the 21 validation faces.",
-        "1 picture stands in train and in test too: 1 of the 21 test faces.",
-        "1 picture stands in validation and in test too: 1 of the 21 test faces.",
+        "2 pictures are in train and in validation too: 3 of the 21 validation faces.",
+        "1 picture is in train and in test too: 1 of the 21 test faces.",
+        "1 picture is in validation and in test too: 1 of the 21 test faces.",
     ]
 
 
@@ -194,10 +194,10 @@ def test_training_faces_that_are_in_other_splits_can_be_left_out(files, make_dat
     np.testing.assert_array_equal(data.train.images, rows.images[kept])
     np.testing.assert_array_equal(data.train.labels, rows.labels[kept])
     assert (len(data.validation), len(data.test), data.fingerprint) == (21, 21, everything.fingerprint)
-    shared = [text for text in data.notes if " too: " in text]
+    shared = [text for text in data.notes if " too" in text]
     assert shared == [
-        "5 training faces of 70, whose pictures are in validation or test too: left out (data.drop_shared).",
-        "1 picture stands in validation and in test too: 1 of the 21 test faces.",
+        "5 training faces of 70, whose pictures are in validation or test too, are dropped (data.drop_shared).",
+        "1 picture is in validation and in test too: 1 of the 21 test faces.",
     ]
     few = datasets.load(make_data(path, drop_shared=True, train_faces=65))  # of what is left
     assert len(few.train) == 65

@@ -160,7 +160,7 @@ def test_the_real_votes_leave_these_faces(real):
         labels = [majority(row) for row in part.votes.tolist()]
         assert relabelled[split].labels.tolist() == [label for label in labels if label is not None and label < 8]
     assert note.endswith(
-        "train 25,060 of 28,709 (left out: no majority 3,423, unknown 76, not a face 150); "
-        "validation 3,199 of 3,589 (left out: no majority 367, unknown 13, not a face 10); "
-        "test 3,153 of 3,589 (left out: no majority 410, unknown 10, not a face 16)."
+        "train 25,060 of 28,709 (dropped: no majority 3,423, unknown 76, not a face 150); "
+        "validation 3,199 of 3,589 (dropped: no majority 367, unknown 13, not a face 10); "
+        "test 3,153 of 3,589 (dropped: no majority 410, unknown 10, not a face 16)."
     )

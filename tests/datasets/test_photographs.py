@@ -67,7 +67,7 @@ def test_the_face_is_cut_out_of_each_photograph(folder, detector, tmp_path, chan
     np.testing.assert_array_equal(halves.argmax(axis=1), labels)
     assert halves.min() > 100, "nothing of the dark surroundings is in the crops"
     assert "The faces were found in 41 photographs by bright:squares." in data.notes
-    assert "1 of them shows no face that it finds and was left out: left/empty.png." in data.notes
+    assert "1 of them shows no face that it finds and was dropped: left/empty.png." in data.notes
 
 
 def test_photographs_and_faces_are_kept_apart(folder, detector, tmp_path):
