@@ -82,6 +82,7 @@ def _train(config, ckpt, clock, on_epoch, stop):
     clock.mark("state")
     began = position
     with contextlib.closing(writer_lib.Writer(run, workdir, position, rules.best.epoch)) as writer:
+        clock.mark("writers")  # a tracker's library and server can take seconds
         for phase in run.phases[first:]:
             if stop.asks():
                 stop.end(f"stopped before epoch {phase.first_epoch}; rerun the same command to resume ({workdir})")
