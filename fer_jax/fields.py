@@ -13,8 +13,8 @@ SEED = "[0, 4294967295]"  # what scikit-learn and Optuna take too
 class Field:
     """A field of the config.
 
-    default: its type is the field's. about: unit and reason. within: a number's interval, as "[0, 1)" or "(0, inf)"; NaN
-    is in none.
+    default: its type is the field's. about: unit and reason. within: a number's interval, as "[0, 1)" or "(0, inf)";
+    NaN is in none.
     """
 
     default: object
