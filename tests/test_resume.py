@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 
-from fer_jax import checkpoint, train
+from fer_jax import checkpoint, metric_writers, train
 from fer_jax.errors import InputError
 
 EPOCHS = 6
@@ -132,10 +132,10 @@ def test_a_disk_that_is_full_in_mid_run_gives_one_message_and_loses_nothing(tmp_
 
 
 def test_a_disk_without_room_for_the_records_is_named(tmp_path, monkeypatch):
-    def write_csv(_):
+    def write(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(train.writer_lib.Writer, "_write_csv", write_csv)
+    monkeypatch.setattr(metric_writers.HistoryCsv, "write", write)
     config = tiny.make_config(tmp_path / "cache", **{"train.epochs": 1})
     with pytest.raises(InputError, match=r"no space left on the disk for the records of .*run: make room"):
         train.train(config, tmp_path / "run")
