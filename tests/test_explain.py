@@ -129,8 +129,8 @@ def test_an_average_has_the_mean_of_its_members_maps():
     assert explain.choose(model, {"params": params}, (48, 48, 1)) == "grad_cam"
 
 
-def test_a_backbone_is_explained_by_its_last_map():
-    section = tiny.make_config("").model
+def test_a_backbone_is_explained_by_its_last_map(tmp_path):
+    section = tiny.make_config(tmp_path).model
     model = models.make(section, 7)
     variables = model.init(jax.random.key(0), FACES[:1], train=False)
     last = explain.grad_cam(model, variables, FACES, LABELS)
