@@ -298,6 +298,7 @@ def test_a_policy_that_cannot_be_is_refused(fields, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("channels", [1, 3])
 def test_fixed_views_change_each_face_by_its_own_draw_and_always_the_same(monkeypatch, channels):
     images = draw_faces(5, size=48, channels=channels)

@@ -75,6 +75,7 @@ def cut_after(last):
     return on_epoch
 
 
+@pytest.mark.full
 def test_before_it_moves_it_predicts_the_mean_of_its_members(runs, tmp_path):
     # A rate under the spacing of float32 changes no kernel; the frozen normalization keeps its statistics.
     still = {"optim.learning_rate": 1e-12, "optim.freeze": ("members_0/batch_normalization",), "train.epochs": 1}
@@ -220,6 +221,7 @@ def test_an_average_may_be_a_member(runs, averaged, tmp_path):
     np.testing.assert_allclose(probs[2], (probs[0] + probs[1]) / 2, atol=2e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -267,6 +269,21 @@ def test_another_network_in_a_members_workdir_than_the_run_began_with_is_refused
         InputError, match=r"dense has another network .*: dense/bias, dense/kernel, dense_1/kernel differ"
     ):
         train.train(config, tmp_path / "run")
+
+
+def test_its_logits_are_those_of_the_mean_of_its_members_probabilities():
+    sections = ({"layers": "conv 4 relu, flatten"}, {"layers": "flatten, dense 8 relu"})
+    section = config_lib.get_default().model
+    section.update(name="average", member_models=sections)
+    model, faces = models.make(section, 7), np.random.default_rng(0).integers(0, 256, (3, 16, 16, 1), dtype=np.uint8)
+    variables = model.init(jax.random.key(0), faces, train=False)
+    probs = []
+    for number, one in enumerate(sections):
+        member = models.make(config_lib.from_dict({"model": one}).model, 7)
+        logits = member.apply({"params": variables["params"][f"members_{number}"]}, faces, train=False)
+        probs.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    assert np.abs(probs[0] - probs[1]).max() > 0.01
+    np.testing.assert_allclose(np.exp(model.apply(variables, faces, train=False)), np.mean(probs, axis=0), rtol=1e-5)
 
 
 def test_a_config_without_members_is_refused():

@@ -67,13 +67,25 @@ def test_there_are_configs():
 
 
 @pytest.mark.parametrize(("path", "name"), variants(), ids=name_of)
-def test_a_config_is_a_difference_that_builds(path, name):
+def test_a_config_is_a_difference(path, name):
     config, default = build_runnable(path, name), config_lib.get_default()
     assert config.is_locked
     assert config_lib.differences(config_lib.to_dict(default), config_lib.to_dict(config))
     config_lib.from_dict(config_lib.to_dict(config))  # no field and no type of its own
     fields.check(config)
     optim.make(config.optim, steps_per_epoch=200, epochs=config.train.epochs)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        pytest.param(path, name, marks=() if name == variants_of(path)[0] else pytest.mark.full)
+        for path, name in variants()
+    ],
+    ids=name_of,
+)
+def test_a_config_builds(path, name):
+    config = build_runnable(path, name)
     logits = trace(json.dumps(config_lib.to_dict(config)["model"], sort_keys=True))
     assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
 

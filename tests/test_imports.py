@@ -1,6 +1,7 @@
 """The house plan as a test: imports run downwards, and what is heavy is imported late."""
 
 import ast
+import functools
 import graphlib
 import pathlib
 import subprocess
@@ -106,6 +107,7 @@ def files():
     return sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
 def imports(path):
     """Returns the dotted names that a file imports, in functions too."""
     names = set()

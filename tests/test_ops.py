@@ -73,7 +73,9 @@ def test_a_kernel_larger_than_the_picture_is_one_product(size, kernel, strides, 
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", ((2, 1), (0, 6))], ids=str)
-@pytest.mark.parametrize("size", [(8, 8), (6, 6), (12, 9), (7, 10)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(8, 8), (7, 10), *(pytest.param(size, marks=pytest.mark.full) for size in ((6, 6), (12, 9)))], ids=str
+)
 @pytest.mark.parametrize("side", [3, pytest.param(5, marks=pytest.mark.full)])
 def test_winograd_and_its_gradients_equal_xlas_in_float64(side, size, padding, monkeypatch):
     monkeypatch.setattr(winograd, "pays", lambda *_: True)
@@ -100,6 +102,7 @@ def test_the_kernels_gradient_is_the_same_in_pieces_of_the_batch(monkeypatch):
         assert_equals_xla(x, kernel, (1, 1), "SAME")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("size", "channels"), [(24, 64), (6, 128)])
 @pytest.mark.parametrize("side", [3, pytest.param(5, marks=pytest.mark.full)])
 def test_float32_errors_of_winograd_stay_within_a_few_of_the_direct_ones(side, size, channels):

@@ -39,6 +39,7 @@ def test_the_submission_has_a_class_for_each_row_in_its_order(run):
     assert str(root / "run" / "submission.csv") in result.stdout
 
 
+@pytest.mark.full
 def test_a_folder_of_faces_gets_the_classes_and_probabilities_of_the_table(run, tmp_path):
     root, faces = run
     (tmp_path / "faces").mkdir()

@@ -355,7 +355,7 @@ def write_changing_video(path):
     return write_video(path, scenes)
 
 
-@pytest.mark.parametrize("annotate", [None, "drawn"])
+@pytest.mark.parametrize("annotate", [None, pytest.param("drawn", marks=pytest.mark.full)])
 @pytest.mark.parametrize("format", ["jsonl", "csv"])
 def test_a_job_may_be_interrupted_anywhere(tmp_path, monkeypatch, format, annotate):
     cv2 = pytest.importorskip("cv2")

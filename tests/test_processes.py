@@ -147,6 +147,7 @@ def test_a_signal_to_one_process_saves_the_same_step_in_all_and_the_run_resumes_
     jax.tree.map(np.testing.assert_array_equal, *(latest(tmp_path / name) for name in ("whole", "stopped")))
 
 
+@pytest.mark.full
 def test_an_optimizer_in_shares_trains_alike_in_less_memory_and_is_resumed_whole(tmp_path):
     assert jax.device_count() == 2
     network = {"model.name": "cnn", "model.layers": "conv 8 relu, max_pool, flatten, dense 9 relu", "model.size_px": 16}

@@ -191,6 +191,7 @@ def test_a_picture_that_cannot_be_explained_is_named(tmp_path):
         make().explain(tmp_path / "gone.png", faces="given")
 
 
+@pytest.mark.full
 def test_long_work_says_how_far_it_is(monkeypatch, caplog):
     monkeypatch.setattr(timing, "PREDICTION_LINE_SECONDS", 0.0)
     faces = np.random.default_rng(0).integers(0, 256, (300, 48, 48, 1), np.uint8)

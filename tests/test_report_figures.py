@@ -80,7 +80,7 @@ def assert_legends_cover_no_data(figure):
         assert inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1), "the legend is cut off"
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 60])
+@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.full), 60])
 @pytest.mark.parametrize("shape", CURVES)
 def test_the_legend_of_a_curve_covers_no_data(drawn, shape, epochs):
     for panel in (figures.ACCURACY, figures.LOSS):

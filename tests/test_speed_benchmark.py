@@ -93,6 +93,7 @@ def test_the_work_of_a_step_is_what_its_convolutions_and_dense_layers_take():
     )
 
 
+@pytest.mark.full
 def test_our_side_trains_judges_and_predicts_and_says_what_its_step_needs():
     import in_fer_jax
 
@@ -111,6 +112,7 @@ def test_our_side_trains_judges_and_predicts_and_says_what_its_step_needs():
     assert found["step_flops"] > 16 * 48 * 48 * 2 * 9 * 4 and found["temporary_MiB"] > 0
 
 
+@pytest.mark.full
 def test_where_a_plugin_does_not_count_a_process_on_the_cpu_does(monkeypatch):
     import in_fer_jax
 

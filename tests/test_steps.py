@@ -105,6 +105,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts, backend, monkeypa
             np.testing.assert_allclose(sums[name], value, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_parts_draw_their_own_dropout_and_move_the_statistics_one_after_another():
     batch = make_batch()
     batch["label"][:], batch["image"][:] = 0, 255  # one white face

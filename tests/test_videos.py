@@ -171,6 +171,7 @@ with videos.Video(sys.argv[1]) as video:
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_stays_over_a_long_video(tmp_path):
     path = tmp_path / "long.avi"

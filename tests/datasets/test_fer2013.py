@@ -392,6 +392,7 @@ WITHOUT_TENSORFLOW = """
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("drawn", [False, True])
 def test_load_imports_no_tensorflow_and_is_silent(table, tmp_path, drawn):
     command = [

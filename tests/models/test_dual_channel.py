@@ -159,7 +159,7 @@ def test_the_twin_sees_the_whole_face_in_both_channels():
     np.testing.assert_array_equal(whole, region)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.full)])
 def test_the_loss_reaches_the_layers_that_place_the_region(dtype):
     network = make(dtype=dtype)
     _, faces, variables = drawn(scale=1.0)

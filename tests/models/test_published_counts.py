@@ -43,6 +43,7 @@ def count(name, variant):
     return params.count(shapes), params.count(shapes["params"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "variant"), COUNTS)
 def test_a_system_has_the_published_count(name, variant):
     total, trained = COUNTS[name, variant]
