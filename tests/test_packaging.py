@@ -11,7 +11,6 @@ import commands
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import main
 
 ROOT = commands.ROOT
 NEEDED = ("fer_jax", "configs", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")  # of the repository, to build it
@@ -80,8 +79,14 @@ def test_the_commands_of_the_wheel_work_in_an_empty_folder(wheel, tmp_path):
     assert (ran.returncode, ran.stderr.splitlines()[-1][:23]) == (2, "error: train.epochs is "), ran.stderr
 
 
-@pytest.mark.parametrize("name", ["cnn:model_2", "configs/cnn.py:model_2", "/elsewhere/cnn.py:model_2"])
-def test_a_run_is_named_by_config_variant_and_digest(name, monkeypatch):
-    monkeypatch.setattr(main.config_flags, "get_config_filename", lambda _: name)
-    config = config_lib.load("cnn:model_2")
-    assert main._workdir(config) == os.path.join("runs", f"cnn-model_2-{config_lib.digest(config)}")
+def test_a_run_is_named_by_config_variant_and_digest():
+    """In a process of its own: the flags of main and search have the same names."""
+    script = (
+        "from fer_jax import config, main\n"
+        "for name in ('cnn:model_2', 'configs/cnn.py:model_2', '/elsewhere/cnn.py:model_2'):\n"
+        "    main.config_flags.get_config_filename = lambda _: name\n"
+        "    print(main._workdir(config.load('cnn:model_2')))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    expected = os.path.join("runs", f"cnn-model_2-{config_lib.digest(config_lib.load('cnn:model_2'))}")
+    assert ran.stdout.splitlines() == [expected] * 3
