@@ -40,6 +40,7 @@ def runs(tmp_path_factory):
     return root, config
 
 
+@pytest.mark.full
 def test_an_average_changes_nothing_of_training(runs):
     root, _ = runs
     raw, plain = (inference.load(root / name, "latest", "raw").variables for name in ("ema", "plain"))
@@ -98,6 +99,7 @@ def test_a_run_without_an_average_says_so(runs):
         inference.load(runs[0] / "plain", variables="average")
 
 
+@pytest.mark.full
 def test_schedule_free_is_evaluated_at_its_average(tmp_path):
     config = tiny.make_config(
         tmp_path / "cache",

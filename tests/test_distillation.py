@@ -50,6 +50,7 @@ def make_config(root, **fields):
     return tiny.make_config(root / "cache", **fields)
 
 
+@pytest.mark.full
 def test_a_teacher_answers_with_the_mean_of_its_members(teachers):
     run = run_lib.build(make_config(teachers))
     teacher = distillation.load(run.config.loss.teacher, run)

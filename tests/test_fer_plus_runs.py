@@ -128,6 +128,7 @@ def test_features_of_a_frozen_backbone_keep_the_targets(root, fields):
     assert inputs["validation"].targets is None
 
 
+@pytest.mark.full
 def test_a_run_on_eight_classes_is_scored(workdir):
     scores = scoring.evaluate(workdir, split="validation")
     assert tuple(scores["classes"]) == fer_plus.CLASSES

@@ -93,7 +93,7 @@ def test_each_choice_keeps_less_than_the_one_before(network):
 
 
 @pytest.mark.parametrize("choice", CHOICES[1:])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", [pytest.param("plain", marks=pytest.mark.full), "branches"])
 def test_a_step_gives_the_same_with_each_choice(network, choice):
     model, state, tx, batch = make(network)
 

@@ -119,6 +119,7 @@ def test_what_ends_a_run_ends_the_whole(tmp_path, trained, monkeypatch, error):
     assert not (tmp_path / "seeds.json").exists()
 
 
+@pytest.mark.full
 def test_runs_are_those_of_single_trainings_and_more_seeds_train_only_the_new_ones(tmp_path):
     config = tiny.make_config(tmp_path / "cache", **{"train.epochs": 1, "seed": 7})
     seeds.train_seeds(config, tmp_path / "runs", 1)

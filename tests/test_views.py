@@ -66,6 +66,7 @@ def test_unknown_views_are_named():
         views.make_logits(None, "ten")
 
 
+@pytest.mark.full
 def test_an_evaluation_with_views_has_a_report_of_its_own(tmp_path):
     config = tiny.make_config(tmp_path / "cache", **{"train.epochs": 1})
     train.train(config, tmp_path / "run")

@@ -56,7 +56,16 @@ def count(detector, made):
     return total, hits, false
 
 
-@pytest.mark.parametrize(("size_px", "tilt"), [(48, 0), (96, 0), (200, 0), (96, 30), (300, 45)])
+@pytest.mark.parametrize(
+    ("size_px", "tilt"),
+    [
+        pytest.param(48, 0, marks=pytest.mark.full),
+        (96, 0),
+        pytest.param(200, 0, marks=pytest.mark.full),
+        (96, 30),
+        pytest.param(300, 45, marks=pytest.mark.full),
+    ],
+)
 def test_blazeface_finds_one_face_in_many_places(scenes, astronaut, detector, size_px, tilt):
     shown = np.repeat(astronaut[None], 18 if size_px < 200 else 4, 0)
     total, hits, false = count(detector("blazeface"), list(scenes.make(shown, size_px, tilt, side_px=640)))

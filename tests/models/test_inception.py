@@ -25,7 +25,7 @@ def trace(name, size_px, **fields):
 
 
 @pytest.mark.parametrize("name", FACTS)
-@pytest.mark.parametrize(("size_px", "cells"), [(75, 1), (299, 8)])
+@pytest.mark.parametrize(("size_px", "cells"), [(75, 1), pytest.param(299, 8, marks=pytest.mark.full)])
 def test_maps_have_the_published_shape_in_the_dtype_of_the_config(name, size_px, cells):
     maps, _ = trace(name, size_px, dtype="bfloat16")
     assert (maps.shape, maps.dtype) == ((2, cells, cells, FACTS[name][0]), "bfloat16")
