@@ -152,7 +152,6 @@ def test_training_tells_its_memory_and_reuses_that_of_its_state(feeder, tmp_path
     events = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     (epoch,) = [event for event in events if event["kind"] == "epoch"]
     assert 100 < epoch["peak_memory_mib"] < 24_000
-    assert f"peak memory {epoch['peak_memory_mib']:,.0f} MiB" in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("memory of a step: ")]
     donated = float(line.split(" MiB of which")[0].split()[-1])
     parameters = 48 * 48 * 8 * 32
