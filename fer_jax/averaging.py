@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax import optim
 from fer_jax import params as params_lib
 
-YOUNG = 10  # steps over which an average remembers little more than the last ones
+WARMUP_STEPS = 10
 
 
 def make(phase):
@@ -15,7 +16,7 @@ def make(phase):
     phase: a `freezing.Phase`. With `train.ema_decay` it is an exponential moving average, with the optimizer
     `schedule_free` the sequence x of that optimizer, with the current running statistics.
     """
-    if phase.config.optim.name == "schedule_free":
+    if optim.averages(phase.config.optim):
         return lambda state: {"params": schedule_free_params(state, phase.frozen), "batch_stats": state.batch_stats}
     decay = phase.config.train.ema_decay
     return (lambda state: move(state.average, state.variables, state.step, decay)) if decay else None
@@ -27,7 +28,7 @@ def move(average, variables, step, decay: float):
     step: t [] int, steps taken. The second term forgets the initial variables in a short training (that of
     TensorFlow's ExponentialMovingAverage with num_updates).
     """
-    kept = jnp.minimum(decay, (1.0 + step) / (YOUNG + step))
+    kept = jnp.minimum(decay, (1.0 + step) / (WARMUP_STEPS + step))
     return jax.tree.map(lambda mean, value: mean + (1 - kept).astype(mean.dtype) * (value - mean), average, variables)
 
 
@@ -41,6 +42,6 @@ def schedule_free_params(state, frozen):
 
 def restart(phase, state):
     """Returns the state from which a later phase starts: with `schedule_free` at its average, else unchanged."""
-    if phase.config.optim.name != "schedule_free":
+    if not optim.averages(phase.config.optim):
         return state
     return state.replace(params=jax.tree.map(jnp.copy, state.average["params"]))

@@ -28,8 +28,8 @@ def check(optim) -> None:
     if extensions.names_file(optim.name) and optim.args:
         raise InputError("optim.args is for the package's optimizers: write the numbers into your own function")
     args = read_args(optim)
-    if optim.name == "schedule_free" and not 0 < args.get("b1", 0.9) < 1:
-        raise InputError(f"optim.args: b1 of schedule_free is {args['b1']}: give more than 0 and less than 1")
+    if averages(optim) and not 0 < args.get("b1", 0.5) < 1:
+        raise InputError(f"optim.args: b1 of {optim.name} is {args['b1']}: give more than 0 and less than 1")
     if optim.schedule not in SCHEDULES:
         raise InputError(f"optim.schedule is '{optim.schedule}'; known are {', '.join(SCHEDULES)}")
 
@@ -77,10 +77,12 @@ def make(optim, *, steps_per_epoch: int, epochs: int):
             parts.append(optax.add_decayed_weights(optim.weight_decay, mask=params_lib.kernel_mask))
         parts.append(scale_by_rate(lr_fn))
     tx = optax.chain(*parts)
-    if optim.name == "schedule_free":
-        averaging = {name: value for name, value in args.items() if name in ("b1", "weight_lr_power")}
-        tx = optax.contrib.schedule_free(tx, lr_fn, **averaging)
-    return tx, lr_fn
+    return (rule.wrap(tx, lr_fn, **args) if rule.wrap else tx), lr_fn
+
+
+def averages(optim) -> bool:
+    """Whether the optimizer keeps an average of the parameters, at which they are evaluated; see `averaging`."""
+    return _find_rule(optim.name).wrap is not None
 
 
 def scale_by_rate(lr_fn):
@@ -162,9 +164,14 @@ def _muon(optim, ns_steps: int = 5, adam_b1: float = 0.9, adam_b2: float = 0.999
 
 
 def _schedule_free(optim, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_lr_power: float = 2.0):
-    """Adam without momentum, whose place an average takes; see `make` for what wraps it."""
+    """Adam without momentum: `_average` takes its place."""
     del b1, weight_lr_power
     return optax.scale_by_adam(b1=0.0, b2=b2, eps=eps)
+
+
+def _average(tx, lr_fn, **args):
+    """Wraps a whole optimizer in schedule-free averaging (Defazio et al. 2024); optax has its numbers' defaults."""
+    return optax.contrib.schedule_free(tx, lr_fn, **{k: v for k, v in args.items() if k in ("b1", "weight_lr_power")})
 
 
 class Rule(NamedTuple):
@@ -172,11 +179,12 @@ class Rule(NamedTuple):
 
     make: (the config's section `optim`, and by name the numbers of `optim.args`) -> the transformation that turns
     gradients into directions; the step is minus the learning rate times these. rate_first: it is given steps in place
-    of gradients.
+    of gradients. wrap: (the whole optimizer, lr_fn, the numbers of `optim.args`) -> the optimizer that averages.
     """
 
     make: Callable
     rate_first: bool = False
+    wrap: Callable | None = None
 
 
 # optim.name -> its rule
@@ -186,7 +194,7 @@ OPTIMIZERS = {
     "adamw": Rule(lambda optim, b1=0.9, b2=0.999, eps=1e-8: optax.scale_by_adam(b1, b2, eps)),
     "lion": Rule(lambda optim, b2=0.99: optax.scale_by_lion(optim.momentum, b2)),  # Chen et al. 2023
     "muon": Rule(_muon),
-    "schedule_free": Rule(_schedule_free),  # Defazio et al. 2024
+    "schedule_free": Rule(_schedule_free, wrap=_average),
     # Keras keeps the rate inside the velocity, so that a cut does not act on the steps that were taken before it.
     "sgd": Rule(_sgd, rate_first=True),
 }

@@ -171,8 +171,8 @@ def _check(config):
     if config.loss.targets == "votes" and not config.data.votes_path:
         raise InputError("loss.targets is votes: give data.votes_path, FER+'s fer2013new.csv")
     optim.check(config.optim)
-    if config.optim.name == "schedule_free" and train.ema_decay:
-        raise InputError("optim.name schedule_free averages the parameters by itself: set train.ema_decay to 0")
+    if optim.averages(config.optim) and train.ema_decay:
+        raise InputError(f"optim.name {config.optim.name} averages the parameters by itself: set train.ema_decay to 0")
     if config.data.feeder not in feeders.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")
     for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):

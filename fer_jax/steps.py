@@ -150,8 +150,7 @@ def make_train_step(phase, objective, *, key, forward=None, change_batch=None):
         grads, (batch_stats, sums) = grad_fn(trained, frozen_params, state, batch)
         updates, opt_state = tx.update(grads, state.opt_state, trained, lr_scale=state.lr_scale)
         if phase.config.log.norms:
-            norms = {"grad_norm": grads, "param_norm": trained, "update_norm": updates}
-            sums |= {name: optax.tree.norm(tree) * sums["count"] for name, tree in norms.items()}
+            sums |= _norms(sums["count"], grad=grads, param=trained, update=updates)
         trained = optax.apply_updates(trained, updates)
         state = state.replace(
             step=state.step + 1,
@@ -162,6 +161,11 @@ def make_train_step(phase, objective, *, key, forward=None, change_batch=None):
         return state.replace(average=average_fn(state)) if average_fn else state, sums
 
     return train_step
+
+
+def _norms(count, **trees):
+    """Returns the global norm of each tree as a sum over `count` faces, of which the log takes the mean."""
+    return {f"{name}_norm": optax.tree.norm(tree) * count for name, tree in trees.items()}
 
 
 def make_eval_step(model, *, classes, forward=None, views="none"):

@@ -25,8 +25,8 @@ def put(run, tree):
 def make_inputs(run, phase, state):
     """Returns the faces of training and validation, or their features, and the model's method that takes them."""
     faces = {"train": run.data.train, "validation": run.data.validation}
-    keeps_faces = run.policy.active or mixing.make(run.config.augment, 1) or run.teacher
-    if keeps_faces or not (phase.backbone_frozen and run.config.train.cache_features):
+    needs_faces = run.policy.active or make_change_batch(run)
+    if needs_faces or not (phase.backbone_frozen and run.config.train.cache_features):
         return faces, None
     features = {
         name: feature_cache.cached(
