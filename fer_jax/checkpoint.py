@@ -188,12 +188,12 @@ class Checkpoints:
                     self._damaged.add((kind, step))
                     continue
                 if kind == "latest":
-                    mend = "delete that folder, then train again"
+                    fix = "delete that folder, then train again"
                 elif before is not None:
-                    mend = f"delete that folder to use the previous best one, of step {before}, or use the latest one"
+                    fix = f"delete that folder to use the previous best one, of step {before}, or use the latest one"
                 else:
-                    mend = "use the latest one (--checkpoint latest), or train again with another --workdir"
-                raise InputError(f"{what}: {mend}") from error
+                    fix = "use the latest one (--checkpoint latest), or train again with another --workdir"
+                raise InputError(f"{what}: {fix}") from error
         raise AssertionError  # the last step returns or raises
 
     def _read_meta(self, kind, step):
@@ -359,10 +359,10 @@ class _SaveErrors:
         if not isinstance(error, Exception) or isinstance(error, InputError) or processes.is_lost(error):
             return
         text, full = str(error), tells_full_disk(error, wrapped=True)
-        mend = "make room" if full else "fix that"
+        fix = "make room" if full else "fix that"
         reason = "no space left on the disk" if full else text.strip().split("\n")[0][:200]
         raise InputError(
-            f"could not save checkpoint {self._step} in {self._folder}: {reason}; {mend} and rerun the same command: "
+            f"could not save checkpoint {self._step} in {self._folder}: {reason}; {fix} and rerun the same command: "
             "earlier checkpoints are intact, and the run resumes from the last of them"
         ) from error
 

@@ -91,7 +91,7 @@ def _check_scored(workdir, split, digest):
     path = pathlib.Path(f"{scoring.target(workdir, split)}.json")
     if not path.exists():
         return
-    scores = workdir_lib.read_json(path, what="evaluation", mend="evaluate the member again")
+    scores = workdir_lib.read_json(path, what="evaluation", fix="evaluate the member again")
     if significance.compare_faces(scores, {"faces_digest": digest}) == significance.OTHER:
         raise InputError(
             f"{path} is of other faces than the {split} split of this ensemble, so {workdir} may have seen faces of "

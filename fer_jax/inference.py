@@ -14,7 +14,7 @@ from fer_jax.errors import InputError
 from fer_jax.runtime import timing
 
 CHECKPOINTS = ("best", "latest")
-MEND = "give the workdir of a run, which fer_jax.main prints at its end"
+FIX = "give the workdir of a run, which fer_jax.main prints at its end"
 logger = logging.getLogger("fer_jax")
 
 
@@ -44,9 +44,9 @@ def read_config(workdir):
       InputError: the config is missing or unreadable, or a user's file has changed and has no copy.
     """
     workdir = pathlib.Path(workdir)
-    saved = workdir_lib.read_config(workdir, MEND)
+    saved = workdir_lib.read_config(workdir, FIX)
     if extensions.names_in(saved):
-        run = workdir_lib.read_provenance(workdir, MEND)
+        run = workdir_lib.read_provenance(workdir, FIX)
         saved = extensions.locate(saved, run.get("sources", {}), workdir)
     return config_lib.from_dict(saved)
 
@@ -63,7 +63,7 @@ def load(workdir, kind: str = "best", variables: str = "auto") -> Trained:
         raise InputError(f"unknown checkpoint '{kind}'; known are {', '.join(CHECKPOINTS)}")
     workdir = pathlib.Path(workdir)
     config = read_config(workdir)
-    run = workdir_lib.read_provenance(workdir, MEND)
+    run = workdir_lib.read_provenance(workdir, FIX)
     checkpoints = checkpoint.Checkpoints(workdir)
     classes = tuple(checkpoints.meta(kind)["classes"])
     image_shape = tuple(run.get("image_shape", facts.IMAGE_SHAPE))  # the only shape in earlier versions

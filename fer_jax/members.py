@@ -88,7 +88,7 @@ def read_record(folder) -> dict | None:
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists() or not (folder / RECORD).exists():
         return None
-    return workdir_lib.read_json(folder / RECORD, what="record of an ensemble", mend="run fer_jax.ensemble again")
+    return workdir_lib.read_json(folder / RECORD, what="record of an ensemble", fix="run fer_jax.ensemble again")
 
 
 def load_any(workdir, checkpoint: str | None = None) -> tuple[list[inference.Trained], list[float], dict]:

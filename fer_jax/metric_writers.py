@@ -255,7 +255,7 @@ def open_trackers(names, folder, config: dict, *, step: int, written: Mapping[st
     """
     path, saved, opened = folder / RECORD, {}, []
     if path.exists():
-        saved = workdir_lib.read_json(path, what="record of a run's trackers", mend="delete it to track a new run")
+        saved = workdir_lib.read_json(path, what="record of a run's trackers", fix="delete it to track a new run")
     for name in dict.fromkeys(names):
         before, library = saved.get(name), TRACKERS[name]
         sent = _last_steps(before["sent"], written) if before else {}

@@ -256,5 +256,5 @@ def _read_predictions(path):
         digest = {"faces_digest": str(found["faces_digest"])} if "faces_digest" in found else {}
     facts_of_faces = {}
     if scores.exists():
-        facts_of_faces = workdir_lib.read_json(scores, what="evaluation", mend="evaluate again")
+        facts_of_faces = workdir_lib.read_json(scores, what="evaluation", fix="evaluate again")
     return {**facts_of_faces, "faces_digest": None, **digest, "labels": labels.tolist(), "predicted": predicted}

@@ -31,7 +31,7 @@ from fer_jax.errors import Busy, InputError
 
 logger = logging.getLogger("fer_jax")
 LOCK = ".lock"
-MEND = "give another --workdir"
+FIX = "give another --workdir"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
@@ -70,11 +70,11 @@ def lock(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=0)
     except filelock.Timeout:
-        raise Busy(f"{workdir}: another process is training here; wait for it, or {MEND}") from None
+        raise Busy(f"{workdir}: another process is training here; wait for it, or {FIX}") from None
     except NotImplementedError:
         logger.warning("%s: its file system has no locks; do not start a second training there", workdir)
     except OSError as error:
-        raise InputError(f"{workdir} cannot be written ({error}): {MEND}") from error
+        raise InputError(f"{workdir} cannot be written ({error}): {FIX}") from error
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ def lock(workdir):
         held.release()
 
 
-def read_json(path, *, what: str, mend: str, keys: tuple[str, ...] = ()) -> dict:
+def read_json(path, *, what: str, fix: str, keys: tuple[str, ...] = ()) -> dict:
     """Reads a JSON object that must have some keys.
 
     Raises:
@@ -94,25 +94,25 @@ def read_json(path, *, what: str, mend: str, keys: tuple[str, ...] = ()) -> dict
     try:
         found = json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
-        raise InputError(f"{path}: no {what} here; {mend}") from None
+        raise InputError(f"{path}: no {what} here; {fix}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the {what} cannot be read ({error}); {mend}") from error
+        raise InputError(f"{path}: the {what} cannot be read ({error}); {fix}") from error
     lacking = [key for key in keys if not isinstance(found, dict) or key not in found]
     if lacking or not isinstance(found, dict):
         reason = f"it has no {', '.join(lacking)}" if lacking else "it is not a JSON object"
-        raise InputError(f"{path} is not a valid {what}: {reason}; {mend}")
+        raise InputError(f"{path} is not a valid {what}: {reason}; {fix}")
     return found
 
 
-def read_config(workdir, mend: str = MEND) -> dict:
+def read_config(workdir, fix: str = FIX) -> dict:
     """Returns the saved config of a run. Raises InputError as `read_json`."""
-    return read_json(pathlib.Path(workdir) / "config.json", what="config of a run", mend=mend, keys=("train", "model"))
+    return read_json(pathlib.Path(workdir) / "config.json", what="config of a run", fix=fix, keys=("train", "model"))
 
 
-def read_provenance(workdir, mend: str = MEND) -> dict:
+def read_provenance(workdir, fix: str = FIX) -> dict:
     """Returns the content of a run's run.json. Raises InputError as `read_json`."""
     path = pathlib.Path(workdir) / "run.json"
-    return read_json(path, what="record of a run", mend=mend, keys=("data_fingerprint", "packages"))
+    return read_json(path, what="record of a run", fix=fix, keys=("data_fingerprint", "packages"))
 
 
 def read_history(workdir) -> list[dict]:
@@ -132,7 +132,7 @@ def read_metrics(workdir) -> list[dict]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}); {MEND}") from error
+        raise InputError(f"{path} cannot be read ({error}); {FIX}") from error
     records = []
     for number, line in enumerate(lines, 1):
         if not line:
@@ -145,7 +145,7 @@ def read_metrics(workdir) -> list[dict]:
         if whole:
             records.append(record)
         elif number < len(lines):  # only the last line can be partial
-            raise InputError(f"{path}, line {number} is not a record of a run: restore the file, or {MEND}")
+            raise InputError(f"{path}, line {number} is not a record of a run: restore the file, or {FIX}")
     return records
 
 
@@ -250,7 +250,7 @@ def open_run(config, workdir, data, weights=None, last: dict | None = None, *, t
             write_json(workdir / "run.json", facts_now)
             write_json(workdir / "config.json", mine)
         except OSError as error:
-            raise InputError(f"{workdir} cannot be written ({error}): {MEND}") from error
+            raise InputError(f"{workdir} cannot be written ({error}): {FIX}") from error
 
 
 def _reopen(workdir, mine, facts_now, last):

@@ -1,4 +1,4 @@
-"""Bad input to the commands: one message that names the thing and the mend, exit code 2, nothing lost."""
+"""Bad input to the commands: one message that names the thing and the fix, exit code 2, nothing lost."""
 
 import json
 import os

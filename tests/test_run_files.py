@@ -142,7 +142,7 @@ def test_an_averages_file_names_its_members_and_not_their_folders(modules, tmp_p
     networks = ({"name": "layers", "layers": "flatten"},) * 3
     fields = {"model.members": (SECRET,), "model.member_models": networks}
     write_workdir(modules, "r3_ensemble_trained", folder, fields=fields)
-    run = workdir_lib.read_json(folder / "run.json", what="run", mend="")
+    run = workdir_lib.read_json(folder / "run.json", what="run", fix="")
     facts = {"epoch": 7, "step": 70, "seed": 0, "commit": "0" * 12, "digest": "0" * 16}
     weights = {"members": [{"workdir": SECRET, **facts} for _ in members]}  # as fer_jax.members writes them
     workdir_lib.write_json(folder / "run.json", run | {"weights": weights})

@@ -19,10 +19,10 @@ with workdir.lock(sys.argv[1]):
 
 def test_read_json_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match="no config here; train first"):
-        workdir_lib.read_json(tmp_path / "config.json", what="config", mend="train first")
+        workdir_lib.read_json(tmp_path / "config.json", what="config", fix="train first")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
-        workdir_lib.read_json(tmp_path / "config.json", what="config", mend="train first")
+        workdir_lib.read_json(tmp_path / "config.json", what="config", fix="train first")
 
 
 def test_facts_name_the_machine_and_the_code():

@@ -116,7 +116,7 @@ def main():
     config = config_lib.get_default()
     config.data.update({"path": options.data, "cache_dir": options.cache})
     faces = datasets.load(config.data).train
-    found = workdir_lib.read_json(options.done, what="record", mend="remove it") if options.done.exists() else {}
+    found = workdir_lib.read_json(options.done, what="record", fix="remove it") if options.done.exists() else {}
     options.out.mkdir(parents=True, exist_ok=True)
     longest, failed = ROW_SECONDS, []
     for dtype in options.dtypes:

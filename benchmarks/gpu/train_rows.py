@@ -99,7 +99,7 @@ def run_one(name: str, seed: int, options, deadline: float) -> None:
             stop()
 
     train.train(config, folder, on_epoch=watch)
-    facts = workdir_lib.read_json(folder / "run.json", what="record of the run", mend="delete the folder")
+    facts = workdir_lib.read_json(folder / "run.json", what="record of the run", fix="delete the folder")
     workdir_lib.write_json(folder / "run.json", {**facts, "runs_at_once": options.workers})
     # PrivateTest is scored once, for the best checkpoint of a whole run.
     for split in ("validation",) if options.dry_run else ("validation", "test"):

@@ -171,7 +171,7 @@ def record(out: pathlib.Path, key: str, row: dict) -> dict:
     """Adds a row to the record and its table; returns all rows."""
     recorded = {"rows": {}}
     if out.exists():
-        recorded = workdir_lib.read_json(out, what="record", mend="give another --out")
+        recorded = workdir_lib.read_json(out, what="record", fix="give another --out")
     recorded["rows"][key] = row
     out.parent.mkdir(parents=True, exist_ok=True)
     workdir_lib.write_json(out, recorded)

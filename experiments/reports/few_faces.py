@@ -38,7 +38,7 @@ def main():
     options = parser.parse_args()
     path = scoring.target(options.workdir, options.split)
     remedy = "run fer_jax.evaluate on this workdir and split"
-    scores = workdir_lib.read_json(f"{path}.json", what="evaluation", mend=remedy)
+    scores = workdir_lib.read_json(f"{path}.json", what="evaluation", fix=remedy)
     if not pathlib.Path(f"{path}.npz").exists():
         raise InputError(f"{path}.npz: no predictions here; {remedy}")
     with np.load(f"{path}.npz") as found:

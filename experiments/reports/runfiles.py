@@ -107,7 +107,7 @@ def read(folder=FOLDER) -> dict:
     """
     found = {name: [] for name in systems.ROWS}
     for path in sorted(pathlib.Path(folder).glob("*.json")):
-        record = workdir_lib.read_json(path, what="record of a run", mend="restore it from the repository or remove it")
+        record = workdir_lib.read_json(path, what="record of a run", fix="restore it from the repository or remove it")
         if record["row"] not in found or path.name != path_of(folder, record["row"], record["seed"]).name:
             raise InputError(f"{path}: there is no row '{record['row']}' of this name; rename the file with its row")
         found[record["row"]].append(record)
@@ -238,7 +238,7 @@ def _read_scores(workdir, split, *, scored):
     path = workdir / f"evaluation-{split}.json"
     if not path.exists() and split == "test" and not scored:
         return None
-    return workdir_lib.read_json(path, what="evaluation", mend="only finished and scored runs are collected")
+    return workdir_lib.read_json(path, what="evaluation", fix="only finished and scored runs are collected")
 
 
 def _keep(scores, workdir, split):

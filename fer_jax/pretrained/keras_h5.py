@@ -54,10 +54,10 @@ def read(path) -> tuple[list[FileLayer], dict[str, str]]:
                 return _read_legacy(path, file, root)
             if any(name in file for name in CONTAINERS):
                 return _read_keras3(file)
-            held = ", ".join(list(file)[:5]) or "nothing"
+            content = ", ".join(list(file)[:5]) or "nothing"
             raise InputError(
                 f"{path} is HDF5 but not a Keras weight file: it has neither `layer_names` nor `layers` (it contains "
-                f"{held}); give one written by model.save_weights"
+                f"{content}); give one written by model.save_weights"
             )
     except (OSError, KeyError, RuntimeError) as error:
         raise InputError(f"{path} cannot be read ({error}): it is truncated or corrupt; fetch it again") from error
