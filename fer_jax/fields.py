@@ -185,7 +185,7 @@ FIELDS = {
         0, "a second phase, in which more layers are trained: length of the first; 0: there is no second", "[0, inf)"
     ),
     "optim.fine_tune.unfreeze_from": Field("", "Keras name of the first layer that is trained then; empty: all are"),
-    "optim.fine_tune.freeze": Field((), 'what is held then too: ("backbone/.*_bn",) keeps the batch normalizations'),
+    "optim.fine_tune.freeze": Field((), 'what stays frozen then: ("backbone/.*_bn",) keeps the batch normalizations'),
     "optim.fine_tune.learning_rate": Field(1e-5, "peak, per step, of the second phase", "(0, inf)"),
     "optim.plateau.patience_epochs": Field(0, "Keras's ReduceLROnPlateau; 0: off", "[0, inf)"),
     "optim.plateau.monitor": Field("validation_loss", "validation_{accuracy,macro_f1,loss}"),

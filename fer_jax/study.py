@@ -196,7 +196,7 @@ class Study:
         return (values for values in grid if values not in tried)
 
     def _sample(self, given):
-        """Returns what the sampler would choose besides the given values; it asks a copy, so no trial is started."""
+        """Returns the sampler's choice of the values that are not given; it asks a copy, so no trial is started."""
         copy = import_optuna().create_study(direction=self.study.direction, sampler=self._sampler)
         copy.add_trials(self.trials())
         copy.enqueue_trial(given)

@@ -19,7 +19,7 @@ class Source:
     name: 'fer2013' or 'class_folders'; path: a file or folder on disk; inside: archives within it, from the
     outside in; table: the CSV within the last of them ('' where `path` is the CSV itself); mosaic: the picture of a
     packed table, of which `path` and `inside` are the folder or archive; tree: the class folders, None for a table;
-    others: what was found besides and is not used.
+    others: further finds, which are not used.
     """
 
     name: str

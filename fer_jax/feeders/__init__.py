@@ -84,7 +84,7 @@ def make(
 
 
 def annotations(faces) -> dict:
-    """Returns what batches hold of faces besides their images: `label` [N] and, where there is one, `target` [N, K]."""
+    """Returns the annotations of faces in a batch: `label` [N] and, if they have targets, `target` [N, K]."""
     targets = getattr(faces, "targets", None)
     return {"label": faces.labels} | ({} if targets is None else {"target": targets})
 
