@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import pathlib
 import re
 import sys
 import threading
@@ -149,7 +150,9 @@ def _hide_lost_exceptions():
 
     def is_hidden(args):
         closed_loop = args.exc_type is RuntimeError and "Event loop is closed" in str(args.exc_value)
-        return closed_loop or issubclass(args.exc_type, interrupts.Stopped)
+        code = getattr(getattr(args, "object", None), "cr_code", None)  # of a coroutine
+        abandoned_read = code is not None and "orbax" in pathlib.Path(code.co_filename).parts
+        return closed_loop or abandoned_read or issubclass(args.exc_type, interrupts.Stopped)
 
     sys.unraisablehook = lambda args: None if is_hidden(args) else usual[sys](args)
     threading.excepthook = lambda args: None if is_hidden(args) else usual[threading](args)

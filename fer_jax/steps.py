@@ -111,8 +111,7 @@ def make_train_step(phase, objective, *, key, forward=None, change_batch=None):
       objective: of `losses.make_objective`; the sums are its own.
       key: draws dropout, together with the step.
       forward: the method of the model that takes what the batch holds as `image`; None: faces.
-      change_batch: (batch, step, constants) -> batch, run before the forward pass: mixing, a teacher's answers. The
-        constants are arrays that the step reads and never changes.
+      change_batch: (batch, step, constants) -> batch, before the forward pass; constants: arrays that no step changes.
     """
     model, tx = phase.model, optax.with_extra_args_support(phase.tx)
 

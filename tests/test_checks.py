@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -153,3 +155,21 @@ def test_a_rate_at_which_the_loss_explodes_is_said(tmp_path, caplog):
     ]
     assert "the training has probably diverged" in warning
     assert "lower optim.learning_rate" in warning
+
+
+@pytest.mark.parametrize(("path", "is_shown"), [("/lib/orbax/checkpoint/reading.py", False), ("/lib/mine.py", True)])
+def test_reads_that_orbax_abandons_show_no_traceback(path, is_shown):
+    """A coroutine is dropped while it waits, and raises as it is closed; only Orbax's own are silent."""
+    source = (
+        "async def read():\n    try:\n        await wait()\n    except GeneratorExit:\n        raise Exception('cut')"
+    )
+    text = (
+        "import types\nfrom fer_jax import command\n"
+        "@types.coroutine\ndef wait():\n    yield\n"
+        f"exec(compile({source!r}, {path!r}, 'exec'))\n"
+        "def main():\n    one = read()\n    one.send(None)\n    del one\n"
+        "command.run(lambda: main())"
+    )
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert ("Traceback" in result.stderr) == is_shown, result.stderr
