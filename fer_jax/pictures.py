@@ -25,6 +25,10 @@ _JUNK = "__MACOSX"  # macOS's folder in archives, with files that are named like
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
+class TooManyPixels(InputError):
+    """A picture is larger than allowed, by its header; it was not decoded."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Picture:
     """A decoded picture.
@@ -48,12 +52,15 @@ def read(source, *, name: str | None = None) -> np.ndarray:
     return read_reduced(source, None, name=name).pixels
 
 
-def read_reduced(source, least_side_px: int | None, *, name: str | None = None) -> Picture:
+def read_reduced(
+    source, least_side_px: int | None, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Picture:
     """Reads a picture like `read`, but reduces a huge one by an integer factor, which is much faster for a JPEG.
 
-    least_side_px: the minimum for the longer side of the reduced picture; None: no reduction.
+    least_side_px: the minimum for the longer side of the reduced picture; None: no reduction. max_pixels: see
+    `open_lazily`.
     """
-    image, size = _load(source, least_side_px, name)
+    image, size = _load(source, least_side_px, name, max_pixels)
     return Picture(np.asarray(image.convert("RGB")), size)
 
 
@@ -67,31 +74,31 @@ def load(source, *, name: str | None = None) -> Image.Image:
     return _load(source, None, name)[0]
 
 
-def open_lazily(source, *, name: str | None = None) -> Image.Image:
+def open_lazily(source, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Opens a picture without decoding it; the caller closes it.
 
     Raises:
-      InputError: it is not a picture, or has more than MAX_PIXELS.
+      InputError: it is not a picture, or has more than `max_pixels` (a TooManyPixels).
     """
     name = name or _name(source)
     try:
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: {_too_many_pixels()}") from error
+        raise TooManyPixels(f"{name}: {_too_many_pixels(max_pixels)}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not a readable picture ({_what_else(source)})") from error
     except Exception as error:
         raise _error(name, error) from error
-    if picture.width * picture.height > MAX_PIXELS:
+    if picture.width * picture.height > max_pixels:
         picture.close()
-        raise InputError(f"{name}: {_too_many_pixels()}")
+        raise TooManyPixels(f"{name}: {_too_many_pixels(max_pixels)}")
     return picture
 
 
-def _load(source, least_side_px, name):
+def _load(source, least_side_px, name, max_pixels=MAX_PIXELS):
     """Returns (Pillow picture of mode L or RGB, its original (width, height))."""
     name = name or _name(source)
-    with open_lazily(source, name=name) as opened:
+    with open_lazily(source, name=name, max_pixels=max_pixels) as opened:
         try:
             size = opened.size
             if least_side_px:
@@ -119,9 +126,9 @@ def _error(name, error):
     return InputError(f"{name}: not a readable picture ({' '.join(str(error).split()) or type(error).__name__})")
 
 
-def _too_many_pixels():
-    side = int(MAX_PIXELS**0.5)
-    return f"more than {MAX_PIXELS:,} pixels ({side:,}x{side:,}), which is too large: make it smaller"
+def _too_many_pixels(max_pixels):
+    side = int(max_pixels**0.5)
+    return f"more than {max_pixels:,} pixels ({side:,}x{side:,}), which is too large: make it smaller"
 
 
 def _what_else(source):

@@ -143,15 +143,16 @@ class Recognizer:
 
     def predict_pixels(self, pixels, faces="detect", *, align=True, threshold=THRESHOLD) -> list[PicturePrediction]:
         """Returns a prediction for each picture, uint8 [H, W, 3]; options as in `predict`."""
-        crops, boxes = self._crops(pixels, faces, align, self.image_shape)
+        found = self.find_faces(pixels, faces)
+        crops = self.crop(pixels, found, align=align)
         probs = iter(self.probs(np.stack(crops)) if crops else ())
         return [
             PicturePrediction(
                 None,
                 (picture.shape[1], picture.shape[0]),
-                tuple(self._face(face, next(probs), threshold) for face in found),
+                tuple(self.name_face(face, next(probs), threshold) for face in boxes),
             )
-            for picture, found in zip(pixels, boxes, strict=True)
+            for picture, boxes in zip(pixels, found, strict=True)
         ]
 
     def explain(self, image, faces="detect", *, align=True, method="auto", side_px=192) -> list[np.ndarray]:
@@ -166,16 +167,22 @@ class Recognizer:
         Raises:
           InputError: as `predict`, and for an unreadable picture.
         """
-        from fer_jax import explain
-
         _, pixels, error = _read(image)
         if error:
             raise InputError(error)
-        crops, large = (
-            self._crops([pixels], faces, align, (side, side, 3))[0] for side in (self.image_shape[0], side_px)
+        return self.explain_faces(
+            pixels, self.find_faces([pixels], faces)[0], align=align, method=method, side_px=side_px
         )
-        if not crops:
+
+    def explain_faces(self, pixels, found, *, align=True, method="auto", side_px=192) -> list[np.ndarray]:
+        """Returns the faces that `find_faces` found in a picture, uint8 [H, W, 3], like `explain`."""
+        from fer_jax import explain
+
+        if not found:
             return []
+        crops, large = (
+            self.crop([pixels], [found], align=align, size_px=size) for size in (self.image_shape[0], side_px)
+        )
         crops = self._check(np.stack(crops))
         labels = [self.classes[number] for number in self.probs(crops).argmax(axis=1)]
         heat = 0.0
@@ -185,21 +192,26 @@ class Recognizer:
             heat += member.weight * explain.METHODS[chosen](member.model, variables, crops, numbers)
         return [explain.overlay(*pair) for pair in zip(large, explain.rescale(heat), strict=True)]
 
-    def _crops(self, pixels, faces, align, image_shape):
-        """Returns (the face crops of all pictures, the detected faces of each); [None] if the picture is a face."""
-        if faces == "given":
-            return [_resize(picture, image_shape) for picture in pixels], [[None] for _ in pixels]
+    def find_faces(self, pixels, faces="detect") -> list[list]:
+        """Returns the detected faces (`faces.Face`) of each picture, best first; [None] if the picture is a face."""
+        return [[None] for _ in pixels] if faces == "given" else self.detector(faces).detect(pixels)
+
+    def crop(self, pixels, found, *, align=True, size_px=None) -> list[np.ndarray]:
+        """Returns the crops of all faces that `find_faces` found, uint8 [size_px, size_px, 3].
+
+        size_px: None: as in `image_shape`.
+        """
         from fer_jax import faces as faces_lib
 
-        boxes = self._detector(faces).detect(pixels)
-        crops = [
-            faces_lib.crop(picture, face, image_shape[0], align=align)
-            for picture, found in zip(pixels, boxes, strict=True)
-            for face in found
+        height, width = (size_px, size_px) if size_px else self.image_shape[:2]
+        return [
+            _resize(picture, (width, height)) if face is None else faces_lib.crop(picture, face, height, align=align)
+            for picture, boxes in zip(pixels, found, strict=True)
+            for face in boxes
         ]
-        return crops, boxes
 
-    def _detector(self, name):
+    def detector(self, name="detect"):
+        """Returns the detector of a name, which is loaded once. Raises InputError as `faces.make_detector`."""
         from fer_jax import faces as faces_lib
 
         name = "auto" if name == "detect" else name
@@ -207,7 +219,8 @@ class Recognizer:
             self._detectors[name] = faces_lib.make_detector(name)
         return self._detectors[name]
 
-    def _face(self, face, probs, threshold):
+    def name_face(self, face, probs, threshold) -> FacePrediction:
+        """Returns the prediction of a face that `find_faces` found, from its probabilities [K]."""
         named = {name: float(share) for name, share in zip(self.classes, probs, strict=True)}
         top = tuple(sorted(named.items(), key=lambda item: -item[1])[:2])
         box, score = (None, None) if face is None else (tuple(map(float, face.box)), float(face.score))
@@ -280,11 +293,10 @@ def _grey(face):
     return np.asarray(Image.fromarray(face).convert("L"))[..., None]
 
 
-def _resize(picture, image_shape):
-    """Resizes a picture to a face, as for class folders: Pillow's bicubic, antialiased."""
+def _resize(picture, size):
+    """Resizes a picture to a face of (width, height), as for class folders: Pillow's bicubic, antialiased."""
     from PIL import Image
 
-    height, width, _ = image_shape
-    if picture.shape[:2] == (height, width):
+    if picture.shape[1::-1] == size:
         return picture
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))

@@ -39,12 +39,12 @@ class Stopped(KeyboardInterrupt):
 class Stop:
     """Whether to stop, as training asks it between steps.
 
-    text: the message if it ends at once. signum: the signal received since `defer`, 0 if none. agreed: whether `asks`
-    has returned True.
+    text: the message if it ends at once. promise: printed at a signal that is deferred. signum: the signal received
+    since `defer`, 0 if none. agreed: whether `asks` has returned True.
     """
 
-    def __init__(self, text: str):
-        self.text, self.defers, self.signum, self.agreed = text, False, 0, False
+    def __init__(self, text: str, promise: str = SAVING):
+        self.text, self.promise, self.defers, self.signum, self.agreed = text, promise, False, 0, False
         self._asked = 0
 
     def asks(self) -> bool:
@@ -77,10 +77,10 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop(text: str):
-    """Yields the `Stop` of a training; outside the main thread it receives no signals."""
+def stop(text: str, promise: str = SAVING):
+    """Yields the `Stop` of a training or a service; outside the main thread it receives no signals."""
     global _stop  # noqa: PLW0603
-    mine = Stop(text)
+    mine = Stop(text, promise)
     if not _in_main_thread():
         yield mine
         return
@@ -170,7 +170,7 @@ def _watch(wakeups, timers):
                 continue
             first_time = time.monotonic()
             if _saves():
-                print(SAVING, file=sys.stderr, flush=True)
+                print(_stop.promise, file=sys.stderr, flush=True)
                 _ask(signum)
             else:
                 timers.append(threading.Timer(GRACE_SECONDS, _end_or_save, (signum,)))
