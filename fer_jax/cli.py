@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": ("fer_jax.evaluate", "score trained runs on a split, and write reports"),
     "ensemble": ("fer_jax.ensemble", "score an ensemble of trained runs"),
     "export": ("fer_jax.export", "export a run as a model file, with its figures and model card"),
+    "serve": ("fer_jax.serve", "answer requests for predictions over HTTP, as JSON"),
     "search": ("fer_jax.search", "search for hyperparameters"),
     "pretrained": ("fer_jax.pretrained", "list and fetch weight files"),
 }

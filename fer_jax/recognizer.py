@@ -96,7 +96,7 @@ class Recognizer:
         Raises:
           InputError: faces of another shape or type.
         """
-        faces = self._check(np.asarray(faces))
+        faces = self.convert(np.asarray(faces))
         found = []
         batches = [faces[first : first + SIZES[-1]] for first in range(0, len(faces), SIZES[-1])]
         if progress:
@@ -108,7 +108,12 @@ class Recognizer:
         probs = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *found])
         return probs if self.temperature == 1 else calibration.apply(probs, self.temperature)
 
-    def _check(self, faces):
+    def convert(self, faces) -> np.ndarray:
+        """Returns faces, uint8 [N, H, W, 1 or 3], with the channels of `image_shape`.
+
+        Raises:
+          InputError: faces of another shape or type.
+        """
         height, width, channels = self.image_shape
         if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:3] != (height, width):
             raise InputError(
@@ -183,7 +188,7 @@ class Recognizer:
         crops, large = (
             self.crop([pixels], [found], align=align, size_px=size) for size in (self.image_shape[0], side_px)
         )
-        crops = self._check(np.stack(crops))
+        crops = self.convert(np.stack(crops))
         labels = [self.classes[number] for number in self.probs(crops).argmax(axis=1)]
         heat = 0.0
         for member, variables in zip(self._members, self._variables, strict=True):

@@ -1,6 +1,7 @@
 """The detector `yunet:<file>`: a user's YuNet (Wu et al. 2023), run by OpenCV."""
 
 import pathlib
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,7 @@ class YuNet:
                 "face_detection_yunet_2023mar.onnx from OpenCV's model zoo"
             )
         self.name, self._framing, self._cv2 = f"{PREFIX}{file}", framing, cv2
+        self._lock = threading.Lock()  # the network keeps the size of its input
         try:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (32, 32), min_score, SAME_FACE, MOST_FACES)
             self._search(np.zeros((32, 32, 3), np.uint8))
@@ -59,6 +61,7 @@ class YuNet:
         return sorted(faces, key=lambda face: -face.score)
 
     def _search(self, picture):
-        self._net.setInputSize(picture.shape[1::-1])
-        found = self._net.detect(np.ascontiguousarray(picture[..., ::-1]))[1]
+        with self._lock:
+            self._net.setInputSize(picture.shape[1::-1])
+            found = self._net.detect(np.ascontiguousarray(picture[..., ::-1]))[1]
         return [] if found is None else found

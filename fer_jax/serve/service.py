@@ -1,0 +1,125 @@
+"""From the bytes of a picture to its record: decoded and searched in a few threads, faces named in batches."""
+
+import asyncio
+import base64
+import concurrent.futures
+import dataclasses
+import io
+import logging
+
+import numpy as np
+from PIL import Image
+
+from fer_jax import pictures, predicting, streams
+from fer_jax.serve import batching, metrics, runtimes
+
+WAIT_SECONDS = 0.002  # of the first faces of a batch for others
+WARM_SHAPE = (480, 640, 3)
+logger = logging.getLogger("fer_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of a request; faces: 'detect' or 'given'; see `Recognizer.predict` and `Recognizer.explain`."""
+
+    faces: str = "detect"
+    align: bool = True
+    threshold: float = 0.5
+    explain: bool = False
+
+
+class Service:
+    """A recognizer that answers many requests at once; a context manager that ends its threads.
+
+    recognizer: as returned by `fer_jax.load`. detector: for the faces of pictures. runtime: of `runtimes.NAMES`.
+    max_pixels: of a picture. Everything is loaded and compiled here, so that no request waits for it.
+
+    Raises:
+      InputError: the detector or the runtime cannot be used.
+    """
+
+    def __init__(self, recognizer, *, detector="auto", runtime="auto", max_pixels=pictures.MAX_PIXELS):
+        self.recognizer, self.metrics, self._max_pixels = recognizer, metrics.Metrics(), max_pixels
+        self.in_work = 0
+        self._faces = {"detect": detector, "given": "given"}
+        recognizer.find_faces([np.zeros(WARM_SHAPE, np.uint8)], detector)
+        self.runtimes = runtimes.Runtimes(recognizer, runtime)
+        self._pool = concurrent.futures.ThreadPoolExecutor(streams.WORKERS, "pictures")
+        self._batcher = batching.Batcher(
+            self.runtimes.probs,
+            most=runtimes.SIZES[-1],
+            wait_seconds=WAIT_SECONDS,
+            on_batch=self.metrics.batch_faces.observe,
+        )
+        self.metrics.queued.set_function(self._batcher.queued)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._pool.shutdown()
+        self._batcher.close()
+
+    def is_alive(self) -> bool:
+        """Whether the service can answer."""
+        return self._batcher.is_alive()
+
+    def describe(self) -> dict:
+        """Returns the facts of the model, as `schemas.Model`."""
+        recognizer, runtime = self.recognizer, self.runtimes
+        return {
+            **{name: getattr(recognizer, name) for name in ("name", "classes", "image_shape", "views", "temperature")},
+            "detector": recognizer.detector(self._faces["detect"]).name,
+            "runtime": {
+                "chosen": {str(size): name for size, name in runtime.chosen.items()},
+                "milliseconds": {
+                    name: {str(size): took for size, took in times.items()}
+                    for name, times in runtime.milliseconds.items()
+                },
+            },
+            "figures": recognizer.facts.get("figures", {}),
+        }
+
+    async def predict(self, data: bytes, source: str | None, options: Options) -> dict:
+        """Returns the record of a picture, see `predicting.record`; with options.explain each face has `explanation`.
+
+        Raises:
+          InputError: the picture cannot be read, or is too large (a pictures.TooManyPixels).
+        """
+        item, found, crops = await self._in_pool(self._prepare, data, source, options)
+        probs = await asyncio.wrap_future(self._batcher.submit(crops)) if found else ()
+        faces = [
+            self.recognizer.name_face(face, mine, options.threshold) for face, mine in zip(found, probs, strict=True)
+        ]
+        record = predicting.record(item, faces, None)
+        if options.explain:
+            explanations = await self._in_pool(self._explain, item.pixels, found, options.align)
+            for face, explanation in zip(record["faces"], explanations, strict=True):
+                face["explanation"] = explanation
+        self.metrics.pictures.labels("read").inc()
+        self.metrics.faces.inc(len(faces))
+        return record
+
+    def refuse(self, source: str | None, error: Exception) -> dict:
+        """Returns the record of a picture that `predict` refused."""
+        self.metrics.pictures.labels("refused").inc()
+        return predicting.record(streams.Item(0, source, error=str(error)), (), None)
+
+    def _in_pool(self, function, *args):
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def _prepare(self, data, source, options):
+        picture = pictures.read_reduced(data, streams.LEAST_SIDE_PX, name=source, max_pixels=self._max_pixels)
+        item = streams.Item(0, source, pixels=picture.pixels, size=picture.size)
+        (found,) = self.recognizer.find_faces([item.pixels], self._faces[options.faces])
+        crops = self.recognizer.crop([item.pixels], [found], align=options.align)
+        return item, found, self.recognizer.convert(np.stack(crops)) if crops else None
+
+    def _explain(self, pixels, found, align):
+        return [_data_url(face) for face in self.recognizer.explain_faces(pixels, found, align=align)]
+
+
+def _data_url(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
