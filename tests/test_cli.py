@@ -47,7 +47,7 @@ def test_an_unknown_word_gets_the_list_and_2(words):
 @pytest.mark.parametrize(
     ("name", "flag"),
     [("predict", "--annotate"), ("train", "--config"), ("evaluate", "--split"), ("ensemble", "--weights"),
-     ("search", "--trials"), ("pretrained", "--fetch")],
+     ("search", "--trials"), ("pretrained", "--fetch"), ("serve", "--token_file")],
 )  # fmt: skip
 def test_a_command_has_its_own_flags(name, flag):
     result = run(name, "--help")

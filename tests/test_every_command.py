@@ -68,4 +68,4 @@ def test_weights_are_listed():
 
 def test_no_command_is_left_out():
     modules = {module.removeprefix("fer_jax.") for module, _ in cli.COMMANDS.values()}
-    assert modules == {"main", "evaluate", "ensemble", "predict", "export", "search", "pretrained"}
+    assert modules == {"main", "evaluate", "ensemble", "predict", "export", "serve", "search", "pretrained"}

@@ -10,7 +10,7 @@ import shlex
 import pytest
 from test_imports import FLOORS
 
-from fer_jax import cli, export, predict
+from fer_jax import cli, export
 from fer_jax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -84,13 +84,14 @@ def test_a_command_with_a_config_names_one_and_known_fields_and_flags(page, modu
     assert flags <= known
 
 
-@named("evaluate", "ensemble", "export", "predict", "pretrained")
+@named("evaluate", "ensemble", "export", "predict", "pretrained", "serve")
 def test_a_command_is_understood(page, module, words):
-    name = "pretrained.__main__" if module == "pretrained" else module
-    parsed = importlib.import_module(f"fer_jax.{name}")._parse(list(words))
+    name = f"{module}.__main__" if module in ("pretrained", "serve") else module
+    command = importlib.import_module(f"fer_jax.{name}")
+    parsed = command._parse(list(words))
     assert isinstance(parsed, argparse.Namespace)
-    if module == "predict":
-        predict._check(parsed)
+    if module in ("predict", "serve"):
+        command._check(parsed)
 
 
 def test_an_export_keeps_the_views_that_the_page_names():

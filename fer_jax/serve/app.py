@@ -1,5 +1,6 @@
 """The HTTP interface of a service."""
 
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -146,14 +147,15 @@ def _guarded_routes(service, limits):
     @routes.post("/v1/predict/batch", openapi_extra=_body_of("files", several), **takes_pictures)
     async def predict_batch(request: fastapi.Request, options: Chosen) -> schemas.Pictures:
         """Names the emotions in several pictures, the fields `files` of a form; one that is refused has an `error`."""
-        found = []
+
+        async def one(data, source):
+            try:
+                return await service.predict(data, source, options)
+            except InputError as error:
+                return service.refuse(source, error)
+
         async with _sent(request, "files", limits.max_files) as sent:
-            for data, source in sent:
-                try:
-                    found.append(await service.predict(data, source, options))
-                except InputError as error:
-                    found.append(service.refuse(source, error))
-        return {"pictures": found}
+            return {"pictures": await asyncio.gather(*(one(*picture) for picture in sent))}
 
     @routes.get("/v1/model", tags=["model"])
     async def model() -> schemas.Model:
@@ -254,7 +256,9 @@ async def _on_http_error(request, error):
 
 async def _on_wrong_parameter(request, error):
     first = error.errors()[0]
-    return guard.refusal(422, f"the parameter '{first['loc'][-1]}' is wrong: {first['msg']}")
+    return guard.refusal(
+        422, f"the parameter '{first['loc'][-1]}' is wrong: {first['msg'].removeprefix('Value error, ')}"
+    )
 
 
 async def _on_disconnect(request, error):

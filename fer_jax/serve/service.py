@@ -42,7 +42,9 @@ class Service:
         self.recognizer, self.metrics, self._max_pixels = recognizer, metrics.Metrics(), max_pixels
         self.in_work = 0
         self._faces = {"detect": detector, "given": "given"}
-        recognizer.find_faces([np.zeros(WARM_SHAPE, np.uint8)], detector)
+        blank = np.zeros(WARM_SHAPE, np.uint8)
+        recognizer.find_faces([blank], detector)
+        self._explain(blank, [None], True)
         self.runtimes = runtimes.Runtimes(recognizer, runtime)
         self._pool = concurrent.futures.ThreadPoolExecutor(streams.WORKERS, "pictures")
         self._batcher = batching.Batcher(
