@@ -128,13 +128,14 @@ def counted(state, row):
 # what JAX computes of x [batch, 6, 5, 4]
 FUNCTIONS = {
     "strided convolution": strided,
-    "flipped and strided": lambda x: x[:, ::-1, 1::2],
+    "flipped": lambda x: strided(x)[:, :, ::-1],
+    "every second row": lambda x: strided(x)[:, 1::2],
     "one row": lambda x: x[:, 2],
     "sums over one axis of a map": lambda x: strided(x).sum(axis=2) - x.max(axis=3).min(axis=1)[:, :1, None],
     "padded": lambda x: jnp.pad(strided(x), ((0, 0), (1, 2), (0, 0), (3, 0)), constant_values=2.0),
     "joined after a convolution": lambda x: jnp.concatenate([strided(x), strided(-x)], axis=3),
     "transposed twice": lambda x: jnp.swapaxes(jnp.swapaxes(strided(x), 1, 3).reshape(x.shape[0], -1, 5), 1, 2),
-    "broadcast": lambda x: x + jnp.arange(5.0)[:, None] * x.mean(axis=(1, 2), keepdims=True),
+    "broadcast": lambda x: x + jnp.arange(5.0)[None, None, :, None] * x.mean(axis=(1, 2), keepdims=True),
     "product over two axes": lambda x: jnp.einsum("bhwc,bkc->bhwk", x, x[:, 0]),
     "scan backwards": lambda x: lax.scan(counted, x[:, 0], jnp.moveaxis(x, 1, 0)[1:], reverse=True)[1],
     "conditions": lambda x: jnp.where((x > 0) & ~(x != jnp.round(x)), jnp.clip(x, -1, 1), -(x**3) / jnp.expm1(1.0)),
