@@ -177,6 +177,8 @@ def _refusals(*codes):
 def _body_of(field, schema, *kinds):
     fields = {"required": [field], "properties": {field: schema}, "additionalProperties": False}
     form = {"schema": {"type": "object", **fields}}
+    if kinds:
+        form["encoding"] = {field: {"contentType": ", ".join(kinds)}}
     return {
         "requestBody": {
             "required": True,
@@ -228,10 +230,11 @@ async def _sent(request, field, most):
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         async with request.form(max_files=most, max_fields=MAX_FIELDS) as form:
-            files = [file for name, file in form.multi_items() if name == field and isinstance(file, UploadFile)]
-            if not files or len(files) < len(form.multi_items()):
-                fault = "another field, or text" if files else "no file"
-                raise starlette.exceptions.HTTPException(422, f"the form has {fault} in its field '{field}'")
+            files = [file for file in form.getlist(field) if isinstance(file, UploadFile)]
+            if not files:
+                raise starlette.exceptions.HTTPException(422, f"the form has no file in its field '{field}'")
+            if len(files) < len(form.multi_items()):
+                raise starlette.exceptions.HTTPException(422, f"the form has more than files in its field '{field}'")
             yield [(await file.read(), file.filename or None) for file in files]
     elif field == "file" and (kind.startswith("image/") or kind == "application/octet-stream"):
         yield [(await request.body(), None)]

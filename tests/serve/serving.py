@@ -73,13 +73,15 @@ def encode(pixels, kind="png"):
     return stream.getvalue()
 
 
-def form(field, *files):
-    """Returns (body, content type) of a form with files (name, bytes)."""
+def form(field, *files, other=None):
+    """Returns (body, content type) of a form with files (name, bytes) and, if given, another field."""
     boundary = uuid.uuid4().hex
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + data
         for name, data in files
     ]
+    if other:
+        parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="{other}"\r\n\r\ntext'.encode())
     return b"\r\n".join([*parts, f"--{boundary}--\r\n".encode()]), f"multipart/form-data; boundary={boundary}"
 
 

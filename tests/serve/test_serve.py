@@ -4,8 +4,12 @@ import base64
 import concurrent.futures
 import io
 import json
+import os
+import pathlib
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -127,6 +131,8 @@ def test_a_refusal_is_json_with_one_message(client, request_, status, message):
 def test_forms_with_other_fields_or_too_many_files_are_refused(client, picture):
     status, _, answer = client.post(PATH, *serving.form("picture", ("a.png", picture)))
     assert status == 422 and answer["error"] == "the form has no file in its field 'file'"
+    status, _, answer = client.post(PATH, *serving.form("file", ("a.png", picture), other="align"))
+    assert status == 422 and answer["error"] == "the form has more than files in its field 'file'"
     status, _, answer = client.post(f"{PATH}/batch", *serving.form("files", *[("a.png", picture)] * 4))
     assert status == 400 and answer["error"] == "Too many files. Maximum number of files is 3."
 
@@ -347,6 +353,28 @@ def test_the_interface_is_described_without_pages_from_elsewhere(client):
         ("GET", "/health/live"), ("GET", "/health/ready"),
     }  # fmt: skip
     assert [client.call("GET", path)[0] for path in ("/docs", "/redoc")] == [404, 404]
+
+
+@pytest.mark.full
+def test_schemathesis_finds_nothing(service, tmp_path):
+    """All checks of Schemathesis, with requests that it makes up from the schema; real pictures where it says bytes."""
+    pytest.importorskip("schemathesis")
+    with serving.running(service, token=TOKEN) as client:
+        words = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{client.port}/openapi.json"]
+        words += [
+            "--checks=all",
+            "--max-examples=15",
+            "--seed=1",
+            "--no-color",
+            f"--header=Authorization: Bearer {TOKEN}",
+        ]
+        paths = os.pathsep.join([str(pathlib.Path(serving.__file__).parent), os.environ["PYTHONPATH"]])
+        environment = {**os.environ, "PYTHONPATH": paths, "SCHEMATHESIS_HOOKS": "schemathesis_pictures"}
+        ran = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "6 selected / 6 total" in ran.stdout
 
 
 def test_answers_are_as_the_schema_says(client, picture):
