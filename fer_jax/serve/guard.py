@@ -43,21 +43,22 @@ class Guard:
         body = _Body(receive, headers, self._max_bytes, self._body_seconds)
         answer = _Answer(send, body)
         host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
-        if self._hosts is None or (host and host[1].lower() in self._hosts):
-            await self._app(scope, body.receive, answer.send)
-        else:
-            await refusal(403, "this service is for this machine: call it by 127.0.0.1 or localhost, or set a token")(
-                scope, body.receive, answer.send
-            )
-        route = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(route, answer.status).inc()
-        self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
-        await answer.end()
+        is_known = self._hosts is None or (host and host[1].lower() in self._hosts)
+        try:
+            await (self._app if is_known else _STRANGER)(scope, body.receive, answer.send)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, answer.status).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            await answer.end()
 
 
 def refusal(status: int, message: str, headers=None) -> JSONResponse:
     """Returns the answer to a refused request."""
     return JSONResponse({"error": message}, status, headers)
+
+
+_STRANGER = refusal(403, "this service is for this machine: call it by 127.0.0.1 or localhost, or set a token")
 
 
 class _Body:

@@ -88,16 +88,16 @@ class Service:
         Raises:
           InputError: the picture cannot be read, or is too large (a pictures.TooManyPixels).
         """
-        item, found, crops = await self._in_pool(self._prepare, data, source, options)
+        item, found, crops, explanations = await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._prepare, data, source, options
+        )
         probs = await asyncio.wrap_future(self._batcher.submit(crops)) if found else ()
         faces = [
             self.recognizer.name_face(face, mine, options.threshold) for face, mine in zip(found, probs, strict=True)
         ]
         record = predicting.record(item, faces, None)
-        if options.explain:
-            explanations = await self._in_pool(self._explain, item.pixels, found, options.align)
-            for face, explanation in zip(record["faces"], explanations, strict=True):
-                face["explanation"] = explanation
+        for face, explanation in zip(record["faces"], explanations, strict=options.explain):
+            face["explanation"] = explanation
         self.metrics.pictures.labels("read").inc()
         self.metrics.faces.inc(len(faces))
         return record
@@ -107,15 +107,14 @@ class Service:
         self.metrics.pictures.labels("refused").inc()
         return predicting.record(streams.Item(0, source, error=str(error)), (), None)
 
-    def _in_pool(self, function, *args):
-        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
-
     def _prepare(self, data, source, options):
         picture = pictures.read_reduced(data, streams.LEAST_SIDE_PX, name=source, max_pixels=self._max_pixels)
-        item = streams.Item(0, source, pixels=picture.pixels, size=picture.size)
-        (found,) = self.recognizer.find_faces([item.pixels], self._faces[options.faces])
-        crops = self.recognizer.crop([item.pixels], [found], align=options.align)
-        return item, found, self.recognizer.convert(np.stack(crops)) if crops else None
+        (found,) = self.recognizer.find_faces([picture.pixels], self._faces[options.faces])
+        crops = self.recognizer.crop([picture.pixels], [found], align=options.align)
+        explanations = self._explain(picture.pixels, found, options.align) if options.explain else ()
+        # The record needs the shape alone; a request that waits for its batch keeps no pixels.
+        item = streams.Item(0, source, pixels=np.broadcast_to(np.uint8(0), picture.pixels.shape), size=picture.size)
+        return item, found, self.recognizer.convert(np.stack(crops)) if crops else None, explanations
 
     def _explain(self, pixels, found, align):
         return [_data_url(face) for face in self.recognizer.explain_faces(pixels, found, align=align)]

@@ -297,6 +297,7 @@ def test_a_defect_is_a_500_of_its_request_alone(service, picture, monkeypatch):
             status, _, answer = client.post(f"{PATH}?explain=true", picture)
         assert status == 500 and "a defect" not in answer["error"]
         assert client.post(f"{PATH}?explain=true", picture)[0] == 200
+        assert 'fer_jax_requests_total{route="/v1/predict",status="500"} 1.0' in client.call("GET", "/metrics")[2]
 
 
 def test_the_model_is_described(client):
