@@ -13,7 +13,7 @@ import pathlib
 from fer_jax import command
 from fer_jax.errors import InputError
 
-NEEDED = ("fastapi", "multipart", "prometheus_client", "uvicorn")
+NEEDED = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
 TOKEN_VARIABLE = "FER_JAX_TOKEN"
 MIN_TOKEN = 16
 STOPPING = "stopping: requests in work are answered first; a second signal ends at once"

@@ -13,6 +13,7 @@ import pydantic
 import starlette.exceptions
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -266,6 +267,10 @@ async def _on_wrong_parameter(request, error):
     )
 
 
+async def _on_malformed_form(request, error):  # Starlette before 1.10 lets it pass
+    return guard.refusal(400, "Invalid multipart data.")
+
+
 async def _on_disconnect(request, error):
     return guard.refusal(400, "the client left before it had sent the body")
 
@@ -277,6 +282,7 @@ async def _on_defect(request, error):
 _HANDLERS = {
     starlette.exceptions.HTTPException: _on_http_error,
     RequestValidationError: _on_wrong_parameter,
+    FormParserError: _on_malformed_form,
     ClientDisconnect: _on_disconnect,
     Exception: _on_defect,
 }

@@ -112,7 +112,7 @@ REFUSED = [
     ("POST", f"{PATH}?threshold=1.5", b"a", "image/png", 422, "the parameter 'threshold' is wrong"),
     ("POST", f"{PATH}?align=2", b"a", "image/png", 422, "the parameter 'align' is wrong: give true or false"),
     ("POST", PATH, b"--x", "multipart/form-data", 400, "boundary"),
-    ("POST", PATH, b"no form", "multipart/form-data; boundary=x", 400, ""),
+    ("POST", PATH, b"no form", "multipart/form-data; boundary=x", 400, "Invalid multipart data"),
 ]
 
 

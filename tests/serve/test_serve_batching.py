@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+import fer_jax
 from fer_jax.errors import InputError
 from fer_jax.serve import batching, runtimes
 
@@ -119,3 +120,14 @@ def test_a_model_that_cannot_be_exported_is_computed_by_jax(monkeypatch):
     assert runtimes.Runtimes(Recognizer()).chosen[1] == "jax"
     with pytest.raises(InputError, match="cannot be exported"):
         runtimes.Runtimes(Recognizer(), "onnxruntime")
+
+
+@pytest.mark.full
+def test_the_runtimes_of_the_shipped_model_agree():
+    recognizer = fer_jax.load()
+    found = runtimes.Runtimes(recognizer)
+    assert set(found.milliseconds) == {"jax", "onnxruntime"}
+    some = np.random.default_rng(1).integers(0, 256, (9, *recognizer.image_shape), np.uint8)
+    for name in found.milliseconds:
+        found.chosen = dict.fromkeys(runtimes.SIZES, name)
+        np.testing.assert_allclose(found.probs(some), recognizer.probs(some), atol=1e-5)
