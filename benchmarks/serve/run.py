@@ -37,6 +37,7 @@ import scenes  # noqa: E402
 TOKEN = "a token for this benchmark"
 CLIENTS = 8
 BODY_SECONDS = 3
+PHOTOGRAPH_EVERY = 20  # requests for the memory; the others are cropped faces
 SIZE, FACE_PX, FACES, PICTURES = (640, 480), 128, 3, 32
 
 
@@ -224,12 +225,12 @@ def measure_hostile():
 
 
 def measure_memory(requests):
-    """Returns the memory of the service after each tenth of the requests: one photograph for three cropped faces."""
+    """Returns the memory of the service after each tenth of the requests; one in PHOTOGRAPH_EVERY is a photograph."""
     pictures, faces, memory, lost = photographs(), cropped_faces(), {}, 0
 
     def make_request(number):
-        if number % 4 == 0:
-            return "/v1/predict", pictures[number // 4 % PICTURES]
+        if number % PHOTOGRAPH_EVERY == 0:
+            return "/v1/predict", pictures[number // PHOTOGRAPH_EVERY % PICTURES]
         return "/v1/predict?faces=given", faces[number % PICTURES]
 
     with service() as port:

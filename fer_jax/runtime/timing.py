@@ -88,14 +88,19 @@ class Clock:
         self._running = False
         monitoring.unregister_event_duration_listener(self._on_duration)
         monitoring.unregister_event_listener(self._on_event)
-        if gc.get_threshold()[0] == COLLECT_EVERY:
-            gc.freeze()  # objects made so far will stay, so later collections can skip them
-            gc.set_threshold(*USUAL_THRESHOLD)
+        collect_usually()
 
 
 def collect_rarely() -> None:
     """Makes garbage collection rare, until the first step if there is a Clock: imports and tracing make no garbage."""
     gc.set_threshold(COLLECT_EVERY, *USUAL_THRESHOLD[1:])
+
+
+def collect_usually() -> None:
+    """Ends `collect_rarely`."""
+    if gc.get_threshold()[0] == COLLECT_EVERY:
+        gc.freeze()  # objects made so far will stay, so later collections can skip them
+        gc.set_threshold(*USUAL_THRESHOLD)
 
 
 def command_started() -> float:

@@ -101,7 +101,7 @@ def _main():
 def _serve(flags, token, bound):
     import fer_jax
     from fer_jax import config as config_lib
-    from fer_jax.runtime import interrupts
+    from fer_jax.runtime import interrupts, timing
     from fer_jax.serve import app, server
     from fer_jax.serve.service import Service
 
@@ -116,6 +116,7 @@ def _serve(flags, token, bound):
     ):
         stop.defer()
         application = app.make_app(service, token=token, limits=limits, hosts=hosts)
+        timing.collect_usually()
         place = f"serving {recognizer.name} at {server.address(bound)}"
         server.Server(application, stop.asks, lambda: print(place, flush=True)).run([bound])
         stop.end("stopped")

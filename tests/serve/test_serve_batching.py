@@ -124,7 +124,7 @@ def test_a_model_that_cannot_be_exported_is_computed_by_jax(monkeypatch):
 
 @pytest.mark.full
 def test_the_runtimes_of_the_shipped_model_agree():
-    recognizer = fer_jax.load()
+    recognizer = fer_jax.load(views="flip")
     found = runtimes.Runtimes(recognizer)
     assert set(found.milliseconds) == {"jax", "onnxruntime"}
     some = np.random.default_rng(1).integers(0, 256, (9, *recognizer.image_shape), np.uint8)
