@@ -12,6 +12,7 @@ import pathlib
 
 from fer_jax import command
 from fer_jax.errors import InputError
+from fer_jax.serve.limits import Limits
 
 NEEDED = ("fastapi", "prometheus_client", "python_multipart", "uvicorn")
 TOKEN_VARIABLE = "FER_JAX_TOKEN"
@@ -45,17 +46,14 @@ def _parse(argv=None):
         help=f"its text is the token that requests must bear; default: the environment variable {TOKEN_VARIABLE}",
     )
     limits = parser.add_argument_group("limits").add_argument
-    limits("--max_mib", type=float, default=20, metavar="N", help="of a request's body; default: %(default)s")
-    limits("--max_megapixels", type=float, default=50, metavar="N", help="of a picture; default: %(default)s")
-    limits("--max_files", type=int, default=16, metavar="N", help="in a batch; default: %(default)s")
-    limits("--max_requests", type=int, default=32, metavar="N", help="in work at once; default: %(default)s")
-    limits(
-        "--body_seconds",
-        type=float,
-        default=20,
-        metavar="SECONDS",
-        help="for a request's body to arrive; default: %(default)s",
-    )
+    for name, kind, default, text in (
+        ("--max_mib", float, Limits.max_bytes // 2**20, "of a request's body"),
+        ("--max_megapixels", float, Limits.max_pixels // 10**6, "of a picture"),
+        ("--body_seconds", float, Limits.body_seconds, "for a request's body to arrive"),
+        ("--max_files", int, Limits.max_files, "in a batch"),
+        ("--max_requests", int, Limits.max_requests, "in work at once"),
+    ):
+        limits(name, type=kind, default=default, metavar="N", help=f"{text}; default: %(default)s")
     return parser.parse_args(argv)
 
 
@@ -77,7 +75,7 @@ def _check(flags):
     """Rejects wrong flags before anything is imported."""
     for name in ("max_mib", "max_megapixels", "max_files", "max_requests", "body_seconds"):
         if not 0 < getattr(flags, name) < float("inf"):
-            raise InputError(f"--{name} is {getattr(flags, name)}: it must be more than 0")
+            raise InputError(f"--{name} is {getattr(flags, name)}: give a number above 0")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{', '.join(missing)} not installed: pip install 'fer-jax[serve]'")
@@ -107,11 +105,16 @@ def _serve(flags, token, bound):
 
     command.keep_compiled(config_lib.get_default())
     recognizer = fer_jax.load(flags.model, views=flags.views)
-    limits = app.Limits(int(flags.max_mib * 2**20), flags.body_seconds, flags.max_files, flags.max_requests)
+    limits = Limits(
+        max_bytes=int(flags.max_mib * 2**20),
+        body_seconds=flags.body_seconds,
+        max_pixels=int(flags.max_megapixels * 10**6),
+        max_files=flags.max_files,
+        max_requests=flags.max_requests,
+    )
     hosts = None if token else {"127.0.0.1", "localhost", "[::1]", flags.host}
-    max_pixels = int(flags.max_megapixels * 1e6)
     with (
-        Service(recognizer, detector=flags.detector, runtime=flags.runtime, max_pixels=max_pixels) as service,
+        Service(recognizer, detector=flags.detector, runtime=flags.runtime, max_pixels=limits.max_pixels) as service,
         interrupts.stop("stopped", STOPPING) as stop,
     ):
         stop.defer()

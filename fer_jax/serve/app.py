@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import hmac
 import pathlib
@@ -10,11 +9,11 @@ from typing import Annotated, Literal
 
 import fastapi
 import pydantic
-import starlette.exceptions
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -23,6 +22,7 @@ import fer_jax
 from fer_jax import pictures
 from fer_jax.errors import InputError
 from fer_jax.serve import guard, schemas
+from fer_jax.serve.limits import Limits
 from fer_jax.serve.service import Options, Service
 
 WEB = pathlib.Path(fer_jax.__file__).parent / "web"
@@ -39,19 +39,6 @@ REASONS = {
     422: "an unreadable picture, or a wrong parameter",
     503: "too many requests in work; try again",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What a request may take.
-
-    max_bytes, body_seconds: of a body, and its time to arrive; max_files: of a batch; max_requests: in work at once.
-    """
-
-    max_bytes: int = 20 * 2**20
-    body_seconds: float = 20.0
-    max_files: int = 16
-    max_requests: int = 32
 
 
 def _strict(value):
@@ -77,7 +64,7 @@ def _options(
     return Options(faces, align, threshold, explain)
 
 
-def make_app(service: Service, *, token: str | None = None, limits: Limits = Limits(), hosts=None) -> guard.Guard:
+def make_app(service: Service, *, limits: Limits, token: str | None = None, hosts=None) -> guard.Guard:
     """Returns the ASGI application of a service.
 
     token: that requests must bear; None: none. hosts: see guard.Guard.
@@ -92,11 +79,10 @@ def make_app(service: Service, *, token: str | None = None, limits: Limits = Lim
         exception_handlers=_HANDLERS,
     )
     app.include_router(_open_routes(service, token, limits))
-    app.include_router(_guarded_routes(service, limits), dependencies=[fastapi.Depends(_make_check(token))])
+    checks = [fastapi.Depends(_make_check(token))] if token else []
+    app.include_router(_guarded_routes(service, limits), dependencies=checks)
     app.router.default = _Page(WEB)
-    return guard.Guard(
-        app, hosts=hosts, max_bytes=limits.max_bytes, body_seconds=limits.body_seconds, metrics=service.metrics
-    )
+    return guard.Guard(app, hosts, limits, service.metrics)
 
 
 def _open_routes(service, token, limits):
@@ -141,7 +127,7 @@ def _guarded_routes(service, limits):
         except InputError as error:
             service.refuse(source, error)
             too_large = isinstance(error, pictures.TooManyPixels)
-            raise starlette.exceptions.HTTPException(413 if too_large else 422, str(error)) from error
+            raise HTTPException(413 if too_large else 422, str(error)) from error
 
     several = {"type": "array", "items": BYTES, "minItems": 1, "maxItems": limits.max_files}
 
@@ -190,18 +176,15 @@ def _body_of(field, schema, *kinds):
 
 def _make_check(token):
     """Returns the dependency that refuses a request without the token."""
-    digest = token and hashlib.sha256(token.encode()).digest()
+    digest = hashlib.sha256(token.encode()).digest()
 
     async def check(given: Annotated[object, fastapi.Depends(HTTPBearer(auto_error=False))]):
         theirs = hashlib.sha256(given.credentials.encode() if given else b"").digest()
-        if digest and not hmac.compare_digest(digest, theirs):
+        if not hmac.compare_digest(digest, theirs):
             text = "the token is wrong" if given else "a token is needed, as the header `Authorization: Bearer <token>`"
-            raise starlette.exceptions.HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(401, text, {"WWW-Authenticate": "Bearer"})
 
-    async def no_check():
-        pass
-
-    return check if digest else no_check
+    return check
 
 
 def _make_slot(service, most):
@@ -211,18 +194,16 @@ def _make_slot(service, most):
         if service.in_work >= most:
             raise _busy()
         service.in_work += 1
-        service.metrics.in_work.set(service.in_work)
         try:
             yield
         finally:
             service.in_work -= 1
-            service.metrics.in_work.set(service.in_work)
 
     return slot
 
 
 def _busy():
-    return starlette.exceptions.HTTPException(503, "too many requests are in work: try again", {"Retry-After": "1"})
+    return HTTPException(503, "too many requests are in work: try again", {"Retry-After": "1"})
 
 
 @contextlib.asynccontextmanager
@@ -233,15 +214,15 @@ async def _sent(request, field, most):
         async with request.form(max_files=most, max_fields=MAX_FIELDS) as form:
             files = [file for file in form.getlist(field) if isinstance(file, UploadFile)]
             if not files:
-                raise starlette.exceptions.HTTPException(422, f"the form has no file in its field '{field}'")
+                raise HTTPException(422, f"the form has no file in its field '{field}'")
             if len(files) < len(form.multi_items()):
-                raise starlette.exceptions.HTTPException(422, f"the form has more than files in its field '{field}'")
+                raise HTTPException(422, f"the form has more than files in its field '{field}'")
             yield [(await file.read(), file.filename or None) for file in files]
     elif field == "file" and (kind.startswith("image/") or kind == "application/octet-stream"):
         yield [(await request.body(), None)]
     else:
         kinds = f"a form (multipart/form-data) with the field '{field}'" + (", or image/*" if field == "file" else "")
-        raise starlette.exceptions.HTTPException(415, f"the body is {kind or 'of no stated kind'}: send {kinds}")
+        raise HTTPException(415, f"the body is {kind or 'of no stated kind'}: send {kinds}")
 
 
 class _Page:
@@ -252,7 +233,7 @@ class _Page:
 
     async def __call__(self, scope, receive, send):
         if self._files is None or scope["method"] not in ("GET", "HEAD"):
-            raise starlette.exceptions.HTTPException(404, f"there is nothing at {scope['path']}")
+            raise HTTPException(404, f"there is nothing at {scope['path']}")
         await self._files(scope, receive, send)
 
 
@@ -280,7 +261,7 @@ async def _on_defect(request, error):
 
 
 _HANDLERS = {
-    starlette.exceptions.HTTPException: _on_http_error,
+    HTTPException: _on_http_error,
     RequestValidationError: _on_wrong_parameter,
     FormParserError: _on_malformed_form,
     ClientDisconnect: _on_disconnect,

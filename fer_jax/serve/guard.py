@@ -28,19 +28,18 @@ class Guard:
     """An ASGI application around another one.
 
     hosts: the names by which the service may be called, so that no other site can point its own name to this machine
-    (DNS rebinding); None: any. max_bytes, body_seconds: of a request's body. metrics: a metrics.Metrics.
+    (DNS rebinding); None: any. limits: a limits.Limits. metrics: a metrics.Metrics.
     """
 
-    def __init__(self, app, *, hosts, max_bytes, body_seconds, metrics):
-        self._app, self._hosts, self._metrics = app, hosts, metrics
-        self._max_bytes, self._body_seconds = max_bytes, body_seconds
+    def __init__(self, app, hosts, limits, metrics):
+        self._app, self._hosts, self._limits, self._metrics = app, hosts, limits, metrics
 
     async def __call__(self, scope, receive, send):
         """Answers a request."""
         if scope["type"] != "http":
             return
         began, headers = time.perf_counter(), dict(scope["headers"])
-        body = _Body(receive, headers, self._max_bytes, self._body_seconds)
+        body = _Body(receive, headers, self._limits)
         answer = _Answer(send, body)
         host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
         is_known = self._hosts is None or (host and host[1].lower() in self._hosts)
@@ -64,8 +63,8 @@ _STRANGER = refusal(403, "this service is for this machine: call it by 127.0.0.1
 class _Body:
     """The body of a request, read up to a limit of bytes and of time."""
 
-    def __init__(self, receive, headers, max_bytes, seconds):
-        self._receive, self._max_bytes, self._seconds = receive, max_bytes, seconds
+    def __init__(self, receive, headers, limits):
+        self._receive, self._max_bytes, self._seconds = receive, limits.max_bytes, limits.body_seconds
         self._bytes, self._deadline = 0, None
         self._announced = int(length) if (length := headers.get(b"content-length", b"0")).isdigit() else 0
         self.is_read = not self._announced and b"transfer-encoding" not in headers

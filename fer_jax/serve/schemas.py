@@ -54,8 +54,8 @@ class Error(_Exact):
 class Runtime(_Exact):
     """What computes the probabilities, measured at start."""
 
-    chosen: dict[str, str] = pydantic.Field(description="size of a batch -> runtime")
-    milliseconds: dict[str, dict[str, float]] = pydantic.Field(description="runtime -> size of a batch -> median")
+    chosen: dict[int, str] = pydantic.Field(description="size of a batch -> runtime")
+    milliseconds: dict[str, dict[int, float]] = pydantic.Field(description="runtime -> size of a batch -> median")
 
 
 class Model(_Exact):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fer_jax import pictures, predicting, streams
 from fer_jax.serve import batching, metrics, runtimes
+from fer_jax.serve.limits import Limits
 
 WAIT_SECONDS = 0.002  # of the first faces of a batch for others
 WARM_SHAPE = (480, 640, 3)
@@ -38,7 +39,7 @@ class Service:
       InputError: the detector or the runtime cannot be used.
     """
 
-    def __init__(self, recognizer, *, detector="auto", runtime="auto", max_pixels=pictures.MAX_PIXELS):
+    def __init__(self, recognizer, *, detector="auto", runtime="auto", max_pixels=Limits.max_pixels):
         self.recognizer, self.metrics, self._max_pixels = recognizer, metrics.Metrics(), max_pixels
         self.in_work = 0
         self._faces = {"detect": detector, "given": "given"}
@@ -54,6 +55,7 @@ class Service:
             on_batch=self.metrics.batch_faces.observe,
         )
         self.metrics.queued.set_function(self._batcher.queued)
+        self.metrics.in_work.set_function(lambda: self.in_work)
 
     def __enter__(self):
         return self
@@ -72,13 +74,7 @@ class Service:
         return {
             **{name: getattr(recognizer, name) for name in ("name", "classes", "image_shape", "views", "temperature")},
             "detector": recognizer.detector(self._faces["detect"]).name,
-            "runtime": {
-                "chosen": {str(size): name for size, name in runtime.chosen.items()},
-                "milliseconds": {
-                    name: {str(size): took for size, took in times.items()}
-                    for name, times in runtime.milliseconds.items()
-                },
-            },
+            "runtime": {"chosen": runtime.chosen, "milliseconds": runtime.milliseconds},
             "figures": recognizer.facts.get("figures", {}),
         }
 

@@ -13,8 +13,10 @@ from PIL import Image
 from fer_jax import faces as faces_lib
 from fer_jax import recognizer
 from fer_jax.serve import app, server
+from fer_jax.serve.limits import Limits
 from fer_jax.serve.service import Service
 
+DEFAULTS = Limits()
 CLASSES = ("left", "right")
 SIDE, CELL = 48, 100
 
@@ -107,14 +109,14 @@ class Client:
 
 
 @contextlib.contextmanager
-def running(service=None, **options):
+def running(service=None, *, limits=DEFAULTS, **options):
     """Yields a client of a service; options: of `app.make_app`."""
     with contextlib.ExitStack() as stack:
         service = service or stack.enter_context(Service(Recognizer(), runtime="jax"))
         stopped = threading.Event()
         bound = server.bind("127.0.0.1", 0)
         port, started = bound.getsockname()[1], threading.Event()
-        one = server.Server(app.make_app(service, **options), stopped.is_set, started.set)
+        one = server.Server(app.make_app(service, limits=limits, **options), stopped.is_set, started.set)
         thread = threading.Thread(target=one.run, args=([bound],), daemon=True)
         thread.start()
         assert started.wait(30)

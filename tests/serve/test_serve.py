@@ -21,6 +21,7 @@ from PIL import Image
 
 from fer_jax import predict, predicting
 from fer_jax.serve import app, guard, server
+from fer_jax.serve.limits import Limits
 from fer_jax.serve.service import Service
 
 PATH = "/v1/predict"
@@ -35,7 +36,8 @@ def service():
 
 @pytest.fixture(scope="module")
 def client(service):
-    with serving.running(service, limits=app.Limits(100_000, 20.0, 3, 8), hosts={"127.0.0.1"}) as found:
+    limits = Limits(max_bytes=100_000, max_files=3, max_requests=8)
+    with serving.running(service, limits=limits, hosts={"127.0.0.1"}) as found:
         yield found
 
 
@@ -156,7 +158,7 @@ def test_the_limit_holds_before_more_is_read():
         asked.append(1)
         return {"type": "http.request", "body": bytes(400), "more_body": True}
 
-    body = guard._Body(receive, {b"transfer-encoding": b"chunked"}, 1000, 20.0)
+    body = guard._Body(receive, {b"transfer-encoding": b"chunked"}, Limits(max_bytes=1000))
 
     async def read():
         while True:
@@ -165,7 +167,7 @@ def test_the_limit_holds_before_more_is_read():
     with pytest.raises(guard.HTTPException) as caught:
         asyncio.run(read())
     assert caught.value.status_code == 413 and len(asked) == 3
-    body = guard._Body(receive, {b"content-length": b"1001"}, 1000, 20.0)
+    body = guard._Body(receive, {b"content-length": b"1001"}, Limits(max_bytes=1000))
     with pytest.raises(guard.HTTPException):
         asyncio.run(body.receive())
     assert len(asked) == 3
@@ -173,7 +175,7 @@ def test_the_limit_holds_before_more_is_read():
 
 def test_a_slow_client_is_refused_and_disconnected(service):
     with (
-        serving.running(service, limits=app.Limits(body_seconds=0.3)) as client,
+        serving.running(service, limits=Limits(body_seconds=0.3)) as client,
         socket.create_connection(("127.0.0.1", client.port), timeout=10) as line,
     ):
         line.sendall(
@@ -238,7 +240,7 @@ class Held:
 def test_beyond_the_limit_of_requests_clients_are_told_to_come_back(service, picture, monkeypatch):
     held = Held(service, monkeypatch)
     with (
-        serving.running(service, limits=app.Limits(max_requests=1)) as client,
+        serving.running(service, limits=Limits(max_requests=1)) as client,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         first = pool.submit(client.post, PATH, picture)
