@@ -95,7 +95,9 @@ def test_a_command_is_understood(page, module, words):
 
 
 def test_an_export_keeps_the_views_that_the_page_names():
-    assert [export._parse(list(words)).views for _, module, words in COMMANDS if module == "export"] == ["flip_shifts"]
+    parsed = [export._parse(list(words)) for _, module, words in COMMANDS if module == "export"]
+    assert {one.views for one in parsed if one.views} == {"flip_shifts"}
+    assert {name for one in parsed if one.formats for name in one.formats.split(",")} == set(export.FORMATS)
 
 
 def without_code(text):
