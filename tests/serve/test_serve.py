@@ -143,8 +143,8 @@ def test_an_endless_upload_is_refused_while_it_is_sent(client):
     with socket.create_connection(("127.0.0.1", client.port), timeout=10) as line:
         line.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n")
         line.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
-        for _ in range(20):
-            line.sendall(b"2710\r\n" + bytes(10_000) + b"\r\n")
+        for _ in range(20):  # more than the buffers of the connection hold
+            line.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
         assert line.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
