@@ -25,6 +25,7 @@ BATCHES = (1, 8, 32)  # batches are padded to one of these sizes, so that few pr
 OCCLUDED_BATCH = 128
 MIN_CELLS = 6  # per side: a cell of a coarser map sees most of the face, so Grad-CAM does not localize
 HEAT_SHARE = 0.7  # opacity of an overlay where the heat is 1
+PATCH_PX, STRIDE_PX = 8, 4  # of occlusion
 _COLLECTIONS = itertools.count()
 
 
@@ -72,7 +73,7 @@ def grad_cam(model, variables, faces, labels, layer=None):
     return rescale(np.concatenate(found))
 
 
-def occlusion(model, variables, faces, labels, *, patch=8, stride=4):
+def occlusion(model, variables, faces, labels, *, patch=PATCH_PX, stride=STRIDE_PX):
     """Returns how much covering each pixel lowers the probability of a class, float32 [N, H, W] in -1..1.
 
     A square of the face's mean colour slides over the face; a pixel gets the mean drop over the patches that cover it.
@@ -141,7 +142,6 @@ def overlay(face, heat):
 
     Pixels without heat do not change. face: uint8 [H, W, 1 or 3]; heat: [h, w] in 0..1, resized bilinearly to the face.
     """
-    import matplotlib
     from PIL import Image
 
     face = np.asarray(face)
@@ -149,9 +149,17 @@ def overlay(face, heat):
         size = (face.shape[1], face.shape[0])
         heat = np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR))
     heat = np.clip(heat, 0, 1)[..., None]
-    colour = 255 * matplotlib.colormaps["inferno"](heat[..., 0])[..., :3]
+    table = colours()
+    colour = 255 * table[np.minimum((heat[..., 0] * len(table)).astype(int), len(table) - 1)]
     share = HEAT_SHARE * heat
     return np.rint((1 - share) * face + share * colour).astype(np.uint8)
+
+
+def colours() -> np.ndarray:
+    """Returns the colour map of overlays, RGB in 0..1, [256, 3], from no heat to the most."""
+    import matplotlib
+
+    return matplotlib.colormaps["inferno"](np.arange(256))[:, :3]
 
 
 def rescale(heat):

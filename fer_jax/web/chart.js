@@ -2,7 +2,7 @@
 
 const SECONDS = 30;
 const GAP_SECONDS = 1; // without a face for longer than this, a line is interrupted
-const [WIDTH, HEIGHT] = [600, 160]; // of the SVG's viewBox
+const [WIDTH, HEIGHT] = [600, 160]; // of the plot in the SVG
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Chart {

@@ -24,10 +24,14 @@ export class Engine {
     Object.assign(this, { facts, detector, classify, last: null });
   }
 
-  // The faces of a picture {width, height, data}, best first, in its px. quick: as for a camera, fewer small faces.
+  // The faces of a picture {width, height, data}, best first, in its px. quick: for a camera; looks for smaller faces
+  // only where there are no large ones.
   async predict(picture, quick = false) {
     const { detector, image_shape: shape, threshold, classes } = this.facts;
-    const found = await this.detector.detect(picture, quick ? detector.quick_levels : detector.levels);
+    let found = [];
+    for (const levels of quick ? detector.quick_levels : [detector.levels]) {
+      if (!found.length) found = await this.detector.detect(picture, levels);
+    }
     const crops = found.map((face) => this.#crop(picture, face, shape[0]));
     const faces = [];
     await this.classify(pack(crops, shape[2]), ({ probs }, place) => {
@@ -58,7 +62,8 @@ export class Engine {
   }
 
   async #gradCam(face, label, progress) {
-    this.heat ??= await open("heat.onnx", "faces", this.facts.image_shape);
+    const { explain, image_shape } = this.facts;
+    this.heat ??= await open(explain.network, "faces", image_shape);
     let found;
     await this.heat(face, ({ heat }) => (found = heat), { labels: Int32Array.of(label) }, progress);
     return found;
@@ -66,7 +71,7 @@ export class Engine {
 
   async #occlude(face, label, progress) {
     const { explain, image_shape: shape } = this.facts;
-    this.oneView ??= await open(explain.model, "faces", shape);
+    this.oneView ??= await open(explain.network, "faces", shape);
     const { corners, faces } = coverings(face, shape, explain);
     const all = new Uint8Array(faces.length * face.length);
     faces.forEach((copy, place) => all.set(copy, place * face.length));

@@ -61,7 +61,7 @@ export function overlay(picture, heat, [height, width], { colours, heat_share })
       const colour = colours[Math.min(Math.trunc(value * colours.length), colours.length - 1)];
       const share = heat_share * value;
       for (let channel = 0; channel < 3; channel++) {
-        data[to + channel] = round((1 - share) * data[to + channel] + share * colour[channel]);
+        data[to + channel] = round((1 - share) * data[to + channel] + share * 255 * colour[channel]);
       }
     }
   }

@@ -69,16 +69,18 @@ function fill(body, { probs, label }) {
 }
 
 async function showHeat(card, face, number, explain) {
-  const [button, bar, image] = [".explain", "progress", ".heat"].map((part) => card.querySelector(part));
+  const [button, bar, heat] = [".explain", "progress", ".heat"].map((part) => card.querySelector(part));
   button.disabled = true;
   bar.hidden = false;
   bar.value = 0;
   try {
     const url = await explain(number, (share) => (bar.value = share));
     if (!url) return;
+    const image = heat.querySelector("img");
     image.src = url;
-    image.alt = `Face ${number + 1}, bright where the network sees ${face.label}`;
-    image.hidden = false;
+    image.alt = `Face ${number + 1} with its heat map`;
+    heat.querySelector("figcaption").textContent = `Bright where the network sees “${face.label}”`;
+    heat.hidden = false;
     button.hidden = true;
   } finally {
     bar.hidden = true;

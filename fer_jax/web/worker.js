@@ -3,7 +3,6 @@
 
 import { Engine } from "./engine.js";
 
-const LONGEST_PX = 4096; // a larger picture is shrunk to this side
 let engine;
 
 const calls = {
@@ -30,7 +29,7 @@ const calls = {
 };
 
 function read(bitmap) {
-  const share = Math.min(1, LONGEST_PX / Math.max(bitmap.width, bitmap.height));
+  const share = Math.min(1, engine.facts.longest_px / Math.max(bitmap.width, bitmap.height));
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * share)));
   const pen = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   pen.fillStyle = "white"; // under what is transparent
