@@ -63,7 +63,7 @@ def grad_cam(model, variables, faces, labels, layer=None):
         parts = [_member(variables, number) for number in range(len(model.members))]
         members = zip(model.members, parts, strict=True)
         return rescale(np.mean([grad_cam(member, part, faces, labels, layer) for member, part in members], axis=0))
-    cam_fn = _make_cam(model, layer)
+    cam_fn = _jit_cam(model, layer)
     faces, labels = np.asarray(faces), np.asarray(labels)
     found = [np.zeros((0, *faces.shape[1:3]), np.float32)]
     for start in range(0, len(faces), BATCHES[-1]):
@@ -164,9 +164,9 @@ def colours() -> np.ndarray:
 
 def rescale(heat):
     """Clips negative heat of maps [N, H, W] to 0 and scales each to a maximum of 1, if it has any positive heat."""
-    heat = np.maximum(heat, 0)
+    heat = heat.clip(0)
     top = heat.max(axis=(1, 2), keepdims=True)
-    return (heat / np.where(top > 0, top, 1)).astype(np.float32)
+    return (heat / (top + (top == 0))).astype(np.float32)
 
 
 def _member(variables, number):
@@ -175,15 +175,22 @@ def _member(variables, number):
 
 
 @functools.lru_cache(maxsize=16)
-def _make_cam(model, layer):
-    """Returns cam_fn(variables, faces [B, H, W, C], labels [B]) -> heat [B, H, W], not negative."""
+def _jit_cam(model, layer):
+    return ops.jit(make_cam(model, layer))
+
+
+def make_cam(model, layer=None):
+    """Returns cam_fn(variables, faces [B, H, W, C], labels [B]) -> heat [B, H, W], not negative; see `grad_cam`.
+
+    A function to transform by JAX; cam_fn raises InputError as `grad_cam` does.
+    """
 
     def cam_fn(variables, faces, labels):
         maps = _find_maps(model, variables, faces, layer)
 
         def score_fn(nudges):
             logits, kept = _run(model, variables, faces, nudges)
-            return jnp.take_along_axis(logits, labels[:, None], axis=1).sum(), kept
+            return (logits * nn.one_hot(labels, logits.shape[1])).sum(), kept
 
         nudges = {one.number: jnp.zeros(one.value.shape, one.value.dtype) for one in maps}
         grads, kept = jax.grad(score_fn, has_aux=True)(nudges)
@@ -195,7 +202,7 @@ def _make_cam(model, layer):
             heat += _put_back(cam, kept["centre"]) if "centre" in kept and one.path[:1] == ("region",) else cam
         return heat
 
-    return ops.jit(cam_fn)
+    return cam_fn
 
 
 def _put_back(heat, centre):
@@ -297,7 +304,7 @@ def _find_maps(model, variables, faces, layer):
 
 def _is_map(out, faces_shape):
     """Whether an output is [B, h, w, C] with several cells per side, and the face's aspect ratio to within a cell."""
-    if not isinstance(out, jax.Array) or out.ndim != 4 or len(out) != faces_shape[0] or min(out.shape[1:3]) < 2:
+    if not isinstance(out, jax.Array) or out.ndim != 4 or out.shape[0] != faces_shape[0] or min(out.shape[1:3]) < 2:
         return False
     (height, width), (rows, columns) = faces_shape[1:3], out.shape[1:3]
     return abs(rows * width - columns * height) < max(height, width)

@@ -68,25 +68,32 @@ class Recognizer:
     """Trained networks that predict the emotions of faces and pictures.
 
     name: of the loaded model. classes: names in the order of `probs`. image_shape: (H, W, C) of a face. views,
-    temperature: how probabilities are averaged and scaled. facts: of a model file, else {}.
+    temperature: how probabilities are averaged and scaled. facts: of a model file, else {}. members: the networks;
+    variables: of each of them, on the device.
     """
 
     def __init__(self, name, members, image_shape, *, views="none", temperature=1.0, facts=None):
         views_lib.check(views)
         self.name, self.classes, self.image_shape = name, tuple(members[0].classes), tuple(image_shape)
         self.views, self.temperature, self.facts = views, temperature, facts or {}
-        self._members = members
-        self._variables = [jax.device_put(member.variables) for member in members]
-        self._mean_probs = ops.jit(self._compute)
+        self.members = members
+        self.variables = [jax.device_put(member.variables) for member in members]
+        self._mean_probs = ops.jit(self.mean_probs)
         self._detectors = {}
 
-    def _compute(self, variables, images):
+    def mean_probs(self, variables, images, *, views=None, at_once=False):
+        """Returns the mean probabilities of the members, [B, K] float32, before the temperature.
+
+        A function to transform by JAX. variables: `self.variables`; images: uint8 [B, H, W, C]; views: None: those of
+        the recognizer; at_once: as in `views.make_logits`.
+        """
         total = 0.0
-        for member, mine in zip(self._members, variables, strict=True):
+        for member, mine in zip(self.members, variables, strict=True):
             apply_fn = functools.partial(member.model.apply, mine, train=False)
-            probs = jax.nn.softmax(views_lib.make_logits(apply_fn, self.views)(images))
-            order = np.array([member.classes.index(name) for name in self.classes])
-            total += member.weight * probs[:, order].astype(jnp.float32)
+            logits_fn = views_lib.make_logits(apply_fn, views or self.views, at_once=at_once)
+            probs = jax.nn.softmax(logits_fn(images))
+            columns = [jax.lax.index_in_dim(probs, member.classes.index(name), axis=1) for name in self.classes]
+            total += member.weight * jnp.concatenate(columns, axis=1).astype(jnp.float32)
         return total
 
     def probs(self, faces, *, progress: str | None = None) -> np.ndarray:
@@ -105,7 +112,7 @@ class Recognizer:
         for batch in batches:
             size = next(size for size in SIZES if size >= len(batch))
             padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-            found.append(np.asarray(self._mean_probs(self._variables, padded))[: len(batch)])
+            found.append(np.asarray(self._mean_probs(self.variables, padded))[: len(batch)])
         probs = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *found])
         return probs if self.temperature == 1 else calibration.apply(probs, self.temperature)
 
@@ -180,7 +187,7 @@ class Recognizer:
         crops = self._check(np.stack(crops))
         labels = [self.classes[number] for number in self.probs(crops).argmax(axis=1)]
         heat = 0.0
-        for member, variables in zip(self._members, self._variables, strict=True):
+        for member, variables in zip(self.members, self.variables, strict=True):
             chosen = explain.choose(member.model, variables, self.image_shape, method)
             numbers = np.array([member.classes.index(label) for label in labels])
             heat += member.weight * explain.METHODS[chosen](member.model, variables, crops, numbers)

@@ -39,7 +39,9 @@ def make_views(name: str, images):
         return jnp.stack([_crop(images, *view) for view in VIEWS[name]])
     height, width = images.shape[1:3]
     down, right = (max(1, round(side * SHIFT_SHARE)) for side in (height, width))
-    padded = jnp.pad(images, ((0, 0), (down, down), (right, right), (0, 0)), mode="edge")
+    # Not jnp.pad, which slices the batch axis too: exports have a batch of any size.
+    padded = jnp.concatenate([*[images[:, :1]] * down, images, *[images[:, -1:]] * down], axis=1)
+    padded = jnp.concatenate([*[padded[:, :, :1]] * right, padded, *[padded[:, :, -1:]] * right], axis=2)
     found = []
     for mirrored, y, x in VIEWS[name]:
         top, left = down - y * down, right - x * right
@@ -61,10 +63,11 @@ def _crop(images, mirrored, below, right):
     return augment.apply(policy, images, augment.parameters(policy, uniform, size_px))
 
 
-def make_logits(apply_fn, name: str):
+def make_logits(apply_fn, name: str, *, at_once: bool = False):
     """Returns logits_fn(images [B, H, W, C]) -> [B, K]: the logarithm of the mean probabilities of the views.
 
-    apply_fn: images [B, H, W, C] -> logits [B, K]; with 'none' it is returned unchanged.
+    apply_fn: images [B, H, W, C] -> logits [B, K]; with 'none' it is returned unchanged. at_once: compute all views as
+    one batch, without a loop, which takes V times the memory.
 
     Raises:
       InputError: as `check`.
@@ -77,7 +80,12 @@ def make_logits(apply_fn, name: str):
         return apply_fn
 
     def logits_fn(images):
-        logits = jax.lax.map(apply_fn, make_views(name, images))  # the program contains the network once
+        views = make_views(name, images)
+        if at_once:
+            logits = apply_fn(views.reshape(-1, *images.shape[1:]))
+            logits = logits.reshape(len(VIEWS[name]), -1, logits.shape[-1])
+        else:
+            logits = jax.lax.map(apply_fn, views)  # the program contains the network once
         return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(len(logits))
 
     return logits_fn

@@ -39,7 +39,7 @@ def decode(regressors: np.ndarray, middles: np.ndarray) -> np.ndarray:
 class BlazeFace:
     """A detector; `name` is its name in `make_detector`.
 
-    traces: how often the network was traced, once per batch size.
+    network, params: the linen module and its parameters. traces: how often it was traced, once per batch size.
     """
 
     def __init__(self, name: str, path, *, framing: Framing, levels: int, min_score: float):
@@ -50,12 +50,11 @@ class BlazeFace:
         self.name, self.spec, self.traces = name, SPECS[name], 0
         self._framing, self._levels, self._min_score = framing, levels, min_score
         self._anchors = anchors(self.spec)
-        self._params = jax.device_put(tflite_file.read(path))
-        network = self.spec.network()
+        self.network, self.params = self.spec.network(), jax.device_put(tflite_file.read(path))
 
         def run(params, images):
             self.traces += 1
-            return network.apply({"params": params}, images)
+            return self.network.apply({"params": params}, images)
 
         self._run = ops.jit(run)
         self._sizes = BATCHES_ON_CPU if ops.on_cpu() else BATCHES
@@ -67,7 +66,7 @@ class BlazeFace:
             size = next((size for size in self._sizes if size >= len(images) - done), self._sizes[-1])
             batch = images[done : done + size]
             padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-            found.append([np.asarray(part)[: len(batch)] for part in self._run(self._params, padded)])
+            found.append([np.asarray(part)[: len(batch)] for part in self._run(self.params, padded)])
             done += len(batch)
         return tuple(map(np.concatenate, zip(*found, strict=True)))
 

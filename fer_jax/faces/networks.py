@@ -42,7 +42,7 @@ class Blaze(layers.Layers):
         out = []
         for name, width in ((regressors, NUMBERS), (logits, 1)):
             parts = [self.conv(x, name + end, count * width, 1) for end, (x, count) in maps.items()]
-            out.append(jnp.concatenate([part.reshape(len(part), -1, width) for part in parts], 1))
+            out.append(jnp.concatenate([part.reshape(part.shape[0], -1, width) for part in parts], 1))
         return out[0], out[1][..., 0]
 
 

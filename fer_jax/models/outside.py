@@ -38,7 +38,7 @@ class Outside(nn.Module):
 
     def __call__(self, image, *, train: bool):
         logits = self.network(image, train=train)
-        wanted = (len(image), self.classes)
+        wanted = (image.shape[0], self.classes)
         if getattr(logits, "shape", None) != wanted:
             found = list(logits.shape) if hasattr(logits, "shape") else f"a {type(logits).__name__}"
             faces, classes = wording.count(len(image), "face"), wording.count(self.classes, "class")

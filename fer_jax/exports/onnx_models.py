@@ -1,0 +1,118 @@
+"""ONNX models of trained networks and of the face detector, and sessions that run them."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import explain
+from fer_jax import views as views_lib
+from fer_jax.errors import InputError
+from fer_jax.exports import onnx_trace
+from fer_jax.models import average
+
+MISSING = "needs packages that are not installed: pip install 'fer-jax[onnx]'"
+EXPORTED_VIEWS = tuple(name for name in views_lib.VIEWS if name != "ten_crop")
+KEPT = ("name", "classes", "image_shape", "views", "temperature")  # of a recognizer, in the metadata
+
+
+def classifier(recognizer, views: str | None = None):
+    """Returns an `onnx.ModelProto` that computes `Recognizer.probs`: preprocessing, views and temperature included.
+
+    Its input `faces` is uint8 [batch, H, W, C] of `image_shape`; its output `probs` is float32 [batch, K].
+
+    Args:
+      recognizer: a `fer_jax.Recognizer`.
+      views: test-time views; None: those of the recognizer.
+
+    Raises:
+      InputError: the network computes something that cannot be exported, or onnx is not installed.
+    """
+    views = views or recognizer.views
+    views_lib.check(views)
+    if views not in EXPORTED_VIEWS:
+        raise InputError(f"the views {views} cannot be exported: choose {', '.join(EXPORTED_VIEWS)}")
+
+    def fn(faces):
+        probs = recognizer.mean_probs(recognizer.variables, faces, views=views, at_once=True)
+        if recognizer.temperature == 1:
+            return probs
+        # As calibration.apply does, in float32.
+        return jax.nn.softmax(jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)) / recognizer.temperature)
+
+    facts = {name: getattr(recognizer, name) for name in KEPT} | {"views": views}
+    return _convert(fn, {"faces": ((None, *recognizer.image_shape), np.uint8)}, ["probs"], facts)
+
+
+def heat_map(recognizer):
+    """Returns an `onnx.ModelProto` that computes the heat maps of Grad-CAM, as `Recognizer.explain` does.
+
+    Inputs: `faces` uint8 [batch, H, W, C] and `labels` int32 [batch]; output: `heat` float32 [batch, H, W].
+
+    Raises:
+      InputError: as `classifier`, or the recognizer explains its predictions by occlusion, or by more than one network.
+    """
+    shape = recognizer.image_shape
+    (member, *others), (variables, *_) = recognizer.members, recognizer.variables
+    if others or isinstance(member.model, average.Average):
+        raise InputError(f"{recognizer.name} has several networks, and a heat map is exported for one alone")
+    if explain.choose(member.model, variables, shape) != "grad_cam":
+        raise InputError(f"{recognizer.name} explains its predictions by occlusion, which needs no further model")
+    cam_fn = explain.make_cam(member.model)
+
+    def fn(faces, labels):
+        return explain.rescale(cam_fn(variables, faces, labels))
+
+    inputs = {"faces": ((None, *shape), np.uint8), "labels": ((None,), np.int32)}
+    return _convert(fn, inputs, ["heat"], {"name": recognizer.name})
+
+
+def detector(name: str = "blazeface", *, cache_dir=None):
+    """Returns an `onnx.ModelProto` of a BlazeFace.
+
+    Its input `pictures` is uint8 [batch, S, S, 3]; its outputs are those of `BlazeFace.outputs`: `regressors` float32
+    [batch, A, 16] and `logits` float32 [batch, A].
+
+    Raises:
+      InputError: another detector, or its weights are not on this machine.
+    """
+    from fer_jax import faces
+    from fer_jax.faces import networks
+
+    if name not in networks.SPECS:
+        raise InputError(f"the detector {name} cannot be exported: choose {', '.join(networks.SPECS)}")
+    found = faces.make_detector(name, cache_dir=cache_dir)
+    size_px = found.spec.size_px
+    inputs = {"pictures": ((None, size_px, size_px, 3), np.uint8)}
+
+    def fn(pictures):
+        return found.network.apply({"params": found.params}, pictures)
+
+    return _convert(fn, inputs, ["regressors", "logits"], {"name": name})
+
+
+def session(model, *, threads: int = 0):
+    """Returns an `onnxruntime.InferenceSession` on the CPU.
+
+    model: an `onnx.ModelProto` or a path. threads: 0: one a core.
+
+    Raises:
+      InputError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(f"running an ONNX model {MISSING}") from None
+    model = str(model) if isinstance(model, str | os.PathLike) else model.SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _convert(fn, inputs, outputs, facts):
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        raise InputError(f"an ONNX file {MISSING}") from None
+    return onnx_trace.convert(fn, inputs, outputs, facts={"fer_jax": facts})
