@@ -82,22 +82,30 @@ class ServiceHandler(Handler):
     """Stands for `fer-jax serve`: the token is 'right', each picture has one happy face."""
 
     def do_GET(self):
-        if self.path != "/config.json":
-            return super().do_GET()
-        return self.answer(200, {"backend": "service", "token_required": True})
+        if self.path == "/config.json":
+            return self.answer(200, {"backend": "service", "token_required": True})
+        if self.path == "/v1/model":
+            return self.answer(200, {"name": "theirs"}) if self.is_known() else self.refuse()
+        return super().do_GET()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Authorization"] != "Bearer right":
-            return self.answer(401, {"error": "unauthorized"})
+        if not self.is_known():
+            return self.refuse()
         size = list(Image.open(io.BytesIO(body)).size)
         probs = {name: 0.9 if name == "happy" else 0.1 / 6 for name in CLASSES}
         top = [["happy", 0.9], ["angry", 0.1 / 6]]
         face = {"box": [size[0] / 4, size[1] / 4, size[0] / 2, size[1] / 2], "score": 0.9, "probs": probs}
         face |= {"label": "happy", "top": top, "uncertain": False}
-        if urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)["explain"] == ["1"]:
-            face["heat"] = data_url(np.zeros((8, 8, 3), np.uint8))
+        if urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)["explain"] == ["true"]:
+            face["explanation"] = data_url(np.zeros((8, 8, 3), np.uint8))
         return self.answer(200, {"size": size, "faces": [face]})
+
+    def is_known(self):
+        return self.headers["Authorization"] == "Bearer right"
+
+    def refuse(self):
+        self.answer(401, {"error": "the token is wrong"})
 
     def answer(self, status, content):
         text = json.dumps(content).encode()
@@ -449,15 +457,16 @@ def test_a_missing_model_is_named(browser, address):
 def test_with_a_service_the_page_asks_it_and_needs_its_token(browser, service_address, photograph):
     with Visit(browser, service_address) as visit:
         page = visit.page
-        visit.says("Ready.")
+        visit.says("Enter the token of the server.")
         assert "go to the server" in page.locator("#place").inner_text()
+        assert page.get_by_role("button", name="Choose a picture").is_disabled()
         page.get_by_label("Access token").fill("wrong")
         page.keyboard.press("Enter")
-        page.locator("#file").set_input_files(upload(photograph))
         visit.says("The server refused the token: enter the one that it was started with.", "#problem")
         visit.complaints.clear()  # Chromium logs the status 401
         page.get_by_label("Access token").fill("right")
         page.keyboard.press("Enter")
+        visit.says("theirs", "#model")
         page.locator("#file").set_input_files(upload(photograph))
         visit.says("1 face: happy.")
         page.get_by_role("button", name="Show why face 1 is happy").click()

@@ -164,22 +164,25 @@ function listen() {
     stage.classList.remove("over");
     usePicture(event.dataTransfer.files[0]);
   };
-  byId("token-form").onsubmit = (event) => {
+  byId("token-form").onsubmit = async (event) => {
     event.preventDefault();
-    backend.token = byId("token").value.trim();
     complain(null);
-    say("The token is set.");
+    await backend.useToken(byId("token").value.trim()).then(() => welcome("The token is right."), complain);
   };
+}
+
+function welcome(text) {
+  byId("model").textContent = backend.facts.name ?? "of the server";
+  for (const id of ["choose", "start"]) byId(id).disabled = !backend.facts.name;
+  say(text);
 }
 
 listen();
 try {
   backend = await connect();
-  byId("model").textContent = backend.facts.name ?? "of the server";
   byId("place").textContent = backend.place;
   byId("token-form").hidden = !backend.needsToken;
-  for (const id of ["choose", "start"]) byId(id).disabled = false;
-  say("Ready.");
+  welcome(backend.needsToken ? "Enter the token of the server." : "Ready.");
 } catch (error) {
   byId("model").textContent = "none";
   say("");

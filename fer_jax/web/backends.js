@@ -5,7 +5,7 @@
 
 export async function connect() {
   const config = await getJson("config.json");
-  return config.backend === "browser" ? InBrowser.open() : new Service(config);
+  return config.backend === "browser" ? InBrowser.open() : Service.open(config);
 }
 
 async function getJson(file) {
@@ -59,10 +59,19 @@ class InBrowser {
 class Service {
   place = "Pictures and frames go to the server that this page comes from, and nowhere else.";
   facts = {};
+  token = "";
 
-  constructor({ token_required }) {
-    this.needsToken = token_required;
-    this.token = "";
+  static async open({ token_required }) {
+    const backend = new Service();
+    backend.needsToken = token_required;
+    if (!token_required) await backend.useToken("");
+    return backend;
+  }
+
+  // Throws unless the server takes the token.
+  async useToken(token) {
+    this.token = token;
+    this.facts = await this.#ask("v1/model");
   }
 
   async predict({ bitmap, blob }) {
@@ -73,21 +82,21 @@ class Service {
 
   async explain(blob, number) {
     if (this.explained?.blob !== blob) this.explained = { blob, answer: this.#post(blob, true) };
-    return (await this.explained.answer).faces[number].heat;
+    return (await this.explained.answer).faces[number].explanation;
   }
 
-  async #post(body, explain) {
+  #post(body, explain) {
     const headers = { "Content-Type": body.type || "application/octet-stream" };
+    return this.#ask(`v1/predict?explain=${explain}`, { method: "POST", body, headers });
+  }
+
+  async #ask(url, { headers = {}, ...options } = {}) {
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
-    const url = `v1/predict?explain=${explain ? 1 : 0}`;
-    const response = await fetch(url, { method: "POST", body, headers }).catch(() => null);
+    const response = await fetch(url, { ...options, headers }).catch(() => null);
     if (!response) throw new Error("The server does not answer: check that it runs.");
-    if (response.status === 401 || response.status === 403) {
-      throw new Error("The server refused the token: enter the one that it was started with.");
-    }
+    if (response.status === 401) throw new Error("The server refused the token: enter the one that it was started with.");
     const answer = await response.json().catch(() => ({}));
-    const reason = answer.error ?? answer.detail;
-    if (!response.ok || reason) throw new Error(`The server cannot answer: ${reason ?? `status ${response.status}`}.`);
+    if (!response.ok) throw new Error(`The server refused: ${answer.error ?? `status ${response.status}`}.`);
     return answer;
   }
 }
