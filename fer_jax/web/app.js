@@ -110,7 +110,7 @@ async function watch(number) {
     drawBoxes(faces, size);
     listFaces(faces, null);
     const largest = faces.reduce((most, face) => (most && most.box[2] >= face.box[2] ? most : face), null);
-    if (largest) chart.add(now / 1000, largest.probs);
+    chart.add(now / 1000, largest?.probs ?? null);
     times.push(now);
     if (times.length > RATE_FRAMES) times.shift();
     if (times.length > 1) byId("fps").textContent = ((1000 * (times.length - 1)) / (now - times[0])).toFixed(1);
