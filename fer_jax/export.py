@@ -1,128 +1,153 @@
-"""Exports a run as a model file: python -m fer_jax.export --workdir runs/lean --out models/small --views flip_shifts.
+"""Exports a trained model to files that other programs load: fer-jax export --model runs/lean --out models/mine.
 
-Writes <out>.safetensors (the best checkpoint's weights), <out>.json (classes, input, temperature, figures, protocol)
-and <out>.md (the model card), to be loaded by `fer_jax.load("<out>.safetensors")`. The temperature is fitted on the
-validation split, and the figures are those of the rounded weights in the file. --score_test also scores the test split:
-do so once, for the model chosen on validation.
+--model is the workdir of a run, the folder of an ensemble, a model file, or the name of a shipped model. Next to the
+formats of --formats it writes <out>.json (classes, input, views, temperature, figures, files) and <out>.md, the model
+card:
+
+safetensors  the weights of a run's best checkpoint, for `fer_jax.load`; the temperature is fitted on the validation
+             split, and the figures are those of the file's rounded weights
+onnx         for onnxruntime and other programs: uint8 faces in, probabilities out
+int8         the same with int8 arithmetic, and its accuracy on the validation split
+stablehlo    for JAX without this package, on CPU and CUDA
+
+--score_test also scores the test split: do so once, for the run chosen on validation. --web DIR writes a page that
+runs in the browser.
 """
 
 import argparse
+import json
 import pathlib
 
 from fer_jax import command
 from fer_jax.errors import InputError
+from fer_jax.exports import ENDINGS
 from fer_jax.views import VIEWS
 
-FIGURES = (
-    "n",
-    "accuracy",
-    "accuracy_interval_95",
-    "macro_f1",
-    "loss",
-    "calibration_error",
-    "per_class",
-    "confusion",
-    "faces_digest",
-)
-TRAINED = ("time", "commit", "device", "data_fingerprint")
+ARCHIVE = "safetensors"
+FORMATS = (ARCHIVE, *ENDINGS)
 
 
 def _parse(argv=None):
     parser = argparse.ArgumentParser(
-        prog=command.program("export"), description="Exports a run as a model file, with its figures and model card."
+        prog=command.program("export"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
-    parser.add_argument("--out", required=True, metavar="PATH", help="path of the files, without a suffix")
+    parser.add_argument("--model", required=True, help="workdir, ensemble, model file or name of a shipped model")
+    parser.add_argument("--out", metavar="PATH", help="path of the files, without an ending")
     parser.add_argument(
-        "--views", choices=tuple(VIEWS), default="none", help="test-time views to average; default: %(default)s"
+        "--formats", help=f"comma-separated: {', '.join(FORMATS)}; default: {ARCHIVE} of a run, onnx of other models"
     )
+    parser.add_argument(
+        "--views", choices=tuple(VIEWS), help="test-time views to average; default: none for a run, else the model's"
+    )
+    parser.add_argument("--data_path", metavar="PATH", help="faces for int8 of a model without a run, as data.path")
     parser.add_argument(
         "--score_test", action="store_true", help="score the test split too: once, for the chosen model"
     )
+    parser.add_argument("--web", metavar="DIR", help="write a page that runs the model in a browser")
     return parser.parse_args(argv)
 
 
-def export(workdir, out, *, views="none", score_test=False) -> dict:
-    """Writes a run's best checkpoint as a model file with its card; returns the content of its JSON.
+def export(model, out, *, formats=None, views=None, data_path=None, score_test=False) -> dict:
+    """Writes a model in some formats, with its card; returns the content of its JSON.
 
     The files can be shared: they contain no paths of this machine.
 
+    Args:
+      model: what `fer_jax.load` takes.
+      out: path of the files, without an ending.
+      formats: of FORMATS; None: ('safetensors',) for a run, else ('onnx',).
+      views: test-time views; None: none for a run, else those of the model.
+      data_path: faces for the int8 format of a model that is not a run.
+      score_test: whether to score a run on the test split too.
+
     Raises:
-      InputError: no such run, checkpoint, data or views; a network from a user's file; an unwritable folder.
+      InputError: no such model, format, data or views; a network that cannot be exported; an unwritable folder.
     """
-    from fer_jax import extensions, inference, portable, recognizer, report, scoring
+    from fer_jax import report
     from fer_jax import views as views_lib
     from fer_jax import workdir as workdir_lib
+    from fer_jax.exports import formats as formats_lib
+    from fer_jax.exports import sources
 
-    out = pathlib.Path(out)
+    out, is_run = pathlib.Path(out), sources.is_run(model)
+    formats = tuple(formats or ((ARCHIVE,) if is_run else ("onnx",)))
+    _check(formats, model, is_run, data_path, score_test)
     workdir_lib.check_folder(out.parent, option="--out")
-    views_lib.check(views)
-    trained = inference.load(workdir)
-    if extensions.names_file(trained.config.model.name):
-        raise InputError(f"{workdir} has a network from {trained.config.model.name}, and a model file has no code")
-    judged = scoring.load_faces(trained)
-    variables = portable.round_variables(trained.variables)
-    member = recognizer.Member(trained.model, variables, trained.classes)
-    model = recognizer.Recognizer(out.name, [member], trained.image_shape, views=views)
-    temperature, figures = _score(model, judged, ("validation", "test") if score_test else ("validation",))
-    facts = {
-        "name": out.name,
-        "views": views,
-        "temperature": temperature,
-        **_facts(trained, judged),
-        "test_scored": "once, for this model" if score_test else "not scored",
-        "figures": figures,
+    if views is not None:
+        views_lib.check(views)
+    if is_run:
+        recognizer, facts, splits = sources.load_run(model, out.name, views or "none", score_test)
+    else:
+        recognizer, facts, splits = sources.load_model(model, views, data_path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    others = [name for name in formats if name != ARCHIVE]
+    facts |= {
+        "exports": formats_lib.write(recognizer, out, others, splits),
         "exported": {name: value for name, value in workdir_lib.facts().items() if name != "command"},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    facts = portable.save(out, variables, facts)
+    _save(out, recognizer, facts, ARCHIVE in formats)
     report.write(report.model_card(facts), f"{out}.md")
     return facts
 
 
-def _score(model, judged, splits):
-    """Returns (the temperature fitted on the validation split, {split: figures} with it)."""
-    from fer_jax import calibration, metrics
-
-    temperature, figures = 1.0, {}
-    for split in splits:
-        faces = judged.splits[split]
-        probs = model.probs(faces.images, progress=f"scoring {split}")
-        if split == "validation":
-            temperature = calibration.fit_temperature(faces.labels, probs)
-        scores = metrics.score(faces.labels, calibration.apply(probs, temperature), judged.classes)
-        scores["faces_digest"] = judged.digest(split)
-        figures[split] = {name: scores[name] for name in FIGURES}
-    return temperature, figures
+def _check(formats, model, is_run, data_path, score_test):
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise InputError(f"unknown format {', '.join(unknown)}; known are {', '.join(FORMATS)}")
+    if is_run and data_path:
+        raise InputError(f"--data_path is for models without a run: {model} is exported with its own faces")
+    if not is_run and (ARCHIVE in formats or score_test):
+        what = "--score_test is" if score_test else f"the format {ARCHIVE} and its figures are"
+        raise InputError(f"{what} for the workdir of a run, and {model} is not one")
 
 
-def _facts(trained, judged):
-    from fer_jax import config as config_lib
-    from fer_jax import params
+def _save(out, recognizer, facts, with_archive):
+    from fer_jax import files, portable
 
-    config = config_lib.to_dict(trained.config)
-    return {
-        "classes": list(trained.classes),
-        "image_shape": list(trained.image_shape),
-        "parameters": params.count(trained.variables),
-        "model": {**config["model"], "weights": ""},
-        "data": {**judged.facts(), "train_faces": len(judged.splits["train"].labels)},
-        "checkpoint": f"of the best epoch by {config['train']['monitor']}",
-        "epoch": trained.meta["epoch"],
-        "temperature_fitted_on": "validation",
-        "trained": {name: trained.run[name] for name in TRAINED}
-        | {"seed": trained.config.seed, "config": config_lib.result_fields(config)},
-    }
+    if with_archive:
+        facts |= portable.save(out, recognizer.members[0].variables, facts)
+        return
+    with files.atomic_write(f"{out}.json") as file:
+        file.write(json.dumps(facts, indent=2) + "\n")
 
 
 def _main():
     flags = _parse()
+    if not flags.out and not flags.web:
+        raise InputError("give --out PATH, --web DIR, or both")
     command.begin()
-    facts = export(flags.workdir, flags.out, views=flags.views, score_test=flags.score_test)
-    for split, scores in facts["figures"].items():
+    if flags.out:
+        _write_files(flags)
+    if flags.web:
+        from fer_jax import recognizer
+        from fer_jax.exports import web
+
+        web.write(flags.web, recognizer.load(flags.model, views=flags.views))
+        print(f"page: {flags.web}; to look at it: python -m http.server --directory {flags.web}")
+
+
+def _write_files(flags):
+    facts = export(
+        flags.model,
+        flags.out,
+        formats=flags.formats and flags.formats.split(","),
+        views=flags.views,
+        data_path=flags.data_path,
+        score_test=flags.score_test,
+    )
+    for split, scores in facts.get("figures", {}).items():
         print(f"{split}: accuracy {scores['accuracy']:.4f}, macro F1 {scores['macro_f1']:.4f}, {scores['n']:,} faces")
-    size = pathlib.Path(f"{flags.out}.safetensors").stat().st_size
-    print(f"model: {flags.out}.safetensors, {size / 1e6:.2f} MB, temperature {facts['temperature']:.3f}")
+    archive = pathlib.Path(f"{flags.out}.{ARCHIVE}")
+    if "sha256" in facts and archive.is_file():
+        print(f"model: {archive}, {archive.stat().st_size / 1e6:.2f} MB, temperature {facts['temperature']:.3f}")
+    for one in facts["exports"].values():
+        accuracy = f", validation accuracy {one['validation_accuracy']:.4f}" if "validation_accuracy" in one else ""
+        print(
+            f"model: {archive.with_name(one['file'])}, {one['bytes'] / 1e6:.2f} MB, probabilities within "
+            f"{one['largest_difference']:.1e} of JAX's{accuracy}"
+        )
     print(f"card: {flags.out}.md")
 
 

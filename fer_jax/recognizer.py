@@ -96,6 +96,17 @@ class Recognizer:
             total += member.weight * jnp.concatenate(columns, axis=1).astype(jnp.float32)
         return total
 
+    def calibrated_probs(self, images, *, views=None):
+        """Returns what `probs` returns, [B, K], for uint8 [B, H, W, C]: a function to transform by JAX, for exports.
+
+        views: None: those of the recognizer.
+        """
+        probs = self.mean_probs(self.variables, images, views=views, at_once=True)
+        if self.temperature == 1:
+            return probs
+        # As calibration.apply does, in float32.
+        return jax.nn.softmax(jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)) / self.temperature)
+
     def probs(self, faces, *, progress: str | None = None) -> np.ndarray:
         """Returns the probabilities [N, K] float32 of faces, uint8 [N, H, W, C] of `image_shape`.
 

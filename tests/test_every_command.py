@@ -45,7 +45,7 @@ def test_runs_are_scored_as_one(root):
 
 
 def test_a_run_is_exported_and_predicts(root):
-    run("export", "--workdir", root / "run0", "--out", root / "models" / "small")
+    run("export", "--model", root / "run0", "--out", root / "models" / "small")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 48 * 48))
     table = root / "test.csv"
     table.write_text("pixels\n" + "\n".join(" ".join(map(str, row)) for row in pixels))

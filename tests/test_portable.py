@@ -82,7 +82,7 @@ def test_the_test_split_is_scored_where_that_is_asked(exported, tmp_path):
 def test_faces_are_padded_to_few_sizes_which_changes_nothing(exported, monkeypatch):
     root, _, data = exported
     model = fer_jax.load(root / "models" / "drawn.safetensors")
-    traced, compute = [], model._compute
+    traced, compute = [], model.mean_probs
     model._mean_probs = jax.jit(lambda variables, images: traced.append(len(images)) or compute(variables, images))
     every = model.probs(data.train.images[:200])
     single = [model.probs(data.train.images[position : position + 1])[0] for position in range(12)]

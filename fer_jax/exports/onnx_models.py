@@ -2,8 +2,6 @@
 
 import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import explain
@@ -35,11 +33,7 @@ def classifier(recognizer, views: str | None = None):
         raise InputError(f"the views {views} cannot be exported: choose {', '.join(EXPORTED_VIEWS)}")
 
     def fn(faces):
-        probs = recognizer.mean_probs(recognizer.variables, faces, views=views, at_once=True)
-        if recognizer.temperature == 1:
-            return probs
-        # As calibration.apply does, in float32.
-        return jax.nn.softmax(jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny)) / recognizer.temperature)
+        return recognizer.calibrated_probs(faces, views=views)
 
     facts = {name: getattr(recognizer, name) for name in KEPT} | {"views": views}
     return _convert(fn, {"faces": ((None, *recognizer.image_shape), np.uint8)}, ["probs"], facts)

@@ -31,8 +31,10 @@ research; the pictures remain those of their authors. The model file holds no pi
 
 
 def model_card(facts) -> str:
-    """Returns the card of a model file as Markdown; facts: its JSON description, see fer_jax.portable."""
-    trained = facts["trained"]
+    """Returns the card of a model file as Markdown.
+
+    facts: its JSON description, see fer_jax.portable; that of a model without a run has no figures and no data.
+    """
     lines = [
         f"# Model card: {facts['name']}",
         "",
@@ -40,6 +42,17 @@ def model_card(facts) -> str:
         f"{', '.join(facts['classes'])}. {facts['parameters']:,} parameters and statistics.",
         "",
         USES,
+        *(_figures(facts) if "figures" in facts else []),
+        *(_files(facts["exports"]) if facts.get("exports") else []),
+        LIMITS,
+        *([FER2013] if facts.get("data", {}).get("data_name") == "fer2013" else []),
+    ]
+    return "\n".join(lines)
+
+
+def _figures(facts):
+    trained = facts["trained"]
+    return [
         "## Figures",
         "",
         f"Trained on {facts['data']['train_faces']:,} faces of {facts['data']['data_name']} "
@@ -54,15 +67,31 @@ def model_card(facts) -> str:
         "",
         *(_by_class(split, scores) for split, scores in list(facts["figures"].items())[-1:]),
         "",
-        *(
-            []
-            if not facts["data"]["synthetic"]
-            else ["The faces are **synthetic**: these figures say nothing else.", ""]
-        ),
-        LIMITS,
-        *([FER2013] if facts["data"]["data_name"] == "fer2013" else []),
+        *(["The faces are **synthetic**: these figures say nothing else.", ""] if facts["data"]["synthetic"] else []),
     ]
-    return "\n".join(lines)
+
+
+def _files(exports):
+    lines = ["## Files", "", "| file | size | largest difference of a probability to JAX |", "| --- | --- | --- |"]
+    lines += [
+        f"| {one['file']} | {one['bytes'] / 1e6:.2f} MB | {one['largest_difference']:.1e} |" for one in exports.values()
+    ]
+    if "int8" in exports:
+        one = exports["int8"]
+        lines += [
+            "",
+            f"int8: accuracy {percent(one['validation_accuracy'])} on {one['validation_faces']:,} validation faces, "
+            f"where float32 has {percent(one['validation_accuracy_float32'])}; the ranges of its activations are those "
+            f"of {one['calibrated_on']}.",
+        ]
+    if "stablehlo" in exports:
+        one = exports["stablehlo"]
+        lines += [
+            "",
+            f"StableHLO: for {' and '.join(one['platforms'])}, written by JAX {one['jax']}; releases of JAX until "
+            f"{one['readable_until']} are sure to read it.",
+        ]
+    return [*lines, ""]
 
 
 def _row(split, scores):
