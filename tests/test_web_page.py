@@ -1,6 +1,7 @@
 """The page in Chromium: its answers are Python's, and everything on it works by keyboard and for screen readers."""
 
 import base64
+import contextlib
 import csv
 import functools
 import http.server
@@ -16,12 +17,14 @@ import urllib.parse
 
 import numpy as np
 import pytest
+import test_onnx
 from PIL import Image
 
 import fer_jax
 from fer_jax import faces as faces_lib
 from fer_jax.datasets import drawn_faces
 from fer_jax.errors import InputError
+from fer_jax.exports import web
 from fer_jax.pretrained import fetch, registry
 
 pytestmark = pytest.mark.full
@@ -57,15 +60,11 @@ def crowd(photograph):
     return np.asarray(scene)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory, model):
-    """The exported folder."""
+def export(folder, model):
+    """Writes the exported folder, or skips the test."""
     row = registry.find("blazeface")
     if not fetch.find(row):
         pytest.skip(f"the weights of BlazeFace are not on this machine: {fetch.fetch_command(row)}")
-    from fer_jax.exports import web
-
-    folder = tmp_path_factory.mktemp("exported") / "site"
     try:
         web.write(folder, model)
     except InputError as error:
@@ -73,9 +72,23 @@ def site(tmp_path_factory, model):
     return folder
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, model):
+    return export(tmp_path_factory.mktemp("exported") / "site", model)
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+
+class IsolatedHandler(Handler):
+    """Serves pages that may use threads."""
+
+    def end_headers(self):
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
 
 
 class ServiceHandler(Handler):
@@ -116,24 +129,26 @@ class ServiceHandler(Handler):
         self.wfile.write(text)
 
 
+@contextlib.contextmanager
 def serve(handler, folder):
+    """Serves a folder; yields its address."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
 def address(site):
-    with serve(Handler, site) as server:
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serve(Handler, site) as address:
+        yield address
 
 
 @pytest.fixture
 def service_address():
-    with serve(ServiceHandler, pathlib.Path(fer_jax.__file__).parent / "web") as server:
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serve(ServiceHandler, web.PAGE) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +319,34 @@ def test_faces_crops_and_heat_are_those_of_python(visit, model, name, request):
         assert (mine["label"], mine["uncertain"]) == (python.label, python.uncertain)
     difference = np.abs(np.array(heat) - model.explain(pixels, "blazeface")[0].ravel().astype(int))
     assert difference.mean() < 1
+
+
+def test_grad_cam_is_that_of_python(browser, photograph, tmp_path):
+    layers = "conv 8 relu, max_pool, conv 8 relu, max_pool, conv 8 relu, global_avg_pool"
+    recognizer = test_onnx.make({"layers": layers})
+    with serve(Handler, export(tmp_path / "site", recognizer)) as address, Visit(browser, address) as visit:
+        visit.says("Ready.")
+        found = visit.evaluate(
+            """
+            const { Engine } = await import("./engine.js");
+            const { pack } = await import("./pixels.js");
+            const engine = await Engine.open();
+            await engine.predict({ width: given[1], height: given[2], data: bytes(given[0]) });
+            return Array.from(pack([await engine.explain(0, () => {})], 3));
+            """,
+            rgba(photograph), photograph.shape[1], photograph.shape[0],
+        )  # fmt: skip
+    assert (tmp_path / "site" / "heat.onnx").exists()
+    wanted = recognizer.explain(photograph, "blazeface")[0].ravel().astype(int)
+    assert np.abs(np.array(found) - wanted).mean() < 1
+
+
+def test_with_threads_the_answer_is_the_same(browser, site, photograph):
+    with serve(IsolatedHandler, site) as address, Visit(browser, address) as visit:
+        visit.says("Ready.")
+        assert visit.page.evaluate("crossOriginIsolated")
+        visit.page.locator("#file").set_input_files(upload(photograph))
+        visit.says("1 face: happy.")
 
 
 def test_a_chosen_picture_shows_boxes_bars_and_heat(visit, photograph, model):

@@ -41,12 +41,9 @@ def write(folder, model, detector_name: str = "blazeface", *, runtime=None) -> d
     _check_folder(folder)
     if detector_name not in blazeface.SPECS:
         raise InputError(f"the page cannot run the detector '{detector_name}': choose {', '.join(blazeface.SPECS)}")
+    detector = onnx_models.detector(detector_name)  # first what fails at once
     runtime = web_runtime.find(runtime)
-    networks = {
-        "detector.onnx": onnx_models.detector(detector_name),
-        "model.onnx": onnx_models.classifier(model),
-        **_explainer(model),
-    }
+    networks = {"detector.onnx": detector, "model.onnx": onnx_models.classifier(model), **_explainer(model)}
     facts = describe(model, detector_name, networks)
     try:
         with _replacing_folder(folder) as temporary:
