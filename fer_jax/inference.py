@@ -14,7 +14,7 @@ from fer_jax.errors import InputError
 from fer_jax.runtime import timing
 
 CHECKPOINTS = ("best", "latest")
-FIX = "give the workdir of a run, which fer_jax.main prints at its end"
+FIX = "give the workdir of a run, which training prints at its end"
 logger = logging.getLogger("fer_jax")
 
 

@@ -51,7 +51,7 @@ def _parse(argv=None):
     )
     model = parser.add_argument_group("model").add_argument
     model("--model", metavar="NAME|DIR", help="a shipped model, .safetensors, or folder of a run or ensemble")
-    model("--workdir", metavar="DIR", help="folder of a run, or --out of fer_jax.ensemble")
+    model("--workdir", metavar="DIR", help="folder of a run, or --out of `ensemble`")
     model("--checkpoint", choices=("best", "latest"), help="default: best, or those an ensemble was scored with")
     model("--views", metavar="NAME", help="test-time views to average; default: the model's")
     faces = parser.add_argument_group("faces").add_argument

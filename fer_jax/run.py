@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_jax import (
     augment,
+    command,
     datasets,
     extensions,
     feeders,
@@ -163,7 +164,7 @@ def _check(config):
         )
     metric_writers.check(config.log.writers)
     if config.search.space:
-        raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
+        raise InputError(f"this config declares a search: run {command.program('search')} --workdir <folder>")
     models.check_faces(config.model, config.data.channels)
     if not extensions.names_file(config.model.name):
         models.make(config.model, len(facts.CLASSES))

@@ -48,7 +48,14 @@ def test_a_reader_that_ends_first_is_no_error(words, code, unbuffered):
     environment = {**commands.environment(), "PYTHONUNBUFFERED": unbuffered}
     with os.fdopen(writing, "w") as stdout:
         ran = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
         )
     assert (ran.returncode, ran.stderr) == (code, "")
 
