@@ -219,7 +219,7 @@ def write_start(workdir, split: dict) -> None:
 def open_run(config, workdir, data, weights=None, last: dict | None = None, *, teacher=None) -> None:
     """Writes the records of a new run into its workdir, or checks that the run there is the same.
 
-    last: the meta data of the latest checkpoint. A run may be extended by more epochs, if its epochs do not depend on
+    last: the metadata of the latest checkpoint. A run may be extended by more epochs, if its epochs do not depend on
     their number.
 
     Raises:
