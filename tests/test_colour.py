@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fer_jax import config as config_lib
-from fer_jax import inference, predict, scoring, train
+from fer_jax import inference, scoring, submission, train
 from fer_jax.errors import InputError
 
 # Both are grey 76 by ITU-R 601, at any brightness: 0.299 R + 0.587 G + 0.114 B.
@@ -106,7 +106,7 @@ def test_tables_of_grey_faces_are_refused(root, tmp_path):
     with pytest.raises(InputError, match=rf"fer2013.csv has fer2013, {message}.* give class folders as --data_path"):
         scoring.load_faces(inference.load(root / "run"), str(tmp_path / "fer2013.csv"))
     with pytest.raises(InputError, match=rf"test.csv has {message}"):
-        predict.predict(root / "run", tmp_path / "test.csv", tmp_path / "out.csv", format="csv")
+        submission.predict_table(root / "run", tmp_path / "test.csv", tmp_path / "out.csv", format="csv")
     assert not (tmp_path / "out.csv").exists()
 
 
