@@ -195,9 +195,9 @@ def predict_files(recognizer, inputs, options, *, format="jsonl", out=None, spli
     if out is None:
         output = outputs.Stdout(first)
     else:
-        told = {name: getattr(options, name) for name in ("faces", "align", "threshold", "every", "smooth_seconds")}
+        settings = {name: getattr(options, name) for name in ("faces", "align", "threshold", "every", "smooth_seconds")}
         model = [str(recognizer.name), list(recognizer.classes), getattr(recognizer, "facts", {}).get("sha256")]
-        digest = outputs.digest(sources=every_source, options=told, format=format, model=model)
+        digest = outputs.digest(sources=every_source, options=settings, format=format, model=model)
         job = {"digest": digest, "format": format, "part": list(part), "sources": len(sources)}
         output = outputs.Output(outputs.part_of(out, part), first, job)
     with output:

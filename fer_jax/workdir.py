@@ -65,10 +65,10 @@ def lock(workdir):
         yield
         return
     workdir = pathlib.Path(workdir)
-    made, held = not workdir.exists(), filelock.FileLock(workdir / LOCK)
+    made, file_lock = not workdir.exists(), filelock.FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0)
+        file_lock.acquire(timeout=0)
     except filelock.Timeout:
         raise Busy(f"{workdir}: another process is training here; wait for it, or {FIX}") from None
     except NotImplementedError:
@@ -82,7 +82,7 @@ def lock(workdir):
             if made and [path.name for path in workdir.iterdir()] == [LOCK]:  # rejected before it started
                 (workdir / LOCK).unlink()
                 workdir.rmdir()
-        held.release()
+        file_lock.release()
 
 
 def read_json(path, *, what: str, fix: str, keys: tuple[str, ...] = ()) -> dict:
@@ -139,10 +139,10 @@ def read_metrics(workdir) -> list[dict]:
             continue
         try:
             record = json.loads(line)
-            whole = {"kind", "step", *(("epoch",) if record["kind"] == "epoch" else ())} <= record.keys()
+            is_record = {"kind", "step", *(("epoch",) if record["kind"] == "epoch" else ())} <= record.keys()
         except (ValueError, TypeError, KeyError, AttributeError):
-            whole = False
-        if whole:
+            is_record = False
+        if is_record:
             records.append(record)
         elif number < len(lines):  # only the last line can be partial
             raise InputError(f"{path}, line {number} is not a record of a run: restore the file, or {FIX}")

@@ -91,9 +91,9 @@ def test_colour_alone_is_learnt_and_reaches_the_network_as_pillow_decodes_it(roo
 def test_other_folders_are_read_in_the_runs_size_and_channels(root, tmp_path):
     write_faces(tmp_path / "small", 32)
     model = inference.load(root / "run")
-    judged = scoring.load_faces(model, str(tmp_path / "small"))
-    assert judged.data.image_shape == (SIZE, SIZE, 3)
-    _, probs = inference.predict(model, judged.splits["test"])
+    eval_data = scoring.load_faces(model, str(tmp_path / "small"))
+    assert eval_data.data.image_shape == (SIZE, SIZE, 3)
+    _, probs = inference.predict(model, eval_data.splits["test"])
     assert probs.argmax(axis=1).tolist() == [0] * 8 + [1] * 8
 
 

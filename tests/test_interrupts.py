@@ -159,7 +159,7 @@ def main():
             pass
 command.run(lambda: main())
 """
-HELD = """
+BLOCKED = """
 interrupts.GRACE_SECONDS = 0.5
 def main():
     import hashlib
@@ -185,7 +185,9 @@ command.run(lambda: main())
 """
 
 
-@pytest.mark.parametrize(("text", "signum"), [(SWALLOWS, signal.SIGINT), (HELD, signal.SIGINT), (HELD, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("text", "signum"), [(SWALLOWS, signal.SIGINT), (BLOCKED, signal.SIGINT), (BLOCKED, signal.SIGTERM)]
+)
 def test_what_has_nothing_to_save_ends_though_python_is_kept_from_it(text, signum):
     with program(text) as process:
         process.send_signal(signum)

@@ -22,13 +22,13 @@ NAMES = ("drawn_faces", "fer2013", "class_folders")
 _LOG = logging.getLogger("fer_jax")
 
 
-def load(data, *, whole: str = "") -> FaceData:
+def load(data, *, single_split: str = "") -> FaceData:
     """Loads the set that `data` describes, the config's section of that name; prepares it where it is new.
 
     `data.labels` 'fer+' gives FER-2013 the labels of `fer_plus`, first of all that follows.
     `data.split` 'random' draws the splits from all faces before `data.classes` selects, so that every
-    selection is tested on the same faces. whole: the split that class folders without splits become as a whole, while
-    the others stay empty; '': all three are drawn from them. Raises InputError on any input that cannot be used.
+    selection is tested on the same faces. single_split: the split that all faces of class folders without
+    splits are put in; '': all three are drawn from them. Raises InputError on any input that cannot be used.
     """
     from fer_jax.datasets import fer_plus, readings, splits
 
@@ -43,8 +43,8 @@ def load(data, *, whole: str = "") -> FaceData:
         _check_not_empty(faces, tuple(faces), " with a majority of FER+ votes for a class")
         classes, fingerprint = fer_plus.CLASSES, readings.fingerprint(faces, fer_plus.CLASSES)
     unsplit = name == "class_folders" and set(source.tree.splits) == {"train"}
-    if whole and unsplit:
-        faces, more = splits.take_whole(faces, whole)
+    if single_split and unsplit:
+        faces, more = splits.as_single(faces, single_split)
         notes += more
     elif data.split == "random":
         faces = splits.draw(faces, classes, seed=data.split_seed)
@@ -52,7 +52,7 @@ def load(data, *, whole: str = "") -> FaceData:
     elif name == "class_folders":
         faces, more = splits.complete(faces, classes, seed=data.split_seed)
         notes += more
-    wanted = (whole,) if whole and unsplit else facts.SPLITS
+    wanted = (single_split,) if single_split and unsplit else facts.SPLITS
     _check_not_empty(faces, wanted, "; --config.data.split=random draws all three from what there is")
     if data.classes:
         faces, classes = splits.select(faces, classes, data.classes)

@@ -74,9 +74,9 @@ def _to_mosaic(tiles):
     """Returns [N, S, S] as [rows * S, columns * S]."""
     columns = min(COLUMNS, len(tiles))
     rows, side = -(-len(tiles) // columns), tiles.shape[1]
-    whole = np.zeros((rows * columns, side, side), np.uint8)
-    whole[: len(tiles)] = tiles
-    return whole.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
+    padded = np.zeros((rows * columns, side, side), np.uint8)
+    padded[: len(tiles)] = tiles
+    return padded.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
 
 
 def _to_tiles(mosaic):

@@ -1,4 +1,4 @@
-"""Preparing a TFDS builder's set once, and reading it back whole and verified, without TensorFlow."""
+"""Preparing a TFDS builder's set once, and reading it back complete and verified, without TensorFlow."""
 
 import contextlib
 import dataclasses
@@ -44,15 +44,15 @@ def load(builder_class, cache_dir, *, config):
         classes = tuple(builder.info.features["label"].names)
         keeps_metadata = getattr(builder_class, "KEEPS_METADATA", False)
         sealed = dict(builder.info.metadata) if keeps_metadata else _seal(folder, faces, classes)
-        whole = sealed["content"] == readings.fingerprint(faces, classes, votes=True)
+        is_intact = sealed["content"] == readings.fingerprint(faces, classes, votes=True)
     except Exception as error:
-        raise InputError(_damaged(folder, str(error) or type(error).__name__)) from error
-    if not whole:
-        raise InputError(_damaged(folder, "its faces are not those that were prepared"))
+        raise InputError(_corrupt(folder, str(error) or type(error).__name__)) from error
+    if not is_intact:
+        raise InputError(_corrupt(folder, "its faces are not those that were prepared"))
     return faces, classes, sealed["fingerprint"], tuple(sealed["notes"])
 
 
-def _damaged(folder, reason):
+def _corrupt(folder, reason):
     return f"The prepared set in {folder} is damaged ({reason}). Delete this folder, and it is prepared again."
 
 

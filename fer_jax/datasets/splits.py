@@ -40,12 +40,12 @@ def complete(faces, classes, *, seed):
     return faces, notes
 
 
-def take_whole(faces, split):
+def as_single(faces, split):
     """Returns ({split: Faces}, notes) with all faces of a set without splits in one, and none in the others."""
     everything = faces["train"]
     nothing = everything.take(np.zeros(0, np.int64))
-    whole = f"all {len(everything):,} faces are" if len(everything) > 1 else "the only face is"
-    notes = [f"There are no splits: {whole} taken as the split {split}."]
+    all_faces = f"all {len(everything):,} faces are" if len(everything) > 1 else "the only face is"
+    notes = [f"There are no splits: {all_faces} taken as the split {split}."]
     return {name: everything if name == split else nothing for name in facts.SPLITS}, notes
 
 
@@ -58,9 +58,9 @@ def _carve(train, classes, split, seed):
             np.arange(len(train)), test_size=_SHARE, stratify=train.labels, random_state=seed
         )
     except ValueError as error:
-        held = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+        listing = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
         raise InputError(
-            f"The faces are too few to take a stratified tenth for {split} out of them ({held}): {error} "
+            f"The faces are too few to take a stratified tenth for {split} out of them ({listing}): {error} "
             "Add faces, or give the split its own folder."
         ) from error
     return train.take(np.sort(rest)), train.take(np.sort(carved))
@@ -143,15 +143,15 @@ def drop_shared(faces):
 def shared_pictures(faces):
     """Returns a note per pair of splits that share pictures (the same bytes)."""
     pictures = _hashes(faces)
-    different = {split: set(held) for split, held in pictures.items()}
+    different = {split: set(hashes) for split, hashes in pictures.items()}
     notes = []
     for first, second in itertools.combinations(facts.SPLITS, 2):
         shared = different[first] & different[second]
         if shared:
-            held = sum(picture in shared for picture in pictures[second])
-            stand = wording.count(len(shared), "picture") + (" are" if len(shared) > 1 else " is")
+            count = sum(picture in shared for picture in pictures[second])
+            start = wording.count(len(shared), "picture") + (" are" if len(shared) > 1 else " is")
             notes.append(
-                f"{stand} in {first} and in {second} too: {held:,} of the {len(pictures[second]):,} {second} faces."
+                f"{start} in {first} and in {second} too: {count:,} of the {len(pictures[second]):,} {second} faces."
             )
     return notes
 

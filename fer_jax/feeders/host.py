@@ -127,12 +127,12 @@ def _tensorflow():
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no convolution runs here, and it announces itself twice
     # With it would come Keras, for `tf.keras`, which nothing here uses and which takes as long again. So TensorFlow is
     # told to take the old Keras, which is not there; who imports Keras itself still gets the new one.
-    untold = "TF_USE_LEGACY_KERAS" not in os.environ
-    if untold:
+    is_unset = "TF_USE_LEGACY_KERAS" not in os.environ
+    if is_unset:
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
 
-    if untold:
+    if is_unset:
         del os.environ["TF_USE_LEGACY_KERAS"]
     tf.config.set_visible_devices([], "GPU")
     return tf

@@ -92,8 +92,8 @@ def _direct_forward(x, kernel, strides, padding):
     return _plain(x, kernel, strides, padding), (x, kernel)
 
 
-def _direct_backward(strides, padding, held, grad):
-    x, kernel = held
+def _direct_backward(strides, padding, residuals, grad):
+    x, kernel = residuals
     grad = lax.optimization_barrier(grad)
     (x_grad,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding), x)[1](grad)
     size = x.shape[0] // _chunks(x, kernel)
