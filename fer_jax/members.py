@@ -63,7 +63,7 @@ def _check_same(name, mine, other, theirs):
 
 
 def check_as_this_run(workdir, model, run) -> None:
-    """Raises InputError where a trained model knows other classes than a `run.Run`, or was trained on another split."""
+    """Rejects a trained model with other classes or another split than a `run.Run`."""
     _check_same(workdir, _faces_of(model), "this run", _Faces(run.data.classes, run.config.data, run.data.fingerprint))
 
 

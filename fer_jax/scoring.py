@@ -112,8 +112,8 @@ def evaluate(
 ) -> dict:
     """Scores a run on a split, writes its report and returns the scores, as in evaluation-<split>.json.
 
-    checkpoint, variables: as of `inference.load`. views: of fer_jax.views, over which the probabilities are averaged.
-    heat: how the mistakes are explained, as of `explain.choose`, or 'none'.
+    checkpoint, variables: as in `inference.load`. views: a name of fer_jax.views; probabilities are averaged over the
+    views. heat: the method that explains the mistakes, as in `explain.choose`, or 'none'.
 
     Raises:
       InputError: no such run, checkpoint, data, views or method, Grad-CAM for a network without maps, or classes that
@@ -154,7 +154,7 @@ def choose_heat(models: Sequence[inference.Trained], method) -> str:
 def make_heat_fn(models: Sequence[inference.Trained], method, weights=(1.0,)):
     """Returns heat_fn(evaluation) -> `report.Heat` of its mistakes, each explained for its predicted class.
 
-    For several models, with the same order of classes, it is the weighted mean of their maps. method: of
+    For several models, with the same order of classes, it is the weighted mean of their maps. method: one of
     `explain.METHODS`.
     """
 

@@ -1,4 +1,4 @@
-"""The records of a run next to its checkpoints: its config, its facts and its metrics.
+"""The records of a run next to its checkpoints: config, provenance and metrics.
 
 config.json    the complete config
 run.json       commit, versions, device, command, data fingerprint, class names
@@ -43,7 +43,7 @@ def write_json(path, value) -> None:
 
 
 def check_folder(folder, *, option: str) -> None:
-    """Raises InputError if a folder cannot be written or made; makes nothing.
+    """Raises InputError if a folder cannot be created or written; creates nothing.
 
     option: the flag that names it.
     """
@@ -219,7 +219,7 @@ def write_start(workdir, split: dict) -> None:
 def open_run(config, workdir, data, weights=None, last: dict | None = None, *, teacher=None) -> None:
     """Writes the records of a new run into its workdir, or checks that the run there is the same.
 
-    last: the metadata of the latest checkpoint. A run may be extended by more epochs, if its epochs do not depend on
+    last: the metadata of the latest checkpoint. A run may be extended by more epochs, unless its epochs depend on
     their number.
 
     Raises:

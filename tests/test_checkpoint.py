@@ -193,7 +193,7 @@ def test_what_another_process_finds_corrupt_is_corrupt_here_too(tmp_path, kind, 
     assert not any(asked)
 
 
-def test_damage_here_is_said_to_the_other_processes(tmp_path, monkeypatch):
+def test_corruption_found_here_is_reported_to_the_other_processes(tmp_path, monkeypatch):
     save_steps(tmp_path, (1, 2))
     folder, asked = tmp_path / "checkpoints" / "latest" / "2", []
     flip(folder / "meta" / "metadata", 8 * 3)

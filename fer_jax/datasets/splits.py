@@ -26,7 +26,7 @@ def draw(faces, classes, *, seed) -> dict:
 def complete(faces, classes, *, seed):
     """Carves test and validation out of train where they are missing; returns ({split: Faces}, notes).
 
-    A missing split takes a stratified tenth of what train then holds, test before validation.
+    Each missing split takes a stratified tenth of the remaining training faces, test before validation.
     """
     faces, notes = dict(faces), []
     for split in ("test", "validation"):
@@ -41,7 +41,7 @@ def complete(faces, classes, *, seed):
 
 
 def as_single(faces, split):
-    """Returns ({split: Faces}, notes) with all faces of a set without splits in one, and none in the others."""
+    """Returns ({split: Faces}, notes) with all faces in one split, and none in the others."""
     everything = faces["train"]
     nothing = everything.take(np.zeros(0, np.int64))
     all_faces = f"all {len(everything):,} faces are" if len(everything) > 1 else "the only face is"
@@ -69,7 +69,7 @@ def _carve(train, classes, split, seed):
 def thin(faces, count, *, seed):
     """Keeps `count` of the training faces, stratified; returns ({split: Faces}, notes).
 
-    Raises InputError where there are fewer, or fewer than one a class would be kept.
+    Raises InputError where there are fewer, or if a class would keep none.
     """
     train = faces["train"]
     if not 0 < count <= len(train):
@@ -97,7 +97,7 @@ def select(faces, classes, wanted):
             f"data.classes: no class {', '.join(map(repr, unknown))}; the classes are {', '.join(classes)}."
         )
     if len(wanted) < 2 or len(set(wanted)) < len(wanted):
-        raise InputError(f"data.classes: {', '.join(wanted)}; give two classes at least, and each once.")
+        raise InputError(f"data.classes: {', '.join(wanted)}; give at least two classes, each once.")
     renumber = np.full(len(classes), -1, np.int32)
     renumber[[classes.index(name) for name in wanted]] = np.arange(len(wanted))
     selected = {}
@@ -108,7 +108,7 @@ def select(faces, classes, wanted):
 
 
 def unofficial_counts(faces):
-    """Returns a list of one note on where FER-2013's splits differ from the official counts, or of none."""
+    """Returns a list with one note if FER-2013's splits differ from the official counts, else []."""
     differences = []
     for split in facts.SPLITS:
         labels = faces[split].labels if split in faces else np.zeros(0, np.int32)
@@ -157,5 +157,5 @@ def shared_pictures(faces):
 
 
 def _hashes(faces):
-    """Returns {split: 64-bit hashes of its pictures}; their bytes would fill the memory a second time."""
+    """Returns {split: 64-bit hashes of its pictures}; their bytes would take as much memory again."""
     return {split: [hash(image.tobytes()) for image in faces[split].images] for split in facts.SPLITS}

@@ -37,7 +37,7 @@ def augmented_faces(faces, seed):
             tiles.append(elements.face(image, "augmented", (f"augmented {number}", None)))
         groups.append(element("div", element("h3", face.class_name), element("div", *tiles, class_="faces samples")))
     drawn = "the seed of the run" if seed is None else f"the run's seed, {seed}"
-    remark = f"Training faces, and what the config's augmentation makes of them: drawn as in training, with {drawn}."
+    remark = f"Training faces and augmented versions of them, drawn as in training with {drawn}."
     grid = elements.side_by_side(*groups)
     return elements.section("Augmented training faces", element("p", remark, class_="remark"), grid)
 
