@@ -314,7 +314,7 @@ def test_any_words_are_files_or_refused(words, tmp_path):
         survives(lambda words: list(pictures.find(words, stdin=io.StringIO("a\nb"))), words, tmp_path)
 
 
-def test_a_corrupt_description_of_a_checkpoint_is_refused_or_passed_over(tmp_path):
+def test_a_corrupt_description_of_a_checkpoint_is_refused_or_skipped(tmp_path):
     whole = tmp_path / "whole"
     ckpt = checkpoint.Checkpoints(whole)
     for step in (1, 2):

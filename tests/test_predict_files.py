@@ -313,7 +313,7 @@ def kill_midway(root, out, *words, calls=3):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("format", "calls"), [("jsonl", 2), ("jsonl", 8), ("csv", 9)])
-def test_a_killed_job_goes_on_and_ends_with_the_same_file(job, format, calls):
+def test_a_killed_job_resumes_and_ends_with_the_same_file(job, format, calls):
     out = f"out.{format}"
     state = kill_midway(job, out, "--format", format, calls=calls)
     assert not (job / out).exists()

@@ -118,7 +118,7 @@ def test_classes_are_selected_and_renumbered(files, rows, table, make_data, tmp_
         np.testing.assert_array_equal(surprised, data.split(split).labels == 0)
     for classes, message in (
         (("happy", "joy"), "no class 'joy'; the classes are angry, disgust"),
-        (("happy",), "two classes at least"),
+        (("happy",), "at least two classes"),
         (("happy", "happy"), "each once"),
     ):
         with pytest.raises(InputError, match=message):

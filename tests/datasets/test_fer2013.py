@@ -191,7 +191,7 @@ def test_votes_join_folders_only_where_numbers_are_rows(files, rows, make_data, 
     moves = [
         ("train/angry/Training_0.png", "train/angry/Training_1.png", "the same number"),
         ("train/angry/Training_0.png", "train/angry/Training_112.png", "row 112 of 112"),
-        ("train/angry/Training_0.png", "test/angry/PublicTest_0.png", "the Usage of"),
+        ("train/angry/Training_0.png", "test/angry/PublicTest_0.png", "have another Usage"),
     ]
     for old, new, message in moves:
         (root / old).rename(root / new)
