@@ -58,7 +58,7 @@ def check(tree, saved: dict[str, str]) -> None:
 
 
 def types(saved: dict[str, str]) -> dict[str, str]:
-    """Returns the types and shapes in checksums, as of `array_type`, by name."""
+    """Returns the types and shapes in checksums, in the form of `array_type`, by name."""
     return {name: text.rpartition(" ")[0] for name, text in saved.items()}
 
 
