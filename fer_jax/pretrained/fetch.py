@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 
-from fer_jax import files
+from fer_jax import command, files
 from fer_jax.errors import InputError
 from fer_jax.pretrained import registry
 
@@ -147,7 +147,7 @@ def verify(row: registry.Row, path) -> Facts:
 
 def fetch_command(row: registry.Row) -> str:
     """Returns the shell command that fetches a file."""
-    return f"python -m fer_jax.pretrained --fetch {row.name}{' --top' if row.top and row.url else ''}"
+    return f"{command.program('pretrained')} --fetch {row.name}{' --top' if row.top and row.url else ''}"
 
 
 def _with_imagenet(model):

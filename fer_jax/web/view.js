@@ -7,14 +7,14 @@ const nameOf = ({ label, uncertain, top }) => `${label}${uncertain ? "?" : ""} $
 export function summary(faces) {
   if (!faces.length) return "No face found.";
   const names = faces.slice(0, 3).map(({ label, uncertain }) => (uncertain ? `perhaps ${label}` : label));
-  const more = faces.length > 3 ? ", …" : "";
+  const more = faces.length > 3 ? ` and ${faces.length - 3} more` : "";
   return `${faces.length === 1 ? "1 face" : `${faces.length} faces`}: ${names.join(", ")}${more}.`;
 }
 
 // Draws a box around each face; size: of the picture that the boxes are in, in px.
 export function drawBoxes(faces, [width, height]) {
   const boxes = faces.map((face, place) => {
-    const [x, y, wide, high] = face.box ?? [0, 0, width, height];
+    const [x, y, wide, high] = within(face.box, width, height);
     const box = document.createElement("div");
     box.className = "box";
     box.classList.toggle("high", y / height < 0.1);
@@ -28,6 +28,13 @@ export function drawBoxes(faces, [width, height]) {
     return box;
   });
   byId("boxes").replaceChildren(...boxes);
+}
+
+// The part of a box that is within the picture; a face without a box is all of it.
+function within(box, width, height) {
+  const [x, y, wide, high] = box ?? [0, 0, width, height];
+  const [left, top] = [Math.max(x, 0), Math.max(y, 0)];
+  return [left, top, Math.min(x + wide, width) - left, Math.min(y + high, height) - top];
 }
 
 // Lists faces. What stands there is updated in place, so that focus and the reading position stay.
