@@ -1,7 +1,10 @@
 """The command `fer-jax`: its first word chooses one of the package's commands, which gets the other arguments."""
 
+import contextlib
 import runpy
 import sys
+
+from fer_jax import files
 
 COMMANDS = {
     "predict": ("fer_jax.predict", "emotions of faces in pictures, folders, videos, tables, or of a camera"),
@@ -28,12 +31,12 @@ def main(argv=None) -> None:
     """Runs the named command; for an unknown name it prints the list and exits with code 2."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] in (["--help"], ["-h"], ["help"]):
-        print(usage())
+        _print(usage())
         return
     if words[:1] == ["--version"]:
         import fer_jax
 
-        print(fer_jax.__version__)
+        _print(fer_jax.__version__)
         return
     if not words or words[0] not in COMMANDS:
         wrong = f"fer-jax: there is no command {words[0]!r}\n\n" if words else ""
@@ -45,6 +48,12 @@ def main(argv=None) -> None:
     # As with `python -m`, so that a command behaves the same either way.
     sys.argv = [f"fer-jax {words[0]}", *words[1:]]
     runpy.run_module(COMMANDS[words[0]][0], run_name="__main__", alter_sys=True)
+
+
+def _print(text):
+    with contextlib.suppress(BrokenPipeError):
+        print(text)
+    files.flush_stdout()
 
 
 if __name__ == "__main__":

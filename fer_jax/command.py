@@ -10,12 +10,13 @@ import threading
 import warnings
 
 from fer_jax import config as config_lib
-from fer_jax import fields
+from fer_jax import fields, files
 from fer_jax.errors import InputError, tells_full_disk
 from fer_jax.runtime import compile_cache, interrupts, timing
 
 HUGE_PAGES = "glibc.malloc.hugetlb"
 EXAMPLE = "cnn:model_2"
+CLOSED_STDOUT_CODE = 141  # as a shell reports it: 128 + SIGPIPE
 shell_name = None  # `fer-jax` if the command was started by it
 FIELDS_HINT = "--fields prints every field, with its default, unit and range"
 
@@ -117,7 +118,7 @@ def ask_for_huge_pages(environ, argv) -> None:
 def run(main) -> None:
     """Runs an entry point: exit code 0 when it is done, 2 after bad input, 130 after Ctrl-C, 143 after SIGTERM.
 
-    All but the first print one message.
+    These print one message, except for 0. If the reader of stdout ends first, as `head` does, the code is 141.
     """
     if main.__module__ == "__main__":  # not a function of another program, which must not be restarted
         ask_for_huge_pages(os.environ, sys.orig_argv)
@@ -129,6 +130,8 @@ def run(main) -> None:
         # Threads and coroutines interrupted by the error would print their own tracebacks at exit.
         sys.unraisablehook = lambda _: None
         sys.exit(_say(f"error: {error}", 2))
+    except BrokenPipeError:
+        sys.exit(CLOSED_STDOUT_CODE)
     except OSError as error:
         if not tells_full_disk(error):
             raise
@@ -137,6 +140,8 @@ def run(main) -> None:
     except KeyboardInterrupt as interrupt:
         sys.unraisablehook = lambda _: None
         sys.exit(_say(str(interrupt) or "stopped", getattr(interrupt, "exit_code", 130)))
+    finally:
+        files.flush_stdout()
 
 
 def _say(text, code):

@@ -23,7 +23,7 @@ FORM = "give a config as NAME, FILE.py, NAME:VARIANT or FILE.py:VARIANT"
 RETIRED = ("model.cpu_path", "log.tensorboard")
 # Fields for the places of files and for display: they cannot change a result, so a run may be resumed
 # with other values.
-WHERE_NOT_WHAT = (
+FIELDS_WITHOUT_EFFECT = (
     "data.path",
     "data.votes_path",
     "data.cache_dir",
@@ -151,7 +151,7 @@ def result_fields(saved: dict, prefix: str = "") -> dict:
     """Returns a saved config without the fields that cannot change a result."""
     kept = {}
     for name, value in saved.items():
-        if not (prefix + name).startswith(WHERE_NOT_WHAT):
+        if not (prefix + name).startswith(FIELDS_WITHOUT_EFFECT):
             kept[name] = result_fields(value, f"{prefix}{name}.") if isinstance(value, dict) else value
     return kept
 

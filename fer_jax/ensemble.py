@@ -125,22 +125,22 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best",
     needed = [split] if weights == "equal" or split == "validation" else [split, "validation"]
     models = members_lib.load(workdirs, checkpoint)  # all of them before any is scored
     method = None if heat == "none" else scoring.choose_heat(models, heat)
-    judged = scoring.load_faces(models[0])
-    digests = {name: judged.digest(name) for name in needed}
+    eval_data = scoring.load_faces(models[0])
+    digests = {name: eval_data.digest(name) for name in needed}
     for workdir in workdirs:
         _check_scored(workdir, split, digests[split])
-    probs = {name: members_lib.predict(models, judged.splits[name], views) for name in needed}
+    probs = {name: members_lib.predict(models, eval_data.splits[name], views) for name in needed}
     members = [
         {"workdir": workdir, "epoch": model.meta["epoch"], "seed": model.config.seed}
         for workdir, model in zip(workdirs, models, strict=True)
     ]
     shares = np.full(len(members), 1 / len(members))
     if weights == "fitted":
-        shares = fit_weights(judged.splits["validation"].labels, probs["validation"])
+        shares = fit_weights(eval_data.splits["validation"].labels, probs["validation"])
     for member, share in zip(members, shares, strict=True):
         member["weight"] = float(share)
     if weights == "fitted" and split == "validation":
-        judged = dataclasses.replace(judged, notes=(*judged.notes, FITTED_ON_THESE))
+        eval_data = dataclasses.replace(eval_data, notes=(*eval_data.notes, FITTED_ON_THESE))
         logger.warning("%s", FITTED_ON_THESE)
     mixed = np.tensordot(shares, probs[split], axes=1)
     out.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def ensemble(workdirs, out, *, weights="equal", split="test", checkpoint="best",
     config = {"model": {"name": f"ensemble of {len(members)}"}, "data": models[0].config.data.to_dict()}
     facts_of_ensemble = {**record, "workdir": str(out), "config": config}
     heat_fn = None if method is None else scoring.make_heat_fn(models, method, shares)
-    return scoring.write(scoring.target(out, split), judged, split, mixed, facts_of_ensemble, heat_fn=heat_fn)
+    return scoring.write(scoring.target(out, split), eval_data, split, mixed, facts_of_ensemble, heat_fn=heat_fn)
 
 
 def _main():

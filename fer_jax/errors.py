@@ -18,6 +18,10 @@ class Busy(InputError):
     """Another process is working on the same thing."""
 
 
+class Diverged(InputError):
+    """The loss of a training is no longer a number."""
+
+
 def tells_full_disk(error: Exception, wrapped: bool = False) -> bool:
     """Whether an error means that a disk is full; wrapped: also if its text only quotes such an error."""
     if getattr(error, "errno", None) in FULL_ERRNOS:

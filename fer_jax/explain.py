@@ -9,35 +9,21 @@ measures how much the class's probability drops when a patch is covered; it need
 
 import functools
 import itertools
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
-from fer_jax import ops
+from fer_jax import cam, ops
 from fer_jax.errors import InputError
-from fer_jax.models import average, dual_channel
+from fer_jax.models import average
 
 BATCHES = (1, 8, 32)  # batches are padded to one of these sizes, so that few programs are compiled
 OCCLUDED_BATCH = 128
 MIN_CELLS = 6  # per side: a cell of a coarser map sees most of the face, so Grad-CAM does not localize
 HEAT_SHARE = 0.7  # opacity of an overlay where the heat is 1
-_COLLECTIONS = itertools.count()
-
-
-class NoMapError(InputError):
-    """A network has no map for Grad-CAM."""
-
-
-class _Map(NamedTuple):
-    """A call of a module's method that returns a map: its number, its module's path, and the map."""
-
-    number: int
-    path: tuple[str, ...]
-    value: jax.ShapeDtypeStruct
+PATCH_PX, STRIDE_PX = 8, 4  # of occlusion
 
 
 def grad_cam(model, variables, faces, labels, layer=None):
@@ -56,13 +42,13 @@ def grad_cam(model, variables, faces, labels, layer=None):
         layer.
 
     Raises:
-      InputError: the network has no map (a NoMapError), or no such layer.
+      InputError: the network has no map (a cam.NoMapError), or no such layer.
     """
     if isinstance(model, average.Average):
-        parts = [_member(variables, number) for number in range(len(model.members))]
+        parts = [cam.member_variables(variables, number) for number in range(len(model.members))]
         members = zip(model.members, parts, strict=True)
         return rescale(np.mean([grad_cam(member, part, faces, labels, layer) for member, part in members], axis=0))
-    cam_fn = _jit_cam(model, layer)
+    cam_fn = cam.jit_cam(model, layer)
     faces, labels = np.asarray(faces), np.asarray(labels)
     found = [np.zeros((0, *faces.shape[1:3]), np.float32)]
     for start in range(0, len(faces), BATCHES[-1]):
@@ -72,7 +58,7 @@ def grad_cam(model, variables, faces, labels, layer=None):
     return rescale(np.concatenate(found))
 
 
-def occlusion(model, variables, faces, labels, *, patch=8, stride=4):
+def occlusion(model, variables, faces, labels, *, patch=PATCH_PX, stride=STRIDE_PX):
     """Returns how much covering each pixel lowers the probability of a class, float32 [N, H, W] in -1..1.
 
     A square of the face's mean colour slides over the face; a pixel gets the mean drop over the patches that cover it.
@@ -128,8 +114,8 @@ def choose(model, variables, image_shape, method="auto"):
     if method == "occlusion":
         return method
     try:
-        cells = _count_cells(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
-    except NoMapError:
+        cells = cam.count_cells(model, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8))
+    except cam.NoMapError:
         if method == "auto":
             return "occlusion"
         raise
@@ -141,7 +127,6 @@ def overlay(face, heat):
 
     Pixels without heat do not change. face: uint8 [H, W, 1 or 3]; heat: [h, w] in 0..1, resized bilinearly to the face.
     """
-    import matplotlib
     from PIL import Image
 
     face = np.asarray(face)
@@ -149,9 +134,17 @@ def overlay(face, heat):
         size = (face.shape[1], face.shape[0])
         heat = np.asarray(Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BILINEAR))
     heat = np.clip(heat, 0, 1)[..., None]
-    colour = 255 * matplotlib.colormaps["inferno"](heat[..., 0])[..., :3]
+    table = colours()
+    colour = 255 * table[np.minimum((heat[..., 0] * len(table)).astype(int), len(table) - 1)]
     share = HEAT_SHARE * heat
     return np.rint((1 - share) * face + share * colour).astype(np.uint8)
+
+
+def colours() -> np.ndarray:
+    """Returns the colour map of overlays, RGB in 0..1, [256, 3], from no heat to the most."""
+    import matplotlib
+
+    return matplotlib.colormaps["inferno"](np.arange(256))[:, :3]
 
 
 def rescale(heat):
@@ -159,147 +152,6 @@ def rescale(heat):
     heat = heat.clip(0)
     top = heat.max(axis=(1, 2), keepdims=True)
     return (heat / (top + (top == 0))).astype(np.float32)
-
-
-def _member(variables, number):
-    """Returns the variables of a member of an average."""
-    return {kind: tree.get(f"members_{number}", {}) for kind, tree in variables.items()}
-
-
-@functools.lru_cache(maxsize=16)
-def _jit_cam(model, layer):
-    return ops.jit(make_cam(model, layer))
-
-
-def make_cam(model, layer=None):
-    """Returns cam_fn(variables, faces [B, H, W, C], labels [B]) -> heat [B, H, W], not negative; see `grad_cam`.
-
-    A function to transform by JAX; cam_fn raises InputError as `grad_cam` does.
-    """
-
-    def cam_fn(variables, faces, labels):
-        maps = _find_maps(model, variables, faces, layer)
-
-        def score_fn(nudges):
-            logits, kept = _run(model, variables, faces, nudges)
-            return (logits * nn.one_hot(labels, logits.shape[1])).sum(), kept
-
-        nudges = {one.number: jnp.zeros(one.value.shape, one.value.dtype) for one in maps}
-        grads, kept = jax.grad(score_fn, has_aux=True)(nudges)
-        heat = jnp.zeros(faces.shape[:3])
-        for one in maps:
-            weights = grads[one.number].astype(jnp.float32).mean(axis=(1, 2))
-            cam = nn.relu(jnp.einsum("bhwc,bc->bhw", kept[_name(one.number)].astype(jnp.float32), weights))
-            cam = jax.image.resize(cam, heat.shape, "bilinear")
-            heat += _put_back(cam, kept["centre"]) if "centre" in kept and one.path[:1] == ("region",) else cam
-        return heat
-
-    return cam_fn
-
-
-def _put_back(heat, centre):
-    """Moves the heat [B, H, W] of regions to their positions in the faces; centre: as in `dual_channel.sample`."""
-    _, spread = jax.vjp(lambda face: dual_channel.sample(face, centre), jnp.zeros((*heat.shape, 1)))
-    return spread(heat[..., None])[0][..., 0]
-
-
-def _run(model, variables, faces, nudges):
-    """Returns (logits [B, K], kept): kept has the outputs of the calls whose numbers are keys of `nudges`.
-
-    A nudge of zeros is added to the output of its call, to get the gradient with respect to that output. The centres of
-    a dual-channel network's regions are in `kept` too.
-    """
-
-    def on_output(number, module, method, out, keep_fn):
-        if isinstance(module, dual_channel.DualChannel) and method == "find":
-            keep_fn("centre", out)
-        if number in nudges:
-            out = out + nudges[number]
-            keep_fn(_name(number), out)
-        return out
-
-    return _intercept(model, variables, faces, on_output)
-
-
-def _name(number):
-    return f"map_{number}"
-
-
-def _intercept(model, variables, faces, on_output):
-    """Applies a model and returns (logits [B, K], {name: kept array}).
-
-    on_output(number of the call, module, method, output, keep_fn) returns the method's new output. keep_fn(name, array)
-    keeps an array from inside transformations; it returns whether that worked, which it does not in a scan.
-    """
-    numbers = itertools.count()
-    # A new name each time: with the same name, `nn.jit` would reuse an earlier trace, without interception.
-    collection = f"explained_{next(_COLLECTIONS)}"
-
-    def intercept(call, args, kwargs, context):
-        def keep_fn(name, value):
-            return context.module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
-
-        out = call(*args, **kwargs)
-        return on_output(next(numbers), context.module, context.method_name, out, keep_fn)
-
-    with nn.intercept_methods(intercept):
-        logits, kept = model.apply(variables, faces, train=False, mutable=[collection])
-    return logits, {path[-1]: value for path, value in traverse_util.flatten_dict(dict(kept)).items()}
-
-
-def _count_cells(model, variables, faces):
-    """Returns the shortest side of the maps of a network, or of an average's members.
-
-    Raises:
-      NoMapError: a network or member has no map.
-    """
-    if isinstance(model, average.Average):
-        members = enumerate(model.members)
-        return min(_count_cells(member, _member(variables, number), faces) for number, member in members)
-    return min(min(one.value.shape[1:3]) for one in _find_maps(model, variables, faces, None))
-
-
-def _list_maps(model, variables, faces):
-    """Returns the `_Map`s of a network in the order of calls; outputs before the first kernel are still the picture."""
-    maps, has_kernel = [], False
-
-    def on_output(number, module, _, out, keep_fn):
-        nonlocal has_kernel
-        if _is_map(out, faces.shape) and keep_fn(_name(number), out):
-            has_kernel |= module.has_variable("params", "kernel")
-            if has_kernel:
-                maps.append(_Map(number, module.path, jax.ShapeDtypeStruct(out.shape, out.dtype)))
-        return out
-
-    jax.eval_shape(lambda *inputs: _intercept(model, *inputs, on_output), variables, faces)
-    return maps
-
-
-def _find_maps(model, variables, faces, layer):
-    """Returns the `_Map`s for Grad-CAM: the last one, or the last of both channels, or that of a layer."""
-    maps = _list_maps(model, variables, faces)
-    if layer is not None and maps:
-        wanted = [one for one in maps if f"/{'/'.join(one.path)}".endswith(f"/{layer}")]
-        if not wanted:
-            names = dict.fromkeys("/".join(one.path) for one in maps if one.path)
-            raise InputError(f"there is no layer '{layer}' that returns a map; known are {', '.join(names)}")
-        return wanted[-1:]
-    is_dual = isinstance(model, dual_channel.DualChannel)
-    channels = [[one for one in maps if one.path[:1] == (name,)] for name in ("whole", "region")] if is_dual else [maps]
-    if not all(channels):
-        raise NoMapError(
-            "Grad-CAM needs a map, the output of a convolution of more than 1x1 cells, and this network has none for "
-            f"faces of {faces.shape[1]}x{faces.shape[2]} pixels: explain it by occlusion"
-        )
-    return [channel[-1] for channel in channels]
-
-
-def _is_map(out, faces_shape):
-    """Whether an output is [B, h, w, C] with several cells per side, and the face's aspect ratio to within a cell."""
-    if not isinstance(out, jax.Array) or out.ndim != 4 or out.shape[0] != faces_shape[0] or min(out.shape[1:3]) < 2:
-        return False
-    (height, width), (rows, columns) = faces_shape[1:3], out.shape[1:3]
-    return abs(rows * width - columns * height) < max(height, width)
 
 
 @functools.lru_cache(maxsize=16)

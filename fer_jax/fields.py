@@ -64,7 +64,7 @@ FIELDS = {
     "data.channels": Field(1, "1 (grey) | 3 (RGB): of class folders; FER-2013 and the drawn faces are grey", "[1, 3]"),
     "data.detector": Field(
         "",
-        "auto | blazeface | lbp | ...: cuts the surest face out of photographs in class folders; empty: they are faces",
+        "auto | blazeface | lbp | ...: crops the best face of each photograph in class folders; empty: they are faces",
     ),
     "data.on_bad_row": Field("stop", "stop | skip: what to do after listing rows that cannot be read"),
     "data.split": Field("official", "official | random (stratified 80/10/10: R3, R5)"),
@@ -74,9 +74,7 @@ FIELDS = {
     "data.classes": Field((), "a subset of classes by name (R4: happy, sad, neutral, surprise); empty: all"),
     "data.train_faces": Field(0, "use only so many training faces, stratified, for a first look; 0: all", "[0, inf)"),
     "data.drop_shared": Field(False, "leave out training faces whose pictures are in validation or test too"),
-    "data.feeder": Field(
-        "tfdata", "tfdata (host, tf.data) | resident (the whole set on the accelerator, no TensorFlow)"
-    ),
+    "data.feeder": Field("tfdata", "tfdata (host, tf.data) | resident (all faces on the accelerator, no TensorFlow)"),
     "data.min_class_share": Field(
         0.0, "oversampling: every class fills at least this share of an epoch; 1/classes at most", "[0, 1]"
     ),
@@ -84,7 +82,7 @@ FIELDS = {
     "augment.flip_horizontal": Field(0.0, "probability", "[0, 1]"),
     "augment.flip_vertical": Field(0.0, "probability; R3 uses it, though faces are rarely upside down", "[0, 1]"),
     "augment.rotate_degrees": Field(0.0, "uniform in +-this", "[0, inf)"),
-    "augment.shift": Field(0.0, "uniform in +-this, as a share of the side, each axis by itself", "[0, 1)"),
+    "augment.shift": Field(0.0, "uniform in +-this, as a share of the side, separately for each axis", "[0, 1)"),
     "augment.zoom": Field(0.0, "scale uniform in 1 +-this; over 1 enlarges the face", "[0, 1)"),
     "augment.shear_degrees": Field(0.0, "uniform in +-this", "[0, 90)"),
     "augment.crop_px": Field(0, "a random crop of this side, resized back to the full face; 0: none", "[0, inf)"),
@@ -201,14 +199,14 @@ FIELDS = {
     "train.monitor": Field("validation_accuracy", "chooses the best checkpoint: validation_{accuracy,macro_f1,loss}"),
     "train.early_stopping.monitor": Field(
         "",
-        "Keras's EarlyStopping, in each phase by itself: validation_{accuracy,macro_f1,loss}; empty: that of "
+        "Keras's EarlyStopping, separately in each phase: validation_{accuracy,macro_f1,loss}; empty: that of "
         "train.monitor",
     ),
     "train.early_stopping.patience_epochs": Field(0, "0: off", "[0, inf)"),
     "train.early_stopping.min_delta": Field(0.0, "what counts as better", "[0, inf)"),
     "train.early_stopping.restore_best": Field(
         True,
-        "a phase ends with the variables of the best checkpoint, which is that of the whole run by train.monitor; "
+        "a phase ends with the variables of the best checkpoint, the best of the run by train.monitor; "
         "Keras restores the best of the phase by early stopping's own metric",
     ),
     "train.checkpoint_every_epochs": Field(1, "the best epoch and the last are always saved", "[1, inf)"),
@@ -222,7 +220,7 @@ FIELDS = {
         "EfficientNet on a CPU, else none",
     ),
     "train.shard_optimizer": Field(
-        False, "of the optimizer's arrays each device holds a share and not the whole (ZeRO-1: less memory)"
+        False, "each device has only a share of the optimizer's arrays (ZeRO-1: less memory)"
     ),
     "train.accumulate_steps": Field(
         1,

@@ -1,8 +1,9 @@
-"""Atomic writes: files are written under a temporary name, then renamed."""
+"""Atomic writes: files are written under a temporary name, then renamed; and a stdout that its reader may close."""
 
 import contextlib
 import os
 import pathlib
+import sys
 import uuid
 
 
@@ -31,3 +32,11 @@ def atomic_write(path, mode: str = "w", **options):
     """
     with replacing(path) as temporary, temporary.open(mode, **options) as file:
         yield file
+
+
+def flush_stdout() -> None:
+    """Flushes stdout; if its reader has closed the pipe, as `head` does, discards the rest."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit

@@ -14,7 +14,7 @@ from fer_jax.errors import InputError
 from fer_jax.runtime import timing
 
 CHECKPOINTS = ("best", "latest")
-FIX = "give the workdir of a run, which fer_jax.main prints at its end"
+FIX = "give the workdir of a run, which training prints at its end"
 logger = logging.getLogger("fer_jax")
 
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("fer_jax")
 class Trained:
     """A model with its variables and the class names of its outputs.
 
-    image_shape: of the faces that it was trained on, (H, W, C); meta: the checkpoint's meta data, including `epoch`,
+    image_shape: of the faces that it was trained on, (H, W, C); meta: the checkpoint's metadata, including `epoch`,
     `step` and `scores`; run: the facts in run.json; frozen: paths of the layers that were not trained in the
     checkpoint's epoch.
     """

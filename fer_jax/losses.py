@@ -37,10 +37,10 @@ def cross_entropy(logits, targets, mask):
 def focal(logits, targets, mask, *, gamma: float = 2.0):
     """Sums the focal loss of a batch, in nats: sum_k t_k (1 - p_k)^gamma (-log p_k) (Lin et al. 2017).
 
-    Shapes and result as in `cross_entropy`, which it is for gamma 0.
+    Shapes and result as in `cross_entropy`, which it equals for gamma 0.
     """
     log_probs = jax.nn.log_softmax(logits)
-    # 1 - p by expm1, since near p = 1 the difference loses its digits; and over 0, where a power under 1 has no slope.
+    # expm1 keeps the digits of 1 - p near p = 1; the minimum avoids 0, where powers below 1 have no finite gradient.
     missing = jnp.maximum(-jnp.expm1(log_probs), jnp.finfo(log_probs.dtype).tiny)
     nats = -jnp.sum(targets * missing**gamma * log_probs, axis=-1)
     return jnp.sum(nats * mask), jnp.sum(mask)
@@ -75,7 +75,7 @@ def make(section):
     """Returns the loss of the config's section `loss`: a function (logits, targets, mask) -> (total, count).
 
     Raises:
-      InputError: an unknown name, a user's function of another kind, or a number of the section out of its range.
+      InputError: an unknown name, an unsuitable function in a user's file, or a number out of its range.
     """
     fields.check(section, "loss")
     if extensions.names_file(section.name):
@@ -86,7 +86,7 @@ def make(section):
 
 
 def _from_file(name):
-    """Returns the loss that a user's file has under a name; refuses one that does not do as `cross_entropy` does."""
+    """Loads a loss from a user's file; rejects one whose result is not like that of `cross_entropy`."""
     field, wanted = "loss.name", "a function (logits [B, K], targets [B, K], mask [B]) -> (total [], count [])"
     loss = extensions.load(name, field)
     if not callable(loss) or isinstance(loss, type):
@@ -109,7 +109,7 @@ def l2(params):
 def balanced_class_weights(counts):
     """Returns the weight of each class [K] float32, n / (K n_k): scikit-learn's `class_weight="balanced"` (R1).
 
-    counts [K]: faces of each class that an epoch shows. A class without any weighs 0 and is not counted in K.
+    counts [K]: faces of each class that an epoch shows. A class without any has weight 0 and is not counted in K.
     """
     counts = np.asarray(counts, np.float64)
     shown = counts > 0
@@ -120,8 +120,8 @@ def balanced_class_weights(counts):
 def class_balanced_weights(counts, beta: float):
     """Returns the weight of each class [K] float32, (1 - beta) / (1 - beta^n_k), scaled to a mean of 1 over classes.
 
-    That is one by the effective number of its faces (Cui et al. 2019). counts [K] as above; beta 0 weighs all alike, 1
-    would be by the number of faces.
+    This is the inverse of the effective number of faces (Cui et al. 2019). counts [K] as above. With beta 0 all weights
+    are equal; near 1 they approach those by the number of faces.
     """
     counts = np.asarray(counts, np.float64)
     shown = counts > 0
@@ -131,7 +131,7 @@ def class_balanced_weights(counts, beta: float):
 
 
 def class_weights(section, counts):
-    """Returns the weight of each class [K] by the config's section `loss`, None where all weigh 1.
+    """Returns the weight of each class [K], as the config's section `loss` says; None if all are 1.
 
     Raises:
       InputError: an unknown choice.
@@ -144,17 +144,16 @@ def class_weights(section, counts):
 
 
 def make_objective(section, class_counts):
-    """Returns what training minimises, by the config's section `loss`.
+    """Returns the objective of training, from the config's section `loss`.
 
-    objective(logits [B, K], batch, params) -> (loss [], sums): the mean over the batch's real faces, with the L2
-    penalty of params; and the sums over these faces that are logged as means, by their names, with their number
-    `count`. Class weights multiply a face's loss, and the batch still divides by its number of faces: Keras's
-    `class_weight`.
+    objective(logits [B, K], batch, params) -> (loss [], sums): the mean over the batch's real faces plus the L2 penalty
+    of params; and sums over these faces, by name, to be logged as means, with their number `count`. Class weights
+    multiply a face's loss, and the batch still divides by its number of faces, as Keras's `class_weight` does.
 
-    batch: `label` int [B], `mask` [B], and `target` float32 [B, K], rows sum to 1, where the faces have targets of
-    their own. Such a target t is smoothed and minimised in place of the one-hot label; the face weighs sum_k t_k w_k,
-    and its right class is the argmax of t (the first one of a tie). `teacher` [B, K], the logits of a teacher, is
-    learned too where the batch has it, by `loss.teacher_weight`.
+    batch: `label` int [B], `mask` [B], and `target` float32 [B, K], rows sum to 1, if the faces have soft
+    targets. A soft target t replaces the one-hot label and is smoothed too; the face has the weight sum_k t_k w_k, and
+    its correct class is the argmax of t (the first of a tie). With `teacher` [B, K], the logits of a teacher, the
+    distillation loss is mixed in by `loss.teacher_weight`.
 
     class_counts [K]: faces of each class that an epoch shows.
 
@@ -176,8 +175,8 @@ def make_objective(section, class_counts):
             targets = smooth_targets(batch["target"], label_smoothing)
         total, _ = loss_fn(logits, targets, mask if weight is None else mask * weight)
         if "teacher" in batch:
-            taught, _ = distillation(logits, batch["teacher"], mask, temperature=section.teacher_temperature)
-            total = (1 - section.teacher_weight) * total + section.teacher_weight * taught
+            distilled, _ = distillation(logits, batch["teacher"], mask, temperature=section.teacher_temperature)
+            total = (1 - section.teacher_weight) * total + section.teacher_weight * distilled
         count = jnp.sum(mask)
         loss = total / jnp.maximum(count, 1)
         if strength:

@@ -79,6 +79,9 @@ def _train(clock):
     summary = seeds.train_seeds(config, workdir, _SEEDS.value, clock=clock)
     print(seeds.table(summary))
     print(f"all figures: {os.path.join(workdir, seeds.SUMMARY)}")
+    if summary["diverged"]:
+        reasons = "\n  ".join(f"seed {seed}: {reason}" for seed, reason in summary["diverged"].items())
+        raise InputError(f"{len(summary['diverged'])} of {_SEEDS.value} seeds diverged:\n  {reasons}")
 
 
 if __name__ == "__main__":

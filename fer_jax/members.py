@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from fer_jax import command, feature_cache, inference, pretrained
 from fer_jax import config as config_lib
-from fer_jax import feature_cache, inference, pretrained
 from fer_jax import params as params_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import InputError
@@ -63,7 +63,7 @@ def _check_same(name, mine, other, theirs):
 
 
 def check_as_this_run(workdir, model, run) -> None:
-    """Raises InputError where a trained model knows other classes than a `run.Run`, or was trained on another split."""
+    """Rejects a trained model with other classes or another split than a `run.Run`."""
     _check_same(workdir, _faces_of(model), "this run", _Faces(run.data.classes, run.config.data, run.data.fingerprint))
 
 
@@ -88,7 +88,9 @@ def read_record(folder) -> dict | None:
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists() or not (folder / RECORD).exists():
         return None
-    return workdir_lib.read_json(folder / RECORD, what="record of an ensemble", fix="run fer_jax.ensemble again")
+    return workdir_lib.read_json(
+        folder / RECORD, what="record of an ensemble", fix=f"run {command.program('ensemble')} again"
+    )
 
 
 def load_any(workdir, checkpoint: str | None = None) -> tuple[list[inference.Trained], list[float], dict]:
@@ -105,14 +107,14 @@ def load_any(workdir, checkpoint: str | None = None) -> tuple[list[inference.Tra
     if checkpoint not in (None, record["checkpoint"]):
         raise InputError(
             f"the ensemble in {workdir} was scored with the {record['checkpoint']} checkpoints: omit --checkpoint, or "
-            f"score it again with fer_jax.ensemble --checkpoint {checkpoint}"
+            f"score it again with {command.program('ensemble')} --checkpoint {checkpoint}"
         )
     models = load([member["workdir"] for member in record["members"]], record["checkpoint"])
     for member, model in zip(record["members"], models, strict=True):
         if model.meta["epoch"] != member["epoch"]:
             raise InputError(
                 f"{member['workdir']} has a checkpoint of epoch {model.meta['epoch']}, but the ensemble in {workdir} "
-                f"was scored with that of epoch {member['epoch']}: run fer_jax.ensemble again"
+                f"was scored with that of epoch {member['epoch']}: run {command.program('ensemble')} again"
             )
     return models, [member["weight"] for member in record["members"]], record
 

@@ -117,7 +117,7 @@ class Output:
 
     def __init__(self, path, first: str, job: dict):
         self.path, self._first, self._job = pathlib.Path(path), first, job
-        self._partial, self._job_path = (_beside(self.path, ending) for ending in (".partial", ".job.json"))
+        self._partial, self._job_path = (_sibling(self.path, ending) for ending in (".partial", ".job.json"))
         self.state, self.done, self._file = None, False, None
         self._is_split = job["part"] != [1, 1]
 
@@ -125,7 +125,7 @@ class Output:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._lock = filelock.FileLock(_beside(self.path, ".lock"))
+                self._lock = filelock.FileLock(_sibling(self.path, ".lock"))
                 stack.enter_context(self._lock.acquire(timeout=0))
                 self._open(stack)
             except filelock.Timeout as error:
@@ -183,7 +183,7 @@ class Output:
                 os.unlink(self._lock.lock_file)
 
 
-def _beside(path, ending):
+def _sibling(path, ending):
     return path.with_name(path.name + ending)
 
 
@@ -198,7 +198,7 @@ def _read_job(path):
 
 def part_of(out, part: tuple[int, int]) -> pathlib.Path:
     """Returns the file of part (i, n) of OUT; OUT itself for (1, 1)."""
-    return pathlib.Path(out) if part == (1, 1) else _beside(pathlib.Path(out), f".{part[0]}-of-{part[1]}")
+    return pathlib.Path(out) if part == (1, 1) else _sibling(pathlib.Path(out), f".{part[0]}-of-{part[1]}")
 
 
 def merge(out) -> dict:
@@ -239,7 +239,7 @@ def _parts(out):
             part = int(match[1]), int(match[2])
             if match[3]:
                 raise InputError(f"{path.with_suffix('')} is not finished: run --split {part[0]}/{part[1]} again")
-            found[part] = _read_job(_beside(path, ".job.json"))
+            found[part] = _read_job(_sibling(path, ".job.json"))
             if found[part] is None:
                 raise InputError(f"{path} lacks its .job.json: delete it and run --split {part[0]}/{part[1]} again")
     if not found:
@@ -265,7 +265,7 @@ def _groups(text, format, path) -> Iterator[str]:
     """Yields the lines of each source, in their order, without the header."""
     group, last = [], None
     for line, key in _keyed(text, format, path):
-        if group and not _goes_on(last, key):
+        if group and not _continues(last, key):
             yield "".join(group)
             group = []
         group.append(line)
@@ -290,7 +290,7 @@ def _keyed(text, format, path):
         raise InputError(f"{path} has a line that is not a prediction ({error}): delete it and run it again") from error
 
 
-def _goes_on(last, key):
+def _continues(last, key):
     """Whether a row belongs to the same source as the previous one: a later frame, or the next face."""
     if key is None or last[0] != key[0] or (last[1] is None) != (key[1] is None):
         return False

@@ -62,18 +62,18 @@ def _prefixes(path):
 
 def split(tree: dict, frozen: frozenset[str], scope: str = "") -> tuple[dict, dict]:
     """Returns (the tree without the frozen layers, the frozen layers); `join` is the inverse."""
-    free, held = {}, {}
+    trained, frozen_part = {}, {}
     for name, below in tree.items():
         path = f"{scope}{name}"
         if path in frozen:
-            held[name] = below
+            frozen_part[name] = below
         elif isinstance(below, dict) and any(isinstance(value, dict) for value in below.values()):
-            free_below, held_below = split(below, frozen, path + "/")
-            free |= {name: free_below} if free_below else {}
-            held |= {name: held_below} if held_below else {}
+            trained_below, frozen_below = split(below, frozen, path + "/")
+            trained |= {name: trained_below} if trained_below else {}
+            frozen_part |= {name: frozen_below} if frozen_below else {}
         else:
-            free[name] = below
-    return free, held
+            trained[name] = below
+    return trained, frozen_part
 
 
 def join(tree: dict, other: dict) -> dict:
@@ -105,10 +105,10 @@ def overview(params: dict, batch_stats: dict, frozen: frozenset[str] = frozenset
             shape = "x".join(map(str, leaves["kernel"].shape)) if "kernel" in leaves else ""
             note = " frozen" if path in frozen else ""
             lines.append(f"{path:<28}{shape:<20}{count(leaves) + count(statistics.get(path, {})):>12,}{note}")
-    trainable, held = (count(part) for part in split(params, frozen))
+    trainable, frozen_part = (count(part) for part in split(params, frozen))
     stored = count(batch_stats)
-    totals = f"total {trainable + held + stored:,}; trainable {trainable:,}; statistics {stored:,}"
-    lines.append(totals + (f"; frozen {held:,} in {wording.count(len(frozen), 'layer')}" if frozen else ""))
+    totals = f"total {trainable + frozen_part + stored:,}; trainable {trainable:,}; statistics {stored:,}"
+    lines.append(totals + (f"; frozen {frozen_part:,} in {wording.count(len(frozen), 'layer')}" if frozen else ""))
     return "\n".join(lines)
 
 

@@ -35,7 +35,6 @@ import sys
 from fer_jax import command, wording
 from fer_jax.errors import InputError
 
-FORMATS = ("kaggle", "csv")  # of tables
 logger = logging.getLogger("fer_jax")
 
 
@@ -51,7 +50,7 @@ def _parse(argv=None):
     )
     model = parser.add_argument_group("model").add_argument
     model("--model", metavar="NAME|DIR", help="a shipped model, .safetensors, or folder of a run or ensemble")
-    model("--workdir", metavar="DIR", help="folder of a run, or --out of fer_jax.ensemble")
+    model("--workdir", metavar="DIR", help="folder of a run, or --out of `ensemble`")
     model("--checkpoint", choices=("best", "latest"), help="default: best, or those an ensemble was scored with")
     model("--views", metavar="NAME", help="test-time views to average; default: the model's")
     faces = parser.add_argument_group("faces").add_argument
@@ -100,61 +99,6 @@ def _parse(argv=None):
     return parser.parse_args(argv)
 
 
-def predict(model, data_path, out, *, format="kaggle", checkpoint=None, views=None) -> list[int]:
-    """Writes the predictions for the faces in a table to the file `out`; returns the number of faces of each class.
-
-    model, checkpoint, views: as in `fer_jax.load`.
-
-    Raises:
-      InputError: no such model, table or format, an invalid row, or an unwritable file; a model for faces other than
-        48x48 grey; for `kaggle`, a model with classes other than the challenge's seven; for an ensemble, members that
-        were trained further after it was scored.
-    """
-    import numpy as np
-
-    from fer_jax import recognizer as recognizer_lib
-    from fer_jax import workdir as workdir_lib
-    from fer_jax.datasets import tables
-
-    if format not in FORMATS:
-        raise InputError(f"the format is '{format}'; known are {', '.join(FORMATS)}")
-    out = pathlib.Path(out)
-    workdir_lib.check_folder(out.parent, option="--out")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: give a file as --out")
-    images = tables.read_pixels(data_path)
-    recognizer = recognizer_lib.load(model, checkpoint=checkpoint, views=views)
-    if recognizer.image_shape != images.shape[1:]:
-        size, _, channels = recognizer.image_shape
-        raise InputError(
-            f"{data_path} has 48x48 grey faces, but {recognizer.name} was trained on faces with data.size_px {size} "
-            f"and data.channels {channels}: a table needs a model for 48x48 grey faces"
-        )
-    names = _classes(recognizer, format)
-    probs = recognizer.probs(images, progress="predicting")
-    probs = probs[:, [recognizer.classes.index(name) for name in names]]
-    _write(out, probs, names, format)
-    return np.bincount(probs.argmax(axis=1), minlength=len(names)).tolist()
-
-
-def _write(out, probs, names, format):
-    import csv
-
-    from fer_jax import files
-
-    numbers = probs.argmax(axis=1).tolist()
-    header, rows = ["emotion"], [[number] for number in numbers]
-    if format == "csv":
-        header += ["name", *names]
-        rows = [[number, names[number], *(f"{p:.6f}" for p in row)] for number, row in zip(numbers, probs, strict=True)]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with files.atomic_write(out, newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error}): give another --out") from error
-
-
 def _check(flags):
     """Rejects incompatible flags before anything is imported or read."""
     if flags.model and flags.workdir:
@@ -193,11 +137,15 @@ def _config_of(model):
 
 
 def _predict_table(flags):
+    from fer_jax import submission
+
     model, format = flags.workdir or flags.model, flags.format or "kaggle"
     command.keep_compiled(_config_of(model))
     folder = pathlib.Path(model) if model and pathlib.Path(model).is_dir() else pathlib.Path()
     out = flags.out or folder / ("submission.csv" if format == "kaggle" else "predictions.csv")
-    counts = predict(model, flags.data_path, out, format=format, checkpoint=flags.checkpoint, views=flags.views)
+    counts = submission.predict_table(
+        model, flags.data_path, out, format=format, checkpoint=flags.checkpoint, views=flags.views
+    )
     print(f"{wording.count(sum(counts), 'face')}; by predicted class: {', '.join(map(str, counts))}")
     print(f"predictions: {out}")
 
@@ -226,20 +174,6 @@ def _split(text) -> tuple[int, int]:
     return part
 
 
-def _classes(recognizer, format):
-    """Returns the order of the class columns and numbers: the recognizer's, or the challenge's."""
-    if format != "kaggle":
-        return recognizer.classes
-    from fer_jax.datasets import facts
-
-    if set(recognizer.classes) != set(facts.CLASSES):
-        raise InputError(
-            f"{recognizer.name} predicts {', '.join(recognizer.classes)}; the challenge's classes are "
-            f"{', '.join(facts.CLASSES)}: train on all seven (data.labels=fer2013), or write --format csv"
-        )
-    return facts.CLASSES
-
-
 def predict_files(recognizer, inputs, options, *, format="jsonl", out=None, split=None, stdin=None) -> dict:
     """Predicts the files named by arguments of the command line, and writes the results to `out` or stdout.
 
@@ -251,19 +185,19 @@ def predict_files(recognizer, inputs, options, *, format="jsonl", out=None, spli
     Raises:
       InputError: no such files, or an output that cannot be written or was started by another job.
     """
-    from fer_jax import outputs, pictures, predicting
+    from fer_jax import outputs, pictures, predicting, submission
 
     part = _split(split)
     every_source = list(pictures.find(inputs, stdin=stdin))
     sources = every_source[part[0] - 1 :: part[1]]
-    classes = _classes(recognizer, format)
+    classes = submission.classes_of(recognizer, format)
     first = outputs.header(format, classes)
     if out is None:
         output = outputs.Stdout(first)
     else:
-        told = {name: getattr(options, name) for name in ("faces", "align", "threshold", "every", "smooth_seconds")}
+        settings = {name: getattr(options, name) for name in ("faces", "align", "threshold", "every", "smooth_seconds")}
         model = [str(recognizer.name), list(recognizer.classes), getattr(recognizer, "facts", {}).get("sha256")]
-        digest = outputs.digest(sources=every_source, options=told, format=format, model=model)
+        digest = outputs.digest(sources=every_source, options=settings, format=format, model=model)
         job = {"digest": digest, "format": format, "part": list(part), "sources": len(sources)}
         output = outputs.Output(outputs.part_of(out, part), first, job)
     with output:

@@ -17,6 +17,7 @@ from fer_jax.runtime import timing
 
 SIZES = (1, 8, 32, 128)  # of batches: the last batch is padded to one of these, so that few programs are compiled
 THRESHOLD = 0.5
+EXPLAINED_PX = 192  # the side of a face with its heat map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Recognizer:
             for picture, boxes in zip(pixels, found, strict=True)
         ]
 
-    def explain(self, image, faces="detect", *, align=True, method="auto", side_px=192) -> list[np.ndarray]:
+    def explain(self, image, faces="detect", *, align=True, method="auto", side_px=EXPLAINED_PX) -> list[np.ndarray]:
         """Returns the faces of a picture, each overlaid with a heat map of the evidence for its predicted class.
 
         image, faces, align: as in `predict`, and in the same order. method: as in `explain.choose`. Views and

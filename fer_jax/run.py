@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_jax import (
     augment,
+    command,
     datasets,
     extensions,
     feeders,
@@ -33,10 +34,10 @@ logger = logging.getLogger("fer_jax")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a training is wired from.
+    """Everything that a training needs.
 
     keys: of `init`, `order`, `augment`, `dropout` and `mixing`. shardings: (batch, replicated). weights: the pretrained
-    weights that it starts from, None where it resumes or starts from random ones. teacher: a `distillation.Teacher` or
+    weights that it starts from, None if it resumes or starts from random ones. teacher: a `distillation.Teacher` or
     None.
     """
 
@@ -56,12 +57,12 @@ class Run:
         return self.sampler.steps_per_epoch
 
     def steps_of(self, epoch: int, from_step: int = 0) -> tuple[int, int]:
-        """Returns the first step of an epoch (from 1), or from_step where that is inside it, and the one after it."""
+        """Returns (start, stop) of an epoch's steps, epochs counted from 1; start is from_step if that is later."""
         first = (epoch - 1) * self.steps_per_epoch
         return max(first, from_step), first + self.steps_per_epoch
 
     def saves_after(self, step: int, saved: int) -> bool:
-        """Whether a checkpoint is due after a step in the middle of an epoch, where the last one was after `saved`."""
+        """Whether a checkpoint is due after a step inside an epoch; saved: the step of the last checkpoint."""
         every, done = self.config.train.checkpoint_every_steps, step % self.steps_per_epoch
         return bool(every and step - saved >= every and done and done % self.config.log.every_steps == 0)
 
@@ -78,7 +79,7 @@ class Run:
 def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run:
     """Builds a run from its config, without computing anything.
 
-    resumed: the provenance in run.json where the run resumes. mark: a `timing.Clock`'s.
+    resumed: the content of run.json if the run resumes. mark: of a `timing.Clock`.
 
     Raises:
       InputError: anything in the config, the data or the pretrained weights that cannot work.
@@ -119,14 +120,14 @@ def build(config, *, resumed: dict | None = None, mark=lambda part: None) -> Run
 
 
 def make_keys(seed: int) -> dict:
-    """Returns the keys of all that a run draws, by their names in `Run`."""
+    """Returns the random keys of a run, by their names in `Run`."""
     key = jax.random.key(seed)
     keys = dict(zip(("init", "order", "augment", "dropout"), jax.random.split(key, 4), strict=True))
     return {**keys, "mixing": jax.random.fold_in(key, 4)}
 
 
 def _with_fixed_views(data, policy, key, views):
-    """Returns the data with its training faces changed once for all, and a policy that changes nothing more."""
+    """Returns the data with training faces augmented in advance, and a policy without augmentation."""
     train = data.train
     images = augment.fixed_views(policy, train.images, key, views)
     targets = None if train.targets is None else np.tile(train.targets, (views, 1))
@@ -140,7 +141,7 @@ def _read_weights(model, cache_dir):
 
 
 def _with_scaling(config, scaling):
-    """Returns the config with the scaling that weights ask for, where they do and it is left to us."""
+    """Returns the config with the scaling that the weights need, if they need one and the config leaves it open."""
     if not scaling or config.model.scaling != "auto":
         return config
     config = config.copy_and_resolve_references()
@@ -163,7 +164,7 @@ def _check(config):
         )
     metric_writers.check(config.log.writers)
     if config.search.space:
-        raise InputError("this config declares a search: run it with python -m fer_jax.search --workdir <folder>")
+        raise InputError(f"this config declares a search: run {command.program('search')} --workdir <folder>")
     models.check_faces(config.model, config.data.channels)
     if not extensions.names_file(config.model.name):
         models.make(config.model, len(facts.CLASSES))
@@ -172,7 +173,7 @@ def _check(config):
         raise InputError("loss.targets is votes: give data.votes_path, FER+'s fer2013new.csv")
     optim.check(config.optim)
     if optim.averages(config.optim) and train.ema_decay:
-        raise InputError(f"optim.name {config.optim.name} averages the parameters by itself: set train.ema_decay to 0")
+        raise InputError(f"optim.name {config.optim.name} already averages the parameters: set train.ema_decay to 0")
     if config.data.feeder not in feeders.FEEDERS:
         raise InputError(f"data.feeder is '{config.data.feeder}'; known are {', '.join(feeders.FEEDERS)}")
     for monitor in (train.monitor, train.early_stopping.monitor or train.monitor, config.optim.plateau.monitor):

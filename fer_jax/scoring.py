@@ -19,7 +19,7 @@ AUGMENTED_FACES, AUGMENTED_VIEWS = 4, 4  # training faces shown augmented in a r
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class EvalData:
     """The faces of every split in the order of a model's classes, with notes for the report."""
 
     data: datasets.FaceData
@@ -42,7 +42,7 @@ class Judged:
         return significance.digest_faces(faces.images, faces.labels, self.classes)
 
 
-def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged:
+def load_faces(model: inference.Trained, data_path=None, split="test") -> EvalData:
     """Loads the faces of a run, or other faces in the same size and channels, with classes matched by name.
 
     All other faces are used: without splits, they all belong to `split`. If the faces at the path are the run's own,
@@ -66,13 +66,13 @@ def load_faces(model: inference.Trained, data_path=None, split="test") -> Judged
     if not data_path and data.fingerprint != model.run["data_fingerprint"]:
         notes.append(f"These are not the faces of the run, which have the fingerprint {model.run['data_fingerprint']}.")
     splits = {name: by_name(data.split(name), data.classes, model.classes) for name in facts.SPLITS}
-    return Judged(data, splits, model.classes, tuple(notes))
+    return EvalData(data, splits, model.classes, tuple(notes))
 
 
 def _load_others(section, model, split):
     others = section.copy_and_resolve_references()
     others.update({"classes": (), "train_faces": 0, "drop_shared": False})
-    data = datasets.load(others, whole=split)
+    data = datasets.load(others, single_split=split)
     return datasets.load(section) if data.fingerprint == model.run["data_fingerprint"] else data
 
 
@@ -112,8 +112,8 @@ def evaluate(
 ) -> dict:
     """Scores a run on a split, writes its report and returns the scores, as in evaluation-<split>.json.
 
-    checkpoint, variables: as of `inference.load`. views: of fer_jax.views, over which the probabilities are averaged.
-    heat: how the mistakes are explained, as of `explain.choose`, or 'none'.
+    checkpoint, variables: as in `inference.load`. views: a name of fer_jax.views; probabilities are averaged over the
+    views. heat: the method that explains the mistakes, as in `explain.choose`, or 'none'.
 
     Raises:
       InputError: no such run, checkpoint, data, views or method, Grad-CAM for a network without maps, or classes that
@@ -122,10 +122,10 @@ def evaluate(
     views_lib.check(views)
     model = inference.load(workdir, checkpoint, variables)
     heat_fn = None if heat == "none" else make_heat_fn([model], choose_heat([model], heat))
-    judged = load_faces(model, data_path, split)
+    eval_data = load_faces(model, data_path, split)
     started = time.perf_counter()
-    _, probs = inference.predict(model, judged.splits[split], views=views)
-    trainable, held = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
+    _, probs = inference.predict(model, eval_data.splits[split], views=views)
+    trainable, frozen = (params.count(part) for part in params.split(model.variables["params"], model.frozen))
     facts_of_run = {
         "checkpoint": checkpoint,
         "variables": "average" if model.meta["averaged"] else "raw",
@@ -133,7 +133,7 @@ def evaluate(
         "step": model.meta["step"],
         "epoch": model.meta["epoch"],
         "seconds": time.perf_counter() - started,
-        "parameters": trainable + held + params.count(model.variables["batch_stats"]),
+        "parameters": trainable + frozen + params.count(model.variables["batch_stats"]),
         "trainable": trainable,
         "seed": model.config.seed,
         "trained": {name: model.run[name] for name in ("time", "command", "commit", "device", "data_fingerprint")},
@@ -141,8 +141,8 @@ def evaluate(
         "config": config_lib.to_dict(model.config),
     }
     path = target(workdir, split, data_path, views, variables)
-    history, augmented = workdir_lib.read_history(workdir), augment_faces(model, judged)
-    return write(path, judged, split, probs, facts_of_run, history=history, augmented=augmented, heat_fn=heat_fn)
+    history, augmented = workdir_lib.read_history(workdir), augment_faces(model, eval_data)
+    return write(path, eval_data, split, probs, facts_of_run, history=history, augmented=augmented, heat_fn=heat_fn)
 
 
 def choose_heat(models: Sequence[inference.Trained], method) -> str:
@@ -154,7 +154,7 @@ def choose_heat(models: Sequence[inference.Trained], method) -> str:
 def make_heat_fn(models: Sequence[inference.Trained], method, weights=(1.0,)):
     """Returns heat_fn(evaluation) -> `report.Heat` of its mistakes, each explained for its predicted class.
 
-    For several models, with the same order of classes, it is the weighted mean of their maps. method: of
+    For several models, with the same order of classes, it is the weighted mean of their maps. method: one of
     `explain.METHODS`.
     """
 
@@ -169,14 +169,14 @@ def make_heat_fn(models: Sequence[inference.Trained], method, weights=(1.0,)):
     return heat_fn
 
 
-def augment_faces(model: inference.Trained, judged: Judged) -> list[report.AugmentedFace]:
+def augment_faces(model: inference.Trained, eval_data: EvalData) -> list[report.AugmentedFace]:
     """Returns training faces of a few classes with the run's augmentation applied.
 
     The list is empty if the config has no augmentation, or the faces are not those of the run.
     """
-    config, train = model.config, judged.splits["train"]
+    config, train = model.config, eval_data.splits["train"]
     policy = augment.make(config.augment, config.data.size_px)
-    if not policy.active or not len(train) or judged.data.fingerprint != model.run["data_fingerprint"]:
+    if not policy.active or not len(train) or eval_data.data.fingerprint != model.run["data_fingerprint"]:
         return []
     picked = np.unique(train.labels, return_index=True)[1][:AUGMENTED_FACES]
     views = min(config.augment.fixed_views or AUGMENTED_VIEWS, AUGMENTED_VIEWS)
@@ -184,25 +184,26 @@ def augment_faces(model: inference.Trained, judged: Judged) -> list[report.Augme
     versions = augment.fixed_views(policy, train.images, key, views, picked)
     versions = versions.reshape(views, len(picked), *versions.shape[1:])
     return [
-        report.AugmentedFace(judged.classes[train.labels[face]], train.images[face], versions[:, row])
+        report.AugmentedFace(eval_data.classes[train.labels[face]], train.images[face], versions[:, row])
         for row, face in enumerate(picked)
     ]
 
 
-def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augmented=(), heat_fn=None) -> dict:
+def write(path, eval_data: EvalData, split, probs, facts_of_run, *, history=(), augmented=(), heat_fn=None) -> dict:
     """Scores predictions [N, K] of a split and writes <path>.json, .md, .html and .npz; returns the scores.
 
     history, augmented: as in `report.html`; heat_fn: evaluation -> its `report.Heat`; None: no heat maps.
 
     The .npz has `labels` [N], `probs` [N, K] float32, `classes` and `faces_digest`, for comparing models face by face.
     """
-    faces = judged.splits[split]
-    scores = {"split": split, **metrics.score(faces.labels, probs, judged.classes)}
+    faces = eval_data.splits[split]
+    scores = {"split": split, **metrics.score(faces.labels, probs, eval_data.classes)}
     scores["bootstrap_interval_95"] = significance.bootstrap_intervals(scores["confusion"])
-    scores |= {**facts_of_run, **workdir_lib.facts(), **judged.facts()}
-    scores["faces_digest"] = judged.digest(split)
+    scores |= {**facts_of_run, **workdir_lib.facts(), **eval_data.facts()}
+    scores["faces_digest"] = eval_data.digest(split)
     counts = {
-        name: np.bincount(part.labels, minlength=len(judged.classes)).tolist() for name, part in judged.splits.items()
+        name: np.bincount(part.labels, minlength=len(eval_data.classes)).tolist()
+        for name, part in eval_data.splits.items()
     }
     evaluation = report.Evaluation(scores, faces.images, faces.labels, probs)
     with files.atomic_write(f"{path}.npz", "wb") as file:
@@ -210,7 +211,7 @@ def write(path, judged: Judged, split, probs, facts_of_run, *, history=(), augme
             file,
             labels=faces.labels,
             probs=np.asarray(probs, np.float32),
-            classes=np.array(judged.classes),
+            classes=np.array(eval_data.classes),
             faces_digest=scores["faces_digest"],
         )
     workdir_lib.write_json(f"{path}.json", scores)

@@ -157,9 +157,9 @@ def _write(study):
             }
             for trial in study.trials()
         ]
-        told = {"monitor": study.config.train.monitor, "best": _best(study), "trials": trials}
+        summary = {"monitor": study.config.train.monitor, "best": _best(study), "trials": trials}
         workdir_lib.write_json(
-            study.folder / "search.json", {**told, **workdir_lib.facts(), "config": config_lib.to_dict(study.config)}
+            study.folder / "search.json", {**summary, **workdir_lib.facts(), "config": config_lib.to_dict(study.config)}
         )
 
 

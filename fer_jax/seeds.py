@@ -10,7 +10,7 @@ import jax
 from fer_jax import config as config_lib
 from fer_jax import fields, train
 from fer_jax import workdir as workdir_lib
-from fer_jax.errors import InputError
+from fer_jax.errors import Diverged, InputError
 
 logger = logging.getLogger("fer_jax")
 SUMMARY = "seeds.json"
@@ -19,7 +19,7 @@ SUMMARY = "seeds.json"
 def train_seeds(config, workdir, count: int, clock=None) -> dict:
     """Trains a config with the seeds config.seed, config.seed + 1, ..., each in <workdir>/seed_<seed>.
 
-    Complete runs are skipped, others resume. Writes <workdir>/seeds.json.
+    Complete runs are skipped, others resume; a run that diverges does not end the others. Writes <workdir>/seeds.json.
 
     Args:
       config: of the run; its seed is the first one.
@@ -29,27 +29,34 @@ def train_seeds(config, workdir, count: int, clock=None) -> dict:
 
     Returns:
       what seeds.json holds: `runs`, a dict for each seed with its best epoch and the validation scores of that epoch;
-      `mean` and `sd` (sample standard deviation, None for one seed) of the scores; `config`, `seeds`, `n`, `monitor`
-      and where they were computed.
+      `mean` and `sd` (sample standard deviation, None for one seed) of the scores; `diverged`, {seed: message} of the
+      runs without scores; `config`, `seeds`, `n`, `monitor` and where they were computed.
 
     Raises:
-      InputError: seeds out of their range; otherwise as `train.train`, whose first error ends the whole.
+      InputError: seeds out of their range; all runs diverged; otherwise as `train.train`, at its first error.
       interrupts.Stopped: as `train.train`.
     """
     workdir = pathlib.Path(workdir)
     check(config, count)
     workdir_lib.check_folder(workdir, option="--workdir")
-    runs = []
+    runs, diverged = [], {}
     for seed in range(config.seed, config.seed + count):
         folder = workdir / f"seed_{seed}"
         logger.info("seed %d, %d of %d, in %s", seed, seed - config.seed + 1, count, folder)
         of_seed = config.copy_and_resolve_references()
         of_seed.seed = seed
-        best, clock = train.train(of_seed, folder, clock=clock), None
-        runs.append({"seed": seed, "workdir": str(folder), **_scores(best), **_provenance(folder)})
+        try:
+            best = train.train(of_seed, folder, clock=clock)
+            runs.append({"seed": seed, "workdir": str(folder), **_scores(best), **_provenance(folder)})
+        except Diverged as error:
+            diverged[seed] = str(error)
+            logger.warning("seed %d diverged: %s", seed, error)
+        clock = None
         jax.clear_caches()  # a program is compiled for a run
         gc.collect()  # and the next run needs the memory of this one's arrays
-    summary = summarize(config, runs)
+    if not runs:
+        raise InputError(f"no seed of {count} could be trained; the last: {diverged[seed]}")
+    summary = {**summarize(config, runs), "diverged": diverged}
     workdir_lib.write_json(workdir / SUMMARY, {**summary, **workdir_lib.facts()})
     return summary
 

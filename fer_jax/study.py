@@ -169,26 +169,26 @@ class Study:
         """Enqueues the values of the next trial if none are enqueued yet; returns whether there are any."""
         if self.trials("WAITING"):
             return True
-        whole = [trial for trial in self.trials() if trial.params.keys() == self.parameters.keys()]
-        for trial in whole:
-            later = (other.params for other in whole if other.number > trial.number)
+        complete = [trial for trial in self.trials() if trial.params.keys() == self.parameters.keys()]
+        for trial in complete:
+            later = (other.params for other in complete if other.number > trial.number)
             if trial.state.name == "FAIL" and "error" not in trial.user_attrs and trial.params not in later:
                 logger.info("trial %d was interrupted: it is resumed", trial.number)
-                self.study.enqueue_trial(trial.params, user_attrs={"goes_on_with": trial.number})
+                self.study.enqueue_trial(trial.params, user_attrs={"resumes": trial.number})
                 return True
         busy = {trial.user_attrs.get("workdir") for trial in self.trials("RUNNING")}
-        for values in self._candidates(whole):
+        for values in self._candidates(complete):
             if self._workdir(values) not in busy:
                 self.study.enqueue_trial(values)
                 return True
         return False
 
-    def _candidates(self, whole):
-        start = {} if any(self._start.items() <= trial.params.items() for trial in whole) else self._start
+    def _candidates(self, complete):
+        start = {} if any(self._start.items() <= trial.params.items() for trial in complete) else self._start
         if self.config.search.sampler != "grid":
             return (self._sample(start) for _ in range(DRAWS))
         # Trials that failed before this process started are retried: a full disk may have space now.
-        tried = [t.params for t in whole if t.state.name != "FAIL" or t.number >= self.first]
+        tried = [t.params for t in complete if t.state.name != "FAIL" or t.number >= self.first]
         points = itertools.product(*(parameter.values for parameter in self.parameters.values()))
         grid = [dict(zip(self.parameters, point, strict=True)) for point in points]
         random.Random(self.config.seed).shuffle(grid)

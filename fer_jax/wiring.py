@@ -18,7 +18,7 @@ def init_state(run, phase) -> steps.TrainState:
 
 
 def put(run, tree):
-    """Puts arrays that every process holds whole onto all devices."""
+    """Puts arrays that every process has in full onto all devices."""
     return jax.tree.map(lambda leaf: feeders.put(leaf, run.shardings[1]), tree)
 
 

@@ -1,4 +1,4 @@
-"""The records of a run next to its checkpoints: its config, its facts and its metrics.
+"""The records of a run next to its checkpoints: config, provenance and metrics.
 
 config.json    the complete config
 run.json       commit, versions, device, command, data fingerprint, class names
@@ -43,7 +43,7 @@ def write_json(path, value) -> None:
 
 
 def check_folder(folder, *, option: str) -> None:
-    """Raises InputError if a folder cannot be written or made; makes nothing.
+    """Raises InputError if a folder cannot be created or written; creates nothing.
 
     option: the flag that names it.
     """
@@ -65,10 +65,10 @@ def lock(workdir):
         yield
         return
     workdir = pathlib.Path(workdir)
-    made, held = not workdir.exists(), filelock.FileLock(workdir / LOCK)
+    made, file_lock = not workdir.exists(), filelock.FileLock(workdir / LOCK)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0)
+        file_lock.acquire(timeout=0)
     except filelock.Timeout:
         raise Busy(f"{workdir}: another process is training here; wait for it, or {FIX}") from None
     except NotImplementedError:
@@ -82,7 +82,7 @@ def lock(workdir):
             if made and [path.name for path in workdir.iterdir()] == [LOCK]:  # rejected before it started
                 (workdir / LOCK).unlink()
                 workdir.rmdir()
-        held.release()
+        file_lock.release()
 
 
 def read_json(path, *, what: str, fix: str, keys: tuple[str, ...] = ()) -> dict:
@@ -139,10 +139,10 @@ def read_metrics(workdir) -> list[dict]:
             continue
         try:
             record = json.loads(line)
-            whole = {"kind", "step", *(("epoch",) if record["kind"] == "epoch" else ())} <= record.keys()
+            is_record = {"kind", "step", *(("epoch",) if record["kind"] == "epoch" else ())} <= record.keys()
         except (ValueError, TypeError, KeyError, AttributeError):
-            whole = False
-        if whole:
+            is_record = False
+        if is_record:
             records.append(record)
         elif number < len(lines):  # only the last line can be partial
             raise InputError(f"{path}, line {number} is not a record of a run: restore the file, or {FIX}")
@@ -219,7 +219,7 @@ def write_start(workdir, split: dict) -> None:
 def open_run(config, workdir, data, weights=None, last: dict | None = None, *, teacher=None) -> None:
     """Writes the records of a new run into its workdir, or checks that the run there is the same.
 
-    last: the meta data of the latest checkpoint. A run may be extended by more epochs, if its epochs do not depend on
+    last: the metadata of the latest checkpoint. A run may be extended by more epochs, unless its epochs depend on
     their number.
 
     Raises:

@@ -8,10 +8,10 @@ import shlex
 
 import jax
 
+from fer_jax import command, files, metric_writers, wording
 from fer_jax import config as config_lib
-from fer_jax import files, metric_writers, wording
 from fer_jax import workdir as workdir_lib
-from fer_jax.errors import InputError
+from fer_jax.errors import Diverged, InputError
 from fer_jax.runtime import profiling, remat, timing
 
 logger = logging.getLogger("fer_jax")
@@ -149,7 +149,7 @@ class Writer:
         """Records and logs the epoch that ends at a position.
 
         Raises:
-          InputError: a validation loss that is no number; nothing is written then.
+          Diverged: a validation loss that is no number; nothing is written then.
         """
         if not math.isfinite(scores["validation_loss"]):
             raise self._diverged(f"the validation loss is {scores['validation_loss']} in epoch {position.epoch}")
@@ -195,8 +195,8 @@ class Writer:
         if best:
             monitor = self._config.train.monitor
             logger.info("best epoch %d: %s %.4f", best["epoch"], monitor, best[monitor])
-        words = ["python", "-m", "fer_jax.evaluate", "--workdir", str(self._folder), "--split", "validation"]
-        logger.info("evaluate it: %s", shlex.join(words))
+        flags = shlex.join(["--workdir", str(self._folder), "--split", "validation"])
+        logger.info("evaluate it: %s %s", command.program("evaluate"), flags)
         return best
 
     def _write(self, kind, step, values):
@@ -205,7 +205,7 @@ class Writer:
         return {"kind": kind, "step": step, **values}
 
     def _diverged(self, what):
-        return InputError(
+        return Diverged(
             f"{what}: lower optim.learning_rate or set optim.clip_norm, with another --workdir (the checkpoints of "
             f"earlier epochs in {self._folder} are intact)"
         )

@@ -24,9 +24,9 @@ def test_the_moving_average_by_hand():
 
 
 def test_frozen_variables_stay_what_they_are():
-    held = {"w": np.float32([0.1, 1e-20, 3e7])}
-    moved = averaging.move(held, held, np.int32(5), 0.999)
-    assert (np.asarray(moved["w"]) == held["w"]).all()
+    weights = {"w": np.float32([0.1, 1e-20, 3e7])}
+    moved = averaging.move(weights, weights, np.int32(5), 0.999)
+    assert (np.asarray(moved["w"]) == weights["w"]).all()
 
 
 @pytest.fixture(scope="module")

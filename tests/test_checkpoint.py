@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax import checkpoint
+from fer_jax import checkpoint, integrity
 from fer_jax.errors import InputError
 
 # Orbax leaves the other half of a read or write that failed to be collected.
@@ -137,14 +137,14 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path, kind, caplog):
             assert kind == "latest"
             assert "going back to the one before it, of step 1" in caplog.text
             went_back += 1
-    assert (refused if kind == "best" else went_back) >= 2  # the meta data and at least an array
+    assert (refused if kind == "best" else went_back) >= 2  # the metadata and at least an array
 
 
 @pytest.mark.parametrize("kind", ["best", "latest"])
 def test_changed_numbers_that_orbax_reads_without_complaint_are_found(tmp_path, kind, caplog, monkeypatch):
-    with monkeypatch.context() as patch:  # a step whose arrays are whole files with other numbers
-        checksums = checkpoint._checksums
-        patch.setattr(checkpoint, "_checksums", lambda tree: checksums({**tree, "kernel": tree["kernel"] + 1}))
+    with monkeypatch.context() as patch:  # a step whose arrays are complete files of other numbers
+        checksums = integrity.checksums
+        patch.setattr(integrity, "checksums", lambda tree: checksums({**tree, "kernel": tree["kernel"] + 1}))
         checkpoints = checkpoint.Checkpoints(tmp_path)
         checkpoints.save(kind, 2, make_tree(2), {"epoch": 2})
         checkpoints.close()
@@ -152,7 +152,7 @@ def test_changed_numbers_that_orbax_reads_without_complaint_are_found(tmp_path, 
         checkpoint.Checkpoints(tmp_path).restore(kind, abstract())
 
 
-def test_a_damaged_best_is_refused_though_an_older_one_is_there(tmp_path):
+def test_a_corrupt_best_is_refused_though_an_older_one_is_there(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save("best", step, make_tree(step), {"epoch": step})
@@ -165,21 +165,21 @@ def test_a_damaged_best_is_refused_though_an_older_one_is_there(tmp_path):
     assert int(checkpoint.Checkpoints(tmp_path).restore("best", abstract())[0]["step"]) == 1
 
 
-@pytest.mark.parametrize("reading", ["meta data", "arrays", "checksums"])
+@pytest.mark.parametrize("reading", ["metadata", "arrays", "checksums"])
 @pytest.mark.parametrize("kind", ["best", "latest"])
-def test_what_another_process_finds_damaged_is_damaged_here_too(tmp_path, kind, reading, caplog, monkeypatch):
+def test_what_another_process_finds_corrupt_is_corrupt_here_too(tmp_path, kind, reading, caplog, monkeypatch):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save(kind, step, make_tree(step), {"epoch": step})
     checkpoints.close()
-    damaged = iter([reading == what for what in ("meta data", "arrays", "checksums")])
+    corrupt = iter([reading == what for what in ("metadata", "arrays", "checksums")])
     asked = []
 
     def gather(flag):
         asked.append(flag)
-        return np.array([flag, next(damaged, False)])
+        return np.array([flag, next(corrupt, False)])
 
-    monkeypatch.setattr(checkpoint, "_gather", gather)
+    monkeypatch.setattr(integrity, "gather", gather)
     folder, checkpoints = tmp_path / "checkpoints" / kind / "2", checkpoint.Checkpoints(tmp_path)
     reason = rf"{folder} is corrupt \(process 1 cannot use what it reads of it\)"
     if kind == "best":
@@ -193,13 +193,13 @@ def test_what_another_process_finds_damaged_is_damaged_here_too(tmp_path, kind, 
     assert not any(asked)
 
 
-def test_damage_here_is_said_to_the_other_processes(tmp_path, monkeypatch):
+def test_corruption_found_here_is_reported_to_the_other_processes(tmp_path, monkeypatch):
     save_steps(tmp_path, (1, 2))
     folder, asked = tmp_path / "checkpoints" / "latest" / "2", []
     flip(folder / "meta" / "metadata", 8 * 3)
-    monkeypatch.setattr(checkpoint, "_gather", lambda flag: asked.append(flag) or np.array([flag, False]))
+    monkeypatch.setattr(integrity, "gather", lambda flag: asked.append(flag) or np.array([flag, False]))
     assert restored_step(tmp_path) == 1
-    assert asked == [True, False, False, False]  # of step 2 the meta data; of step 1 these, the arrays, the checksums
+    assert asked == [True, False, False, False]  # of step 2 the metadata; of step 1 these, the arrays, the checksums
 
 
 def test_a_step_that_is_saved_again_is_replaced_and_so_are_those_after_it(tmp_path):

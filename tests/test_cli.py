@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import os
 import subprocess
 import sys
 
@@ -33,7 +34,30 @@ def test_help_lists_the_commands_and_imports_nothing():
     script += "print('loaded:', *sorted(name for name in sys.modules if name.startswith('fer_jax') or name == 'numpy'))"
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"\n  {name} " in ran.stdout for name in cli.COMMANDS)
-    assert ran.stdout.splitlines()[-1] == "loaded: fer_jax fer_jax.cli fer_jax.faulty_releases"
+    assert ran.stdout.splitlines()[-1] == "loaded: fer_jax fer_jax.cli fer_jax.faulty_releases fer_jax.files"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--help"], 0), (["--version"], 0), (["predict", "--help"], 0), (["train", "--fields"], 141)]
+)
+def test_a_reader_that_ends_first_is_no_error(words, code, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "fer_jax.cli", *words]
+    environment = {**commands.environment(), "PYTHONUNBUFFERED": unbuffered}
+    with os.fdopen(writing, "w") as stdout:
+        ran = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (code, "")
 
 
 @pytest.mark.parametrize("words", [[], ["predcit", "a.jpg"]])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fer_jax import config as config_lib
-from fer_jax import inference, predict, scoring, train
+from fer_jax import inference, scoring, submission, train
 from fer_jax.errors import InputError
 
 # Both are grey 76 by ITU-R 601, at any brightness: 0.299 R + 0.587 G + 0.114 B.
@@ -91,9 +91,9 @@ def test_colour_alone_is_learnt_and_reaches_the_network_as_pillow_decodes_it(roo
 def test_other_folders_are_read_in_the_runs_size_and_channels(root, tmp_path):
     write_faces(tmp_path / "small", 32)
     model = inference.load(root / "run")
-    judged = scoring.load_faces(model, str(tmp_path / "small"))
-    assert judged.data.image_shape == (SIZE, SIZE, 3)
-    _, probs = inference.predict(model, judged.splits["test"])
+    eval_data = scoring.load_faces(model, str(tmp_path / "small"))
+    assert eval_data.data.image_shape == (SIZE, SIZE, 3)
+    _, probs = inference.predict(model, eval_data.splits["test"])
     assert probs.argmax(axis=1).tolist() == [0] * 8 + [1] * 8
 
 
@@ -106,7 +106,7 @@ def test_tables_of_grey_faces_are_refused(root, tmp_path):
     with pytest.raises(InputError, match=rf"fer2013.csv has fer2013, {message}.* give class folders as --data_path"):
         scoring.load_faces(inference.load(root / "run"), str(tmp_path / "fer2013.csv"))
     with pytest.raises(InputError, match=rf"test.csv has {message}"):
-        predict.predict(root / "run", tmp_path / "test.csv", tmp_path / "out.csv", format="csv")
+        submission.predict_table(root / "run", tmp_path / "test.csv", tmp_path / "out.csv", format="csv")
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -17,7 +17,7 @@ EARLIER = pathlib.Path(__file__).parent / "golden" / "earlier_run"
 
 @pytest.fixture
 def run(tmp_path):
-    """A copy of the run, which keeps its data set in a folder of the test."""
+    """A copy of the run, which keeps its dataset in a folder of the test."""
     folder = shutil.copytree(EARLIER, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     config["data"]["cache_dir"] = str(tmp_path / "cache")

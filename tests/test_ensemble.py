@@ -10,7 +10,7 @@ from scipy import optimize
 from sklearn import metrics
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, ensemble, explain, inference, predict, scoring, train
+from fer_jax import datasets, ensemble, explain, inference, scoring, submission, train
 from fer_jax.errors import InputError
 
 
@@ -150,7 +150,7 @@ def test_an_ensemble_does_not_predict_with_other_checkpoints_than_it_was_scored_
         record["members"][0]["epoch"] = epoch
     (tmp_path / "ensemble.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=message):
-        predict.predict(tmp_path, table, tmp_path / "out.csv", checkpoint=checkpoint)
+        submission.predict_table(tmp_path, table, tmp_path / "out.csv", checkpoint=checkpoint)
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -217,13 +217,13 @@ def of_other_faces(run, tmp_path_factory):
     """The workdir of a copy of the run whose test split has other pictures, with equal labels."""
     other = shutil.copytree(run[0], tmp_path_factory.mktemp("runs") / "other")
     model = inference.load(other)
-    judged = scoring.load_faces(model)
-    test = judged.splits["test"]
+    eval_data = scoring.load_faces(model)
+    test = eval_data.splits["test"]
     turned = datasets.Faces(test.images[:, ::-1], test.labels)
-    judged = dataclasses.replace(judged, splits={**judged.splits, "test": turned})
+    eval_data = dataclasses.replace(eval_data, splits={**eval_data.splits, "test": turned})
     _, probs = inference.predict(model, turned)
     facts = {"workdir": str(other), "checkpoint": "best", "config": config_lib.to_dict(model.config)}
-    scoring.write(scoring.target(other, "test"), judged, "test", probs, facts)
+    scoring.write(scoring.target(other, "test"), eval_data, "test", probs, facts)
     return other
 
 

@@ -38,12 +38,12 @@ def test_features_are_what_the_head_sees_and_keep_labels_and_targets(network, tm
     targets = np.random.default_rng(1).dirichlet(np.ones(7), 10).astype(np.float32)
     faces = dataclasses.replace(draw_faces(10), targets=targets)  # 10 faces: the last batch of 4 is padded
     variables = init(network)
-    held = cached(network, variables, faces, tmp_path, make_shardings)
+    features = cached(network, variables, faces, tmp_path, make_shardings)
     whole = network.apply(variables, faces.images, train=False)
-    halves = network.apply(variables, held.images, train=False, method=feature_cache.FORWARD)
-    assert held.images.shape == (10, 6)
-    np.testing.assert_array_equal(held.labels, faces.labels)
-    np.testing.assert_array_equal(held.targets, targets)
+    halves = network.apply(variables, features.images, train=False, method=feature_cache.FORWARD)
+    assert features.images.shape == (10, 6)
+    np.testing.assert_array_equal(features.labels, faces.labels)
+    np.testing.assert_array_equal(features.targets, targets)
     np.testing.assert_allclose(halves, whole, rtol=1e-5, atol=1e-6)
 
 

@@ -12,7 +12,7 @@ import tiny
 from PIL import Image
 
 import fer_jax
-from fer_jax import augment, datasets, ensemble, export, predict, scoring, train, wiring
+from fer_jax import augment, datasets, ensemble, export, scoring, submission, train, wiring
 from fer_jax import run as run_lib
 from fer_jax import workdir as workdir_lib
 from fer_jax.datasets import facts, fer_plus
@@ -178,9 +178,9 @@ def test_an_ensemble_and_a_model_file_have_eight_classes(workdir, root, fields, 
 def test_the_challenge_has_seven_classes(workdir, root, tmp_path):
     table = root / "set" / "fer2013.csv"
     with pytest.raises(InputError, match=r"predicts neutral, .*contempt; the challenge's classes are angry, .*seven"):
-        predict.predict(workdir, table, tmp_path / "submission.csv")
+        submission.predict_table(workdir, table, tmp_path / "submission.csv")
     assert not (tmp_path / "submission.csv").exists()
-    predict.predict(workdir, table, tmp_path / "all.csv", format="csv")
+    submission.predict_table(workdir, table, tmp_path / "all.csv", format="csv")
     with open(tmp_path / "all.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 200 and set(fer_plus.CLASSES) <= set(rows[0])

@@ -262,7 +262,7 @@ def test_a_whole_file_is_read(name, tmp_path):
 @pytest.mark.parametrize("name", READERS)
 @given(change=changes())
 @common
-def test_a_damaged_file_is_read_or_refused(name, change, tmp_path):
+def test_a_corrupt_file_is_read_or_refused(name, change, tmp_path):
     content, read = READERS[name]
     (tmp_path / name).write_bytes(change(content))
     survives(read, tmp_path / name, tmp_path)
@@ -279,13 +279,13 @@ def test_a_zip_with_a_name_that_is_no_utf_8_is_refused(tmp_path):
     first = content.index("é".encode())
     content[first : first + 2] = b"\xfa\xfa"  # before the file, and not in the directory
     (tmp_path / "folders.zip").write_bytes(content)
-    with pytest.raises(InputError, match="damaged or incomplete"):
+    with pytest.raises(InputError, match="corrupt or incomplete"):
         load_faces(tmp_path / "folders.zip")
 
 
 @given(change=changes())
 @common
-def test_a_damaged_torch_file_is_read_or_refused(change, tmp_path):
+def test_a_corrupt_torch_file_is_read_or_refused(change, tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(change(torch_file(tmp_path)))
     survives(lambda path: pretrained.read(path, "efficientnet_lite0"), path, tmp_path)
@@ -294,7 +294,7 @@ def test_a_damaged_torch_file_is_read_or_refused(change, tmp_path):
 @pytest.mark.parametrize("ending", [".json", ".safetensors"])
 @given(change=changes())
 @common
-def test_a_damaged_model_file_is_read_or_refused(ending, change, tmp_path):
+def test_a_corrupt_model_file_is_read_or_refused(ending, change, tmp_path):
     place = pathlib.Path(portable.__file__).parent / "shipped" / "small"
     for other in (".json", ".safetensors"):
         shutil.copy(place.with_suffix(other), tmp_path / f"mine{other}")
@@ -314,7 +314,7 @@ def test_any_words_are_files_or_refused(words, tmp_path):
         survives(lambda words: list(pictures.find(words, stdin=io.StringIO("a\nb"))), words, tmp_path)
 
 
-def test_a_damaged_description_of_a_checkpoint_is_refused_or_passed_over(tmp_path):
+def test_a_corrupt_description_of_a_checkpoint_is_refused_or_skipped(tmp_path):
     whole = tmp_path / "whole"
     ckpt = checkpoint.Checkpoints(whole)
     for step in (1, 2):

@@ -55,7 +55,7 @@ def assert_same_runs(one, two):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("signum", "feeder"), [(signal.SIGINT, "tfdata"), (signal.SIGTERM, "resident")])
-def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tmp_path, signum, feeder):
+def test_a_signal_ends_a_training_after_its_step_and_the_same_command_resumes_it(tmp_path, signum, feeder):
     flags = (*commands.SMALL, "--config.augment.flip_horizontal=0.5", f"--config.data.feeder={feeder}")
     flags += (f"--config.train.epochs={EPOCHS}", "--config.log.every_steps=7")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -74,7 +74,7 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(tm
 @pytest.mark.parametrize(
     "moment", ["step", *(pytest.param(moment, marks=pytest.mark.full) for moment in ("evaluation", "end of an epoch"))]
 )
-def test_at_any_moment_the_run_goes_on_with_the_same_bits(tmp_path, monkeypatch, moment):
+def test_at_any_moment_the_run_resumes_with_the_same_bits(tmp_path, monkeypatch, moment):
     config = tiny.make_config(tmp_path / "cache", **NETWORK, **{"train.epochs": 3})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train.train(config, whole)
@@ -159,7 +159,7 @@ def main():
             pass
 command.run(lambda: main())
 """
-HELD = """
+BLOCKED = """
 interrupts.GRACE_SECONDS = 0.5
 def main():
     import hashlib
@@ -185,7 +185,9 @@ command.run(lambda: main())
 """
 
 
-@pytest.mark.parametrize(("text", "signum"), [(SWALLOWS, signal.SIGINT), (HELD, signal.SIGINT), (HELD, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("text", "signum"), [(SWALLOWS, signal.SIGINT), (BLOCKED, signal.SIGINT), (BLOCKED, signal.SIGTERM)]
+)
 def test_what_has_nothing_to_save_ends_though_python_is_kept_from_it(text, signum):
     with program(text) as process:
         process.send_signal(signum)

@@ -88,19 +88,19 @@ def finished(tmp_path_factory):
 
 @pytest.mark.full
 def test_training_says_what_it_does(finished):
-    _, _, told = finished
+    _, _, stderr = finished
     for words in ("fingerprint sha256:", "total ", "images/s", "left", "macro F1"):
-        assert words in told
+        assert words in stderr
 
 
 @pytest.mark.full
 def test_training_names_its_folder_first_and_keeps_its_lines_short(finished):
-    workdir, _, told = finished
-    lines = told.splitlines()
+    workdir, _, stderr = finished
+    lines = stderr.splitlines()
     assert lines[0] == f"run: {workdir}"
     assert max(map(len, lines)) <= 200
     assert all(len(line) <= 120 for line in lines if line.startswith(("epoch ", "memory ", "first step ")))
-    assert " 0 MiB of arguments" not in told
+    assert " 0 MiB of arguments" not in stderr
 
 
 @pytest.mark.full

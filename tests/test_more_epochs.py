@@ -82,7 +82,7 @@ def test_a_run_that_cannot_be_given_more_epochs_says_why_and_stays_as_it_is(run,
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-DAMAGE = {
+CORRUPTIONS = {
     "a line that is no JSON": (
         "metrics.jsonl",
         lambda text: text.replace('{"kind"', '{"ki', 1),
@@ -120,9 +120,9 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_records_that_are_damaged_or_foreign_are_named(finished, damage):
-    name, change, message = DAMAGE[damage]
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_records_that_are_corrupt_or_foreign_are_named(finished, name):
+    name, change, message = CORRUPTIONS[name]
     path = finished / "run" / name
     text = path.read_text()
     path.write_text(change(text))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fer_jax import config as config_lib
-from fer_jax import freezing, inference, losses, models, optim, predict, scoring, search, train
+from fer_jax import freezing, inference, losses, models, optim, scoring, search, submission, train
 from fer_jax import params as params_lib
 from fer_jax.errors import InputError
 
@@ -213,9 +213,9 @@ def test_prediction_finds_the_code_or_refuses(copied, tmp_path, monkeypatch, cap
     pixels = np.random.default_rng(0).integers(0, 256, (5, 48 * 48))
     table = tmp_path / "test.csv"
     table.write_text("pixels\n" + "\n".join(" ".join(map(str, row)) for row in pixels))
-    predict.predict(copied / "run", table, tmp_path / "before.csv", format="csv")
+    submission.predict_table(copied / "run", table, tmp_path / "before.csv", format="csv")
     (copied / "my_net.py").write_text("raise ValueError('another file')\n")
-    predict.predict(copied / "run", table, tmp_path / "after.csv", format="csv")
+    submission.predict_table(copied / "run", table, tmp_path / "after.csv", format="csv")
     assert (tmp_path / "before.csv").read_text() == (tmp_path / "after.csv").read_text()
     assert f"{copied / 'my_net.py'} has changed since" in caplog.text
     for copy in (copied / "run" / "sources").glob("*/my_net.py"):
@@ -223,7 +223,7 @@ def test_prediction_finds_the_code_or_refuses(copied, tmp_path, monkeypatch, cap
     with pytest.raises(
         InputError, match=r"my_net.py has changed since .* its copy .* has changed: restore the file with"
     ):
-        predict.predict(copied / "run", table, tmp_path / "refused.csv", format="csv")
+        submission.predict_table(copied / "run", table, tmp_path / "refused.csv", format="csv")
 
 
 @pytest.mark.full

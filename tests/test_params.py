@@ -51,9 +51,9 @@ def test_a_parameter_beside_layers_counts_as_a_layer():
         "block/gamma": ["gamma"],
         "block/dense": ["kernel"],
     }
-    free, held = params.split(tree, params.select(tree, ("scale", "block/gamma")))
-    assert free == {"block": {"dense": tree["block"]["dense"]}}
-    assert params.join(held, free).keys() == tree.keys()
+    trained, frozen_part = params.split(tree, params.select(tree, ("scale", "block/gamma")))
+    assert trained == {"block": {"dense": tree["block"]["dense"]}}
+    assert params.join(frozen_part, trained).keys() == tree.keys()
     assert "total 9; trainable 9" in params.overview(tree, {})
 
 
@@ -62,10 +62,10 @@ NESTED = {"backbone": {"stem": {"kernel": 1}, "top": {"kernel": 2, "bias": 3}}, 
 
 def test_split_and_join_are_inverse():
     for frozen in (set(), {"backbone/stem"}, {"backbone/stem", "backbone/top"}, {"head/dense", "backbone/top"}):
-        free, held = params.split(NESTED, frozenset(frozen))
-        assert params.layers(held).keys() == frozen
-        assert params.layers(free).keys() == params.layers(NESTED).keys() - frozen
-        assert params.join(free, held) == NESTED
+        trained, frozen_part = params.split(NESTED, frozenset(frozen))
+        assert params.layers(frozen_part).keys() == frozen
+        assert params.layers(trained).keys() == params.layers(NESTED).keys() - frozen
+        assert params.join(trained, frozen_part) == NESTED
 
 
 def test_a_pattern_takes_a_scope_or_a_layer_as_a_whole():

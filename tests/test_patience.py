@@ -117,7 +117,7 @@ def through_json(waiting):
     return fresh
 
 
-def test_a_restored_rule_goes_on_as_if_nothing_had_happened():
+def test_a_restored_rule_resumes_as_if_nothing_had_happened():
     for plain, values in [*stopping_cases(), *plateau_cases()]:
         restored = through_json(plain)
         for epoch, value in enumerate(values, 1):

@@ -118,7 +118,7 @@ def test_the_second_phase_trains_from_the_named_layer_on_at_its_own_rate(train_o
 
 @pytest.mark.full
 @pytest.mark.parametrize("epoch", [2, 3], ids=["between the phases", "in the second"])
-def test_a_run_that_was_cut_off_goes_on_through_its_phases(tmp_path, train_once, cache, epoch):
+def test_a_run_that_was_cut_off_resumes_in_its_phases(tmp_path, train_once, cache, epoch):
     whole, one, _ = train_once(**TWO_PHASES)
 
     def cut_off(done, scores):

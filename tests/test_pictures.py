@@ -77,7 +77,7 @@ def test_exif_orientation(tmp_path, orientation, suffix):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_does_not_keep_a_picture_from_being_read(tmp_path):
+def test_corrupt_exif_does_not_keep_a_picture_from_being_read(tmp_path):
     path = written(tmp_path / "a.jpg", scene(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     assert pictures.read(path).shape == (48, 64, 3)
 

@@ -130,7 +130,7 @@ def test_a_foreign_or_changed_description_is_refused(exported, tmp_path, change,
         fer_jax.load(path)
 
 
-def test_damaged_weights_are_refused(exported, tmp_path):
+def test_corrupt_weights_are_refused(exported, tmp_path):
     path = copied(exported[0], tmp_path)
     content = bytearray(path.read_bytes())
     content[-3] ^= 4

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fer_jax import config as config_lib
-from fer_jax import datasets, inference, predict, train
+from fer_jax import datasets, inference, submission, train
 from fer_jax.errors import InputError
 
 
@@ -45,7 +45,7 @@ def test_a_folder_of_faces_gets_the_classes_and_probabilities_of_the_table(run, 
     (tmp_path / "faces").mkdir()
     for number, image in enumerate(faces.images):
         Image.fromarray(image[..., 0]).save(tmp_path / "faces" / f"{number:04d}.png")
-    predict.predict(root / "run", root / "test.csv", tmp_path / "table.csv", format="csv")
+    submission.predict_table(root / "run", root / "test.csv", tmp_path / "table.csv", format="csv")
     words = ("--model", root / "run", "--faces", "given", "--format", "csv", "--out", tmp_path / "folder.csv")
     result = commands.run("predict", tmp_path / "faces", *words)
     assert result.returncode == 0, result.stderr
@@ -61,7 +61,7 @@ def test_a_folder_of_faces_gets_the_classes_and_probabilities_of_the_table(run, 
 
 def test_csv_adds_names_and_probabilities(run, tmp_path):
     root, _ = run
-    counts = predict.predict(root / "run", root / "test.csv", tmp_path / "out.csv", format="csv")
+    counts = submission.predict_table(root / "run", root / "test.csv", tmp_path / "out.csv", format="csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     classes = datasets.facts.CLASSES
     for row in rows:
@@ -86,7 +86,7 @@ def test_a_table_that_cannot_be_used_is_named(run, tmp_path, text, message):
     if text is not None:
         table.write_text(text)
     with pytest.raises(InputError, match=rf"(?s){table}.*{message}"):
-        predict.predict(root / "run", table, tmp_path / "out.csv")
+        submission.predict_table(root / "run", table, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -95,13 +95,13 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(run, monkeypatc
     root, _ = run
     monkeypatch.setattr(inference, "load", None)  # calling it would be an error of another kind
     with pytest.raises(InputError, match=message):
-        predict.predict(root / "run", root / "test.csv", root / place)
+        submission.predict_table(root / "run", root / "test.csv", root / place)
 
 
 def test_what_cannot_be_written_to_the_end_leaves_what_was_there(run, tmp_path, monkeypatch):
     root, _ = run
     out = tmp_path / "new" / "out.csv"
-    predict.predict(root / "run", root / "test.csv", out)
+    submission.predict_table(root / "run", root / "test.csv", out)
     before = out.read_text()
 
     def full(*_):
@@ -109,5 +109,5 @@ def test_what_cannot_be_written_to_the_end_leaves_what_was_there(run, tmp_path, 
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(InputError, match=r"No space left on device.*give another --out"):
-        predict.predict(root / "run", root / "test.csv", out, format="csv")
+        submission.predict_table(root / "run", root / "test.csv", out, format="csv")
     assert out.read_text() == before

@@ -247,7 +247,7 @@ def test_videos_are_drawn_as_videos(tmp_path):
         assert capture.read()[1].shape == (360, 480, 3)
 
 
-def test_a_damaged_video_keeps_what_was_read_of_it(tmp_path):
+def test_a_corrupt_video_keeps_what_was_read_of_it(tmp_path):
     pytest.importorskip("cv2")
     path = write_video(tmp_path / "a.mkv", moving(30))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -313,7 +313,7 @@ def kill_midway(root, out, *words, calls=3):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("format", "calls"), [("jsonl", 2), ("jsonl", 8), ("csv", 9)])
-def test_a_killed_job_goes_on_and_ends_with_the_same_file(job, format, calls):
+def test_a_killed_job_resumes_and_ends_with_the_same_file(job, format, calls):
     out = f"out.{format}"
     state = kill_midway(job, out, "--format", format, calls=calls)
     assert not (job / out).exists()
@@ -429,7 +429,7 @@ def test_parts_that_do_not_belong_together_are_refused(job):
 
 
 @pytest.mark.parametrize("change", ["lost", "doubled", "garbled"])
-def test_a_damaged_part_is_refused(job, change):
+def test_a_corrupt_part_is_refused(job, change):
     for part in ("1/2", "2/2"):
         predict_here(job, "out.jsonl", part)
     path = job / "out.jsonl.1-of-2"

@@ -1,11 +1,14 @@
 """The files around the code agree with it: versions, the workflow, the formatter, the site and the notebook."""
 
+import configparser
 import importlib.metadata
 import pathlib
 import re
 import subprocess
 import sys
 
+import packaging.requirements
+import packaging.utils
 import pytest
 import yaml
 
@@ -39,6 +42,25 @@ def test_pre_commit_has_the_formatter_of_the_newer_stack():
     pinned = re.search(r"^ruff==(.*)$", (ROOT / "constraints" / "jax-0.12.txt").read_text(), flags=re.MULTILINE)
     assert hooks["rev"] == f"v{pinned[1]}"
     assert {hook["id"] for hook in hooks["hooks"]} == {"ruff-check", "ruff-format"}
+
+
+@pytest.mark.parametrize("stack", ["jax-0.10", "jax-0.12"])
+def test_what_make_installs_is_pinned_and_allowed_by_setup(stack):
+    pins = dict(line.split("==") for line in (ROOT / "constraints" / f"{stack}.txt").read_text().splitlines()[1:])
+    versions = {packaging.utils.canonicalize_name(name): version for name, version in pins.items()}
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options"]["install_requires"].splitlines()
+    for extra in ("dev", "pretrained", "search", "tensorboard", "video"):
+        lines += setup["options.extras_require"][extra].splitlines()
+    wanted = [
+        packaging.requirements.Requirement(line) for line in lines if line and not line.startswith(("#", "fer-jax["))
+    ]
+    linux = {"sys_platform": "linux", "platform_machine": "x86_64"}
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate(linux)]
+    assert {"jax", "ruff", "nbclient"} <= {one.name for one in wanted}
+    for one in wanted:
+        assert versions.get(packaging.utils.canonicalize_name(one.name), "nothing") in one.specifier, one
 
 
 @pytest.mark.full

@@ -408,8 +408,8 @@ def test_an_unfinished_run_is_told_from_one_that_ended(history, config, reached)
     assert re.findall("^> (.*unfinished.*)$", report.markdown(evaluation.scores, history), flags=re.M) == lines
     runs = [as_run("a", evaluate(), epochs(4)), as_run("b", evaluation, history, config)]
     page = Page(report.comparison_html(runs))
-    told = [text for text in page.texts("p", "warning") if "nfinished" in text]
-    assert told == ([f"Unfinished: b, trained up to {reached}."] if reached else [])
+    warnings = [text for text in page.texts("p", "warning") if "nfinished" in text]
+    assert warnings == ([f"Unfinished: b, trained up to {reached}."] if reached else [])
     assert [row[7] for row in page.rows("rows")[0]] == ["4", reached.removeprefix("epoch ") or str(len(history))]
 
 

@@ -121,10 +121,10 @@ def test_a_disk_that_is_full_in_mid_run_gives_one_message_and_loses_nothing(tmp_
     with commands.start("main", *flags, f"--workdir={cut}", stderr=subprocess.PIPE) as process:
         next(line for line in process.stderr if line.startswith("epoch 2/"))
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-        told = process.stderr.read()
-        assert process.wait(60) == 2, told
-    assert "Traceback" not in told and told.count("no space left") == 1
-    assert told.splitlines()[-1].startswith("error: ")
+        stderr = process.stderr.read()
+        assert process.wait(60) == 2, stderr
+    assert "Traceback" not in stderr and stderr.count("no space left") == 1
+    assert stderr.splitlines()[-1].startswith("error: ")
     resumed = commands.run("main", *flags, f"--workdir={cut}")
     assert resumed.returncode == 0 and "resuming from step" in resumed.stderr, resumed.stderr
     assert scores(cut) == scores(whole)

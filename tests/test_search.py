@@ -124,7 +124,7 @@ def test_a_search_ends_where_no_trial_can_be_trained(tmp_path, caplog):
 
 
 @pytest.mark.full
-def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+def test_an_interrupted_trial_resumes_from_its_checkpoint(tmp_path, monkeypatch):
     config, whole = make_config(), train.train
 
     def interrupted(filled, workdir, on_epoch):
@@ -163,7 +163,7 @@ def test_bad_flags_end_with_one_message(flags, message, tmp_path):
 def test_training_refuses_a_config_that_declares_a_search(tmp_path):
     result = commands.run("main", *FLAGS, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2
-    assert "run it with python -m fer_jax.search" in result.stderr
+    assert "declares a search: run python -m fer_jax.search" in result.stderr
 
 
 @pytest.mark.full
@@ -314,7 +314,7 @@ def test_a_trial_that_breaks_does_not_end_the_search(tmp_path, monkeypatch, capl
 
 
 @pytest.mark.full
-def test_a_journal_that_was_cut_off_in_a_line_goes_on(tmp_path, monkeypatch):
+def test_a_journal_that_was_cut_off_in_a_line_resumes(tmp_path, monkeypatch):
     fake_training(monkeypatch)
     search.search(make_config(), tmp_path / "study", trials=1)
     with (tmp_path / "study" / study_lib.JOURNAL).open("a") as file:

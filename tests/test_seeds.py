@@ -1,6 +1,8 @@
 """A config with several seeds: the runs are those of single trainings, and their mean and spread are NumPy's."""
 
 import json
+import subprocess
+import sys
 
 import commands
 import numpy as np
@@ -10,7 +12,7 @@ import tiny
 from fer_jax import config as config_lib
 from fer_jax import seeds, train
 from fer_jax import workdir as workdir_lib
-from fer_jax.errors import InputError
+from fer_jax.errors import Diverged, InputError
 from fer_jax.runtime import interrupts
 
 SCORES = {
@@ -101,21 +103,41 @@ def test_seeds_out_of_range_are_refused_before_the_first_run(tmp_path, trained, 
     assert trained == []
 
 
-@pytest.mark.parametrize("error", [interrupts.Stopped(2, "stopped"), InputError("the loss is nan")])
-def test_what_ends_a_run_ends_the_whole(tmp_path, trained, monkeypatch, error):
+def fail(monkeypatch, errors):
+    """Makes the trainings of some seeds raise; errors: {seed: exception}."""
     stand_in = train.train
 
-    def ends(config, folder, clock=None):
+    def fails(config, folder, clock=None):
         stand_in(config, folder)
-        if config.seed == 4:
-            raise error
-
+        if config.seed in errors:
+            raise errors[config.seed]
         return SCORES[config.seed]
 
-    monkeypatch.setattr(train, "train", ends)
+    monkeypatch.setattr(train, "train", fails)
+
+
+@pytest.mark.parametrize("error", [interrupts.Stopped(2, "stopped"), InputError("no such data")])
+def test_an_interrupt_or_bad_input_ends_all_runs(tmp_path, trained, monkeypatch, error):
+    fail(monkeypatch, {4: error})
     with pytest.raises(type(error)):
         seeds.train_seeds(make_config(), tmp_path, 3)
     assert [seed for seed, *_ in trained] == [3, 4]
+    assert not (tmp_path / "seeds.json").exists()
+
+
+def test_a_seed_that_diverges_does_not_end_the_others(tmp_path, trained, monkeypatch):
+    fail(monkeypatch, {4: Diverged("the loss is nan at step 8")})
+    summary = seeds.train_seeds(make_config(), tmp_path, 3)
+    assert [seed for seed, *_ in trained] == [3, 4, 5]
+    assert (summary["seeds"], summary["n"]) == ([3, 5], 2)
+    assert summary["mean"]["validation_loss"] == np.mean([1.5, 1.75])
+    assert json.loads((tmp_path / "seeds.json").read_text())["diverged"] == {"4": "the loss is nan at step 8"}
+
+
+def test_seeds_that_all_diverge_are_one_error(tmp_path, trained, monkeypatch):
+    fail(monkeypatch, {seed: Diverged(f"nan with {seed}") for seed in (3, 4)})
+    with pytest.raises(InputError, match="no seed of 2 could be trained; the last: nan with 4"):
+        seeds.train_seeds(make_config(), tmp_path, 2)
     assert not (tmp_path / "seeds.json").exists()
 
 
@@ -153,6 +175,34 @@ def test_the_command_prints_the_table_and_its_runs_can_be_evaluated(tmp_path):
         scores = json.loads((workdir / f"seed_{run['seed']}" / "evaluation-validation.json").read_text())
         assert scores["accuracy"] == pytest.approx(run["scores"]["validation_accuracy"])
     assert page.exists()
+
+
+SEED_1_DIVERGES = """
+import runpy
+from fer_jax import errors, train
+
+train_run = train.train
+
+def train_or_diverge(config, workdir, clock=None):
+    if config.seed == 1:
+        raise errors.Diverged("the loss is nan")
+    return train_run(config, workdir, clock=clock)
+
+train.train = train_or_diverge
+runpy.run_module("fer_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.full
+def test_the_command_fails_after_the_table_if_a_seed_diverged(tmp_path):
+    flags = (*commands.SMALL, "--config.data.feeder=resident", "--config.train.epochs=1", f"--workdir={tmp_path}")
+    command = [sys.executable, "-c", SEED_1_DIVERGES, *flags, "--seeds=3"]
+    ran = subprocess.run(
+        command, cwd=commands.ROOT, env=commands.environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert ran.returncode == 2 and ran.stdout.startswith("validation scores at the best epoch"), ran.stderr
+    assert ran.stderr.endswith("error: 1 of 3 seeds diverged:\n  seed 1: the loss is nan\n")
+    assert json.loads((tmp_path / "seeds.json").read_text())["seeds"] == [0, 2]
 
 
 @pytest.mark.parametrize(

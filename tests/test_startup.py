@@ -63,11 +63,11 @@ def test_switched_off_nothing_is_kept(starts):
 @pytest.mark.full
 def test_the_parts_of_the_start_add_up_to_it(starts):
     _, runs = starts
-    for _, start, told in runs.values():
+    for _, start, stderr in runs.values():
         assert sum(start["parts"].values()) == pytest.approx(start["seconds"], rel=0.01)
         assert {"imports", "data", "compile", "step"} <= start["parts"].keys()
         assert min(start["parts"].values()) >= 0
-        assert f"first step {start['seconds']:.1f} s after the command;" in told and "\n  imports " in told
+        assert f"first step {start['seconds']:.1f} s after the command;" in stderr and "\n  imports " in stderr
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")

@@ -87,7 +87,7 @@ def test_without_a_half_life_nothing_is_smoothed():
     assert track.probs == (0.2, 0.8)
 
 
-def test_a_restored_tracker_goes_on_bit_for_bit():
+def test_a_restored_tracker_resumes_bit_for_bit():
     rng = np.random.default_rng(2)
     steps = [(step / 25, rng.uniform(0, 100, (5, 2)), rng.dirichlet(np.ones(7), 5)) for step in range(40)]
     whole, halves = tracking.Tracker(0.5), [tracking.Tracker(0.5), tracking.Tracker(0.5)]

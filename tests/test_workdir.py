@@ -8,7 +8,7 @@ import pytest
 from fer_jax import workdir as workdir_lib
 from fer_jax.errors import Busy, InputError
 
-HOLD = """
+LOCKS = """
 import sys, time
 from fer_jax import workdir
 with workdir.lock(sys.argv[1]):
@@ -50,7 +50,7 @@ def test_a_copy_without_history_takes_its_commit_from_the_environment(monkeypatc
 
 
 def test_a_workdir_is_held_by_one_process_until_it_ends_in_whatever_way(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen([sys.executable, "-c", LOCKS, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         message = r"run: another process is training here; wait for it, or give another"
         with pytest.raises(Busy, match=message), workdir_lib.lock(tmp_path / "run"):

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from fer_jax import command, evaluate, metric_writers, train
 from fer_jax import config as config_lib
-from fer_jax import evaluate, metric_writers, train
 from fer_jax import workdir as workdir_lib
 from fer_jax import writer as writer_lib
 from fer_jax.errors import InputError
@@ -130,7 +130,9 @@ def test_a_loss_that_is_no_number_is_refused_where_it_would_be_logged(tmp_path, 
         take(open_writer(tmp_path), sums)
 
 
-def test_a_run_ends_with_the_command_that_scores_validation(tmp_path, caplog):
+@pytest.mark.parametrize(("shell", "start"), [(None, "python -m fer_jax.evaluate"), ("fer-jax", "fer-jax evaluate")])
+def test_a_run_ends_with_the_command_that_scores_validation(tmp_path, caplog, monkeypatch, shell, start):
+    monkeypatch.setattr(command, "shell_name", shell)
     caplog.set_level(logging.INFO, "fer_jax")
     folder = tmp_path / "my runs" / "it's one"
     folder.mkdir(parents=True)
@@ -138,9 +140,9 @@ def test_a_run_ends_with_the_command_that_scores_validation(tmp_path, caplog):
     write_epoch(writer, 1)
     rules = types.SimpleNamespace(best=types.SimpleNamespace(epoch=1), stop=False)
     writer.end(rules, train.Position(1, STEPS), trained=True)
-    words = shlex.split(caplog.messages[-1].removeprefix("evaluate it: "))
-    assert words[:3] == ["python", "-m", "fer_jax.evaluate"]
-    flags = evaluate._parse(words[3:])
+    start = f"evaluate it: {start} "
+    assert caplog.messages[-1].startswith(start)
+    flags = evaluate._parse(shlex.split(caplog.messages[-1].removeprefix(start)))
     assert (flags.workdir, flags.split) == ([str(folder)], "validation")
 
 

@@ -58,14 +58,14 @@ def begin(phase, faces):
 
 def measure():
     """Returns a row for each of the two networks."""
-    faces, held = batch(np.random.default_rng(0), BATCH), {}
+    faces, phases = batch(np.random.default_rng(0), BATCH), {}
     for name, first in (("unfrozen", 0), ("first 165 layers frozen", 165)):
         phase = plan(first)
         state, step = begin(phase, faces)
-        held[name] = phase, step, timing.Stepper(step, state, faces)
-    seconds = timing.seconds_in_turn({name: stepper for name, (*_, stepper) in held.items()}, TRIALS)
+        phases[name] = phase, step, timing.Stepper(step, state, faces)
+    seconds = timing.seconds_in_turn({name: stepper for name, (*_, stepper) in phases.items()}, TRIALS)
     rows = []
-    for name, (phase, step, _) in held.items():
+    for name, (phase, step, _) in phases.items():
         memory = step.memory_analysis()
         times = timing.spread(seconds[name])
         free, frozen = params.split(phase.abstract.params, phase.frozen)
@@ -106,10 +106,10 @@ def main():
     rows = measure()
     for row in rows:
         print(row, flush=True)
-    held = {name: stay(fields) for name, fields in OPTIMIZERS.items()}
-    print(held)
+    unchanged = {name: stay(fields) for name, fields in OPTIMIZERS.items()}
+    print(unchanged)
     setting = {"batch": BATCH, "size_px": SIZE_PX, "trials": TRIALS, "steps": STEPS, "head": HEAD, "seed": 0}
-    found = {**workdir_lib.facts(), "setting": setting, "steps": rows, f"after {STEPS} steps": held}
+    found = {**workdir_lib.facts(), "setting": setting, "steps": rows, f"after {STEPS} steps": unchanged}
     workdir_lib.write_json(HERE / "results.json", found)
 
 

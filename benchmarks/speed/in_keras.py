@@ -80,9 +80,9 @@ def build(spec):
     x = preprocess(faces, spec)
     if spec["network"] != "cnn":
         base = APPLICATIONS[spec["network"]](include_top=False, weights=None, input_shape=x.shape[1:])
-        held = set(spec["frozen"])
+        frozen = set(spec["frozen"])
         for layer in base.layers:
-            layer.trainable = layer.name not in held
+            layer.trainable = layer.name not in frozen
         x = base(x)
     x = stack(x, spec)
     probs = layers.Dense(spec["classes"], activation="softmax", dtype="float32")(x)

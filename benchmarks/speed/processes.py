@@ -88,7 +88,7 @@ class Crew:
 
         seconds: of a trial of each kind of work. A choice that fails is skipped if another one works.
         """
-        self._held, failed = [], None
+        self._processes, failed = [], None
         with contextlib.ExitStack() as stack:
             for choice in choices:
                 process = stack.enter_context(Process(framework, python=python))
@@ -97,21 +97,21 @@ class Crew:
                 except InputError as error:
                     failed = error
                     continue
-                self._held.append((process, {"choice": choice, **built, "trial_images_per_second": {}}))
-            if not self._held:
+                self._processes.append((process, {"choice": choice, **built, "trial_images_per_second": {}}))
+            if not self._processes:
                 raise failed
             for _ in range(TRIALS):
-                for process, facts in self._held:
+                for process, facts in self._processes:
                     best = facts["trial_images_per_second"]
                     for kind in kinds:
                         best[kind] = max(
                             best.get(kind, 0.0), timing.images_per_second(process.ask(do=kind, seconds=seconds))
                         )
             self._by_kind = {
-                kind: max(self._held, key=lambda one, kind=kind: one[1]["trial_images_per_second"][kind])
+                kind: max(self._processes, key=lambda one, kind=kind: one[1]["trial_images_per_second"][kind])
                 for kind in kinds
             }
-            for process, _ in self._held:
+            for process, _ in self._processes:
                 if not self._kinds(process):
                     process.__exit__()
             stack.pop_all()
@@ -123,13 +123,13 @@ class Crew:
         return self
 
     def __exit__(self, *_):
-        for process, _ in self._held:
+        for process, _ in self._processes:
             process.__exit__()
 
     @property
     def parameters(self) -> dict:
         """The parameter counts of the network."""
-        return self._held[0][1]["parameters"]
+        return self._processes[0][1]["parameters"]
 
     def work(self, kind: str, seconds: float) -> dict:
         """Does some work; returns its images and seconds."""
@@ -138,7 +138,7 @@ class Crew:
     def finish(self) -> list[dict]:
         """Returns the facts of each choice that was tried; `kinds` are the kinds of work that it was chosen for."""
         found = []
-        for process, facts in self._held:
+        for process, facts in self._processes:
             kinds = self._kinds(process)
             found.append({**facts, "kinds": kinds, **(process.ask(do="finish") if kinds else {})})
         return found

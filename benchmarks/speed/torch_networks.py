@@ -37,7 +37,7 @@ class Network(nn.Module):
         size_px = spec["size_px"] // 32 if blocks else spec["size_px"]
         self._freeze(blocks, set(spec["frozen"]))
         first = next((i for i, block in enumerate(blocks) if _trained(block)), len(blocks))
-        self.held, self.backbone = nn.Sequential(*blocks[:first]), nn.Sequential(*blocks[first:])
+        self.frozen, self.backbone = nn.Sequential(*blocks[:first]), nn.Sequential(*blocks[first:])
         self.head = stack(spec["layers"], channels, size_px, spec["classes"])
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -83,7 +83,7 @@ class Network(nn.Module):
         """Returns logits."""
         x = self.preprocess(x)
         with torch.no_grad():
-            x = self.held(x)
+            x = self.frozen(x)
         return self.head(self.backbone(x))
 
 

@@ -40,14 +40,14 @@ def until(command, marker):
     """Returns the seconds from the start of a command to the line of output that begins with `marker`."""
     started = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        told = []
+        printed = []
         for line in process.stdout:
             if line.startswith(marker):
                 seconds = time.perf_counter() - started
                 process.kill()
                 return seconds
-            told.append(line)
-    raise RuntimeError(f"{' '.join(map(str, command))} ended without a {marker}:\n{''.join(told)}")
+            printed.append(line)
+    raise RuntimeError(f"{' '.join(map(str, command))} ended without a {marker}:\n{''.join(printed)}")
 
 
 class Ours:

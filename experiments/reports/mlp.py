@@ -70,7 +70,7 @@ def main():
     model = fit(data.train, targets, options.seed, options.epochs)
     seconds = time.perf_counter() - started
     options.workdir.mkdir(parents=True, exist_ok=True)
-    judged = scoring.Judged(data, {split: data.split(split) for split in datasets.facts.SPLITS}, data.classes)
+    eval_data = scoring.EvalData(data, {split: data.split(split) for split in datasets.facts.SPLITS}, data.classes)
     whole = options.epochs == EPOCHS and not options.train_faces
     for split in ("validation", "test") if whole else ("validation",):
         faces = data.split(split)
@@ -84,7 +84,7 @@ def main():
             "workdir": str(options.workdir),
             "config": config_lib.to_dict(config),
         }
-        found = scoring.write(scoring.target(options.workdir, split), judged, split, probs, facts_of_run)
+        found = scoring.write(scoring.target(options.workdir, split), eval_data, split, probs, facts_of_run)
         print(f"{split}: accuracy {found['accuracy']:.4f}, mean squared error {found['mean_squared_error']:.4f}")
 
 

@@ -1,7 +1,7 @@
-"""The data sets: FER-2013 and class folders that users bring, and faces that are drawn.
+"""Datasets: FER-2013, class folders and drawn faces.
 
-`load(config.data)` gives the whole set as arrays. A set is prepared once: by TFDS where it is installed, else into a
-file of arrays. TensorFlow is never imported.
+`load(config.data)` returns a dataset as arrays. It is prepared once: by TFDS if that is installed, else as a file of
+arrays. TensorFlow is never imported.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ NAMES = ("drawn_faces", "fer2013", "class_folders")
 _LOG = logging.getLogger("fer_jax")
 
 
-def load(data, *, whole: str = "") -> FaceData:
-    """Loads the set that `data` describes, the config's section of that name; prepares it where it is new.
+def load(data, *, single_split: str = "") -> FaceData:
+    """Loads the dataset that the config's section `data` describes; prepares it if it is new.
 
-    `data.labels` 'fer+' gives FER-2013 the labels of `fer_plus`, first of all that follows.
-    `data.split` 'random' draws the splits from all faces before `data.classes` selects, so that every
-    selection is tested on the same faces. whole: the split that class folders without splits become as a whole, while
-    the others stay empty; '': all three are drawn from them. Raises InputError on any input that cannot be used.
+    `data.labels` 'fer+' first gives FER-2013 the labels of `fer_plus`. `data.split` 'random' draws the splits from all
+    faces before `data.classes` selects, so that every selection is tested on the same faces. single_split: the split
+    that gets all faces of class folders without splits; '': all three are drawn from them. Raises InputError on any
+    input that cannot be used.
     """
     from fer_jax.datasets import fer_plus, readings, splits
 
@@ -43,8 +43,8 @@ def load(data, *, whole: str = "") -> FaceData:
         _check_not_empty(faces, tuple(faces), " with a majority of FER+ votes for a class")
         classes, fingerprint = fer_plus.CLASSES, readings.fingerprint(faces, fer_plus.CLASSES)
     unsplit = name == "class_folders" and set(source.tree.splits) == {"train"}
-    if whole and unsplit:
-        faces, more = splits.take_whole(faces, whole)
+    if single_split and unsplit:
+        faces, more = splits.as_single(faces, single_split)
         notes += more
     elif data.split == "random":
         faces = splits.draw(faces, classes, seed=data.split_seed)
@@ -52,7 +52,7 @@ def load(data, *, whole: str = "") -> FaceData:
     elif name == "class_folders":
         faces, more = splits.complete(faces, classes, seed=data.split_seed)
         notes += more
-    wanted = (whole,) if whole and unsplit else facts.SPLITS
+    wanted = (single_split,) if single_split and unsplit else facts.SPLITS
     _check_not_empty(faces, wanted, "; --config.data.split=random draws all three from what there is")
     if data.classes:
         faces, classes = splits.select(faces, classes, data.classes)
@@ -94,15 +94,15 @@ def with_vote_targets(data: FaceData) -> FaceData:
 
 
 def resolve_name(data) -> str:
-    """Returns the data set's name: for 'auto' 'drawn_faces' without a path, else what `data.path` holds.
+    """Returns the dataset's name; 'auto' is 'drawn_faces' without a path, else what `data.path` contains.
 
-    Raises InputError on unknown values, and where nothing at the path fits.
+    Raises InputError on unknown values, and if nothing at the path fits.
     """
     return _resolve(data)[0]
 
 
 def _resolve(data):
-    """Checks the options against each other; returns (name, source), the source None for drawn faces."""
+    """Checks the options against each other; returns (name, source); source is None for drawn faces."""
     fields.check(data, "data")
     for field, values in (
         ("name", ("auto", *NAMES)),
@@ -165,7 +165,7 @@ def _load_prepared(name, source, data):
     else:
         votes_path = str(pathlib.Path(data.votes_path).expanduser()) if data.votes_path else ""
         image_shape = _image_shape(data)
-        # Sets of the default shape keep the name that they had when there was no other.
+        # Datasets of the default shape keep the names of earlier versions.
         shape = "" if image_shape == facts.IMAGE_SHAPE else f"{'x'.join(map(str, image_shape))}-"
         detector = _detector_name(data.detector)
         found_by = f"aligned_{re.sub('[^a-z0-9]+', '_', detector)}-" if detector else ""
@@ -187,7 +187,7 @@ def _load_prepared(name, source, data):
 
 
 def _detector_name(name):
-    """Returns the detector that a name means: 'auto' means another one where its weights are not here."""
+    """Returns the name of the detector that a name chooses; 'auto' depends on which weights are available."""
     if not name:
         return ""
     from fer_jax import faces
@@ -196,7 +196,7 @@ def _detector_name(name):
 
 
 def _has_tfds():
-    """Whether sets can be prepared by TFDS in the files that need no TensorFlow."""
+    """Whether TFDS is installed, with the file format that needs no TensorFlow."""
     try:
         import array_record.python.array_record_module  # noqa: F401
         import tensorflow_datasets  # noqa: F401

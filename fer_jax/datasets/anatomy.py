@@ -1,4 +1,4 @@
-"""The geometry of drawn faces: `landmarks` moves the curves of a person's resting face as its action units do.
+"""The geometry of drawn faces: `landmarks` applies action units to the curves of a person's resting face.
 
 Face coordinates have their origin between nose and eyes, x to the right and y down, and one unit is the distance to
 the chin.
@@ -10,7 +10,7 @@ import types
 
 import numpy as np
 
-# What differs from person to person at rest: (lowest, highest), drawn uniformly. Lengths in face units.
+# A person's face at rest: (lowest, highest), drawn uniformly; lengths in face units.
 PERSON = {
     "head_width": (0.68, 0.84),
     "jaw_power": (1.9, 3.0),  # exponent of the jaw's superellipse: 2 is round, 3 is square
@@ -43,7 +43,7 @@ PERSON = {
     "parting": (-0.4, 0.4),
 }
 
-# Shares of the people who wear it.
+# Shares of people who wear each.
 WEARS = {"glasses": 0.12, "beard": 0.12, "moustache": 0.1, "long_hair": 0.4, "bald": 0.12, "hat": 0.06}
 
 

@@ -1,4 +1,4 @@
-"""A set that is read once and kept as one file of arrays: what takes TFDS's place where it is not installed."""
+"""A dataset cached as one file of arrays, for use without TFDS."""
 
 import contextlib
 import json
@@ -14,10 +14,9 @@ from fer_jax.errors import InputError
 
 
 def load(path, read):
-    """Returns ({split: Faces}, classes, fingerprint, notes) out of a file, which is written where it is missing.
+    """Returns ({split: Faces}, classes, fingerprint, notes) from a file, which is written if missing or corrupt.
 
-    read() gives the set as a readings.Reading. A damaged file is written again. Raises InputError where it cannot be
-    written, and as `read` does.
+    read() returns the dataset as a readings.Reading. Raises InputError if the file cannot be written, and as `read`.
     """
     path = pathlib.Path(path).expanduser()
     with contextlib.suppress(EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile):
@@ -42,7 +41,7 @@ def load(path, read):
 
 
 def _open(path):
-    """Reads a file that `load` has written. Raises ValueError where its faces are not those that were written."""
+    """Reads a file that `load` has written. Raises ValueError if its faces have changed since."""
     with path.open("rb") as file, np.load(file) as kept:
         found = json.loads(str(kept["facts"]))
         splits = [split for split in facts.SPLITS if f"{split}/labels" in kept]

@@ -1,4 +1,4 @@
-"""A progress bar for reading many faces: tqdm's, where it is installed and someone watches."""
+"""A progress bar for reading many faces: tqdm's, if it is installed and stderr is a terminal."""
 
 import sys
 
@@ -23,7 +23,7 @@ class _Silent:
 
 
 def make_bar(iterable=None, **options):
-    """Returns a bar on stderr as `tqdm.tqdm` takes it; a silent one where stderr is no terminal."""
+    """Returns a bar on stderr, with the arguments of `tqdm.tqdm`; a silent one if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return _Silent(iterable)
     try:

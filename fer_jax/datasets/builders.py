@@ -1,4 +1,4 @@
-"""The TFDS builders: FER-2013 and class folders that users bring, and drawn faces. Only they need TFDS."""
+"""TFDS builders of FER-2013, class folders and drawn faces. Only they need TFDS."""
 
 import dataclasses
 from typing import ClassVar
@@ -17,7 +17,7 @@ _CITATION = """@inproceedings{goodfellow2013challenges,
 }"""
 
 _DESCRIPTION = """
-Synthetic grey faces of 48x48 pixels, drawn by a program: no picture shows a real person. Each face wears one
+Synthetic grey faces of 48x48 pixels, drawn by a program: no picture shows a real person. Each face shows one
 of the seven expressions of FER-2013, made by its facial action units at random intensities; people, pose and
 light vary. Results on these faces say nothing about recognition on photographs.
 """
@@ -44,8 +44,8 @@ def make_features(classes, *, image_shape=facts.IMAGE_SHAPE, votes=False):
 class FacesConfig(tfds.core.BuilderConfig):
     """Where the faces come from; `name` holds the source's signature, so that a changed source is prepared again.
 
-    source: what sources.find gave; votes_path: FER+ votes or ''; on_bad_row: 'stop' or 'skip'; image_shape: (H, W, C)
-    of every face; detector: as of `readings.read`.
+    source: from sources.find; votes_path: FER+ votes or ''; on_bad_row: 'stop' or 'skip'; image_shape: (H, W, C) of
+    every face; detector: as in `readings.read`.
     """
 
     source: sources.Source | None = None
@@ -56,7 +56,7 @@ class FacesConfig(tfds.core.BuilderConfig):
 
 
 class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes what readings.read gives; `info.metadata` holds its notes and fingerprints."""
+    """Writes the faces of readings.read; `info.metadata` has its notes and fingerprints."""
 
     # TFDS would look for it with importlib_resources, which it does not install.
     code_path = epath.Path(__file__)
@@ -107,7 +107,7 @@ class _FacesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 class Fer2013(_FacesBuilder):
     """FER-2013 from the user's own copy: 35,887 faces in seven classes (Goodfellow et al. 2013)."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = """FER-2013 is for research and may not be passed on. Fetch it from Kaggle
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """FER-2013 is for research and may not be redistributed. Download it from Kaggle
     ("Challenges in Representation Learning: Facial Expression Recognition Challenge") and give `data.path`:
     fer2013.csv, icml_face_data.csv, the zip, fer2013.tar.gz, or class folders that keep the file names."""
 
@@ -132,7 +132,7 @@ class DrawnFacesConfig(tfds.core.BuilderConfig):
 class DrawnFaces(tfds.core.GeneratorBasedBuilder):
     """The builder. Prepare it with file_format="array_record", which needs no TensorFlow.
 
-    `row` counts through the whole set, training faces first.
+    `row` counts through all splits, training faces first.
     """
 
     # TFDS would find this file through importlib_resources, which it does not install.

@@ -50,15 +50,15 @@ class Tree:
 
     @functools.cached_property
     def unnamed(self):
-        """The number of pictures whose file name does not tell FER-2013's Usage."""
+        """The number of pictures whose file name does not contain FER-2013's Usage."""
         return sum(usage_and_number(file) is None for _, _, file in self.files())
 
     def is_fer2013(self):
-        """Tells whether classes and file names are FER-2013's, so that its official split can be restored."""
+        """Whether classes and file names are FER-2013's, so that its official split can be restored."""
         return self.has_fer_classes and self.unnamed == 0
 
     def why_not_fer2013(self):
-        """Returns what keeps these folders from being FER-2013."""
+        """Returns why these folders are not FER-2013."""
         if not self.has_fer_classes:
             return f"class folders {', '.join(self.classes)}, not FER-2013's {', '.join(facts.CLASSES)}."
         return (
@@ -85,11 +85,11 @@ class Tree:
         if "train" not in self.splits:
             raise InputError(f"{label}: no folder `train` next to {', '.join(self.splits)}.")
         if len(self.classes) < 2:
-            raise InputError(f"{label} holds one class, {self.classes[0]!r}; training needs two at least.")
+            raise InputError(f"{label} holds one class, {self.classes[0]!r}; training needs at least two.")
 
 
 def usage_and_number(file):
-    """Returns (Usage, number) that a FER-2013 picture's file name tells, else None."""
+    """Returns (Usage, number) from the file name of a FER-2013 picture, else None."""
     match = _USAGE_NAME.fullmatch(posixpath.basename(file))
     return match and (match[1], int(match[2]))
 
@@ -144,9 +144,9 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
 
     With `fer2013` labels are positions in facts.CLASSES, and split and order come from the file names; else
     labels are positions in `tree.classes`, and the order is split, class, file. Rows.positions count in
-    that order, unreadable pictures included. Pictures of other sizes and modes take `image_shape`, (H, W, C): grey
-    where C is 1, RGB where it is 3 (Pillow, antialiased). detector: of fer_jax.faces, for whole photographs: the
-    surest face of each is cut out, and photographs without one are dropped; '': the pictures are faces.
+    that order, unreadable pictures included. All pictures are converted to `image_shape`, (H, W, C): grey if C is
+    1, RGB if it is 3 (Pillow, antialiased). detector: of fer_jax.faces, for photographs: the face with the highest
+    score is cropped, and photographs without a face are dropped; '': the pictures are faces.
     """
     find_face = _make_finder(detector)
     entries = _fer2013_entries(tree) if fer2013 else _plain_entries(tree)
@@ -167,8 +167,8 @@ def read(store: stores.Store, tree: Tree, *, fer2013, image_shape=facts.IMAGE_SH
             sizes[size] += 1
     if len(faceless) == len(entries):
         raise InputError(
-            f"{store.label}: {detector} finds no face in any of the {len(entries):,} photographs: give data.detector "
-            "another one, or leave it empty where the pictures are faces."
+            f"{store.label}: {detector} finds no face in any of the {len(entries):,} photographs: set data.detector to "
+            "another one, or leave it empty if the pictures are faces."
         )
     labels = np.array([label for _, label, _ in entries])
     splits = np.array([split for split, _, _ in entries])
@@ -204,7 +204,7 @@ class _NoFaceError(Exception):
 
 
 def _make_finder(name):
-    """Returns a function that cuts the surest face out of a Pillow picture, or None where pictures are faces."""
+    """Returns a function that crops the face with the highest score; None if pictures are faces."""
     if not name:
         return None
     from fer_jax import faces

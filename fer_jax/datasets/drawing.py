@@ -30,7 +30,7 @@ VIEW = {
     "brightness": (-25.0, 25.0),
     "blur_px": (0.0, 0.65),
     "noise": (1.0, 5.0),  # standard deviation in grey levels
-    "occlusion": (-9.0, 1.0),  # how far a hand reaches over the jaw; none at 0 and under
+    "occlusion": (-9.0, 1.0),  # how far a hand reaches over the jaw; no hand at 0 and below
 }
 
 
@@ -72,7 +72,7 @@ class _Canvas:
         self._origin = np.array([view.shift_x, view.shift_y + 0.5]) * SUPERSAMPLING + side / 2
 
     def project(self, points, *, depth=0.0, outline=False):
-        """From face units to pixels: turns the head as a half ellipsoid, of which an outline never turns."""
+        """Projects face units to pixels; the head rotates as a half ellipsoid, whose outline stays."""
         points = np.asarray(points, np.float64)
         if outline:
             return points @ self._turn + self._origin

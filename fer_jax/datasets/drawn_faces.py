@@ -1,4 +1,4 @@
-"""The data set `drawn_faces`: synthetic faces with the seven expressions, drawn when the set is prepared.
+"""The dataset `drawn_faces`: synthetic faces with the seven expressions, drawn when it is prepared.
 
 It needs no download, so that a first run can train at once. Classes, splits and class shares are those of
 FER-2013.

@@ -1,4 +1,4 @@
-"""What a loaded data set is made of."""
+"""The parts of a loaded dataset."""
 
 import dataclasses
 import hashlib
@@ -14,8 +14,8 @@ class Faces:
     """The faces of one split.
 
     images uint8 [N, H, W, C], grey or RGB; labels int32 [N], positions in the class names; votes uint8 [N, 10] in
-    the order of facts.VOTES, or None; targets float32 [N, K], rows sum to 1: what training minimises the loss against,
-    None for the labels.
+    the order of facts.VOTES, or None; targets float32 [N, K], rows sum to 1: the soft targets of training, None
+    for the labels.
     """
 
     images: np.ndarray
@@ -32,7 +32,7 @@ class Faces:
 
 
 def concatenate(parts) -> Faces:
-    """Joins several Faces in their order; votes and targets stay where every part has them."""
+    """Joins several Faces in their order; votes and targets are kept if every part has them."""
     columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
     return Faces(
         **{name: None if any(r is None for r in rows) else np.concatenate(rows) for name, rows in columns.items()}
@@ -41,12 +41,12 @@ def concatenate(parts) -> Faces:
 
 @dataclasses.dataclass(frozen=True)
 class FaceData:
-    """A whole data set, ready to train on.
+    """A dataset, ready to train on.
 
     name 'fer2013', 'drawn_faces' or 'class_folders'; classes: their names in the order of the labels;
     fingerprint 'sha256:<16 hex digits>' of the source's faces, labels (by `data.labels`), splits and class names,
     before `data.split` and `data.classes` rearrange them; notes: what the user must know, one sentence or list
-    each; synthetic: the faces are drawn, and no result on them is a result on people.
+    each; synthetic: the faces are drawn, so results say nothing about people.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Facts of FER-2013 and the features that every prepared data set shares.
+"""Facts of FER-2013 and the features that every prepared dataset shares.
 
 Source of classes and counts: Goodfellow et al. 2013, "Challenges in Representation Learning"; the order of the
 votes: Barsoum et al. 2016 (FER+).

@@ -9,8 +9,8 @@ Labels (`data.labels` "fer+"): the category with more than half of the votes tha
 out, in every split. FER-2013's 28,709, 3,589 and 3,589 faces become 25,060, 3,199 and 3,153.
 
 Targets (`loss.targets` "votes"): of class k its votes that count, divided by those of all classes of the run; `unknown`
-and `NF` are no classes. It is the paper's cross-entropy scheme, but for one thing: the released preparation keeps only
-the largest categories, at most three, up to three quarters of the votes, and here all that count are kept.
+and `NF` are not classes. This is the paper's cross-entropy scheme with one difference: the released preparation keeps
+only the largest categories, at most three, up to three quarters of the votes; here all that count are kept.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def columns(classes) -> np.ndarray:
 
 
 def counted(votes) -> np.ndarray:
-    """Returns votes int64 [N, 10] with 0 in the place of single ones."""
+    """Returns votes int64 [N, 10] with single votes set to 0."""
     return np.where(votes > 1, votes, 0).astype(np.int64)
 
 

@@ -47,14 +47,14 @@ def write(path, faces: dict, positions: dict) -> None:
 
 
 def picture_of(store: stores.Store, table: str, head: bytes) -> str:
-    """Returns the mosaic that a table belongs to, by the first bytes of the table; '' where it is no such table."""
+    """Returns the mosaic of a packed table, by the first bytes of the table; '' if it is not packed."""
     picture = posixpath.splitext(table)[0] + ".png"
     packed = tables.columns(head, tables.PACKED_COLUMNS) is not None
     return picture if packed and posixpath.basename(picture) in store.list(posixpath.dirname(table))[1] else ""
 
 
 def read(store: stores.Store, table: str, picture: str, *, label) -> tables.Rows:
-    """Reads a packed table and its mosaic. Raises InputError as tables.read does, and on a mosaic that is damaged."""
+    """Reads a packed table and its mosaic. Raises InputError as tables.read, and on a corrupt mosaic."""
     place = f"{store.label}: {picture}"
     try:
         with stores.reading(place), store.open(picture) as stream, pictures.open_lazily(stream, name=place) as opened:
@@ -74,13 +74,13 @@ def _to_mosaic(tiles):
     """Returns [N, S, S] as [rows * S, columns * S]."""
     columns = min(COLUMNS, len(tiles))
     rows, side = -(-len(tiles) // columns), tiles.shape[1]
-    whole = np.zeros((rows * columns, side, side), np.uint8)
-    whole[: len(tiles)] = tiles
-    return whole.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
+    padded = np.zeros((rows * columns, side, side), np.uint8)
+    padded[: len(tiles)] = tiles
+    return padded.reshape(rows, columns, side, side).swapaxes(1, 2).reshape(rows * side, columns * side)
 
 
 def _to_tiles(mosaic):
-    """Returns what `_to_mosaic` was given, and the black tiles at its end."""
+    """Inverts `_to_mosaic`; the black tiles at the end remain."""
     side = facts.IMAGE_SIZE_PX
     rows, columns = mosaic.shape[0] // side, mosaic.shape[1] // side
     return mosaic.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)

@@ -1,4 +1,4 @@
-"""Preparing a TFDS builder's set once, and reading it back whole and verified, without TensorFlow."""
+"""Prepares a TFDS dataset once, and reads it back verified, without TensorFlow."""
 
 import contextlib
 import dataclasses
@@ -25,12 +25,11 @@ _LOG = logging.getLogger("fer_jax")
 
 
 def load(builder_class, cache_dir, *, config):
-    """Prepares where needed and reads; returns ({split: Faces}, classes, fingerprint, notes).
+    """Prepares the dataset if needed; returns ({split: Faces}, classes, fingerprint, notes).
 
     builder_class: a TFDS builder whose features are those of builders.make_features; config: its
-    BuilderConfig; cache_dir: where prepared sets are kept. A set appears
-    there only when it is complete. Raises InputError, with the folder to delete, on a prepared set that is
-    damaged.
+    BuilderConfig; cache_dir: where prepared datasets are kept. One appears
+    there only when it is complete. Raises InputError, with the folder to delete, if it is corrupt.
     """
     cache_dir = pathlib.Path(cache_dir).expanduser().absolute()
     folder = cache_dir / builder_class.name / config.name / str(builder_class.VERSION)
@@ -44,16 +43,16 @@ def load(builder_class, cache_dir, *, config):
         classes = tuple(builder.info.features["label"].names)
         keeps_metadata = getattr(builder_class, "KEEPS_METADATA", False)
         sealed = dict(builder.info.metadata) if keeps_metadata else _seal(folder, faces, classes)
-        whole = sealed["content"] == readings.fingerprint(faces, classes, votes=True)
+        is_intact = sealed["content"] == readings.fingerprint(faces, classes, votes=True)
     except Exception as error:
-        raise InputError(_damaged(folder, str(error) or type(error).__name__)) from error
-    if not whole:
-        raise InputError(_damaged(folder, "its faces are not those that were prepared"))
+        raise InputError(_corrupt(folder, str(error) or type(error).__name__)) from error
+    if not is_intact:
+        raise InputError(_corrupt(folder, "its faces are not those that were prepared"))
     return faces, classes, sealed["fingerprint"], tuple(sealed["notes"])
 
 
-def _damaged(folder, reason):
-    return f"The prepared set in {folder} is damaged ({reason}). Delete this folder, and it is prepared again."
+def _corrupt(folder, reason):
+    return f"The prepared dataset in {folder} is corrupt ({reason}). Delete this folder to prepare it again."
 
 
 def _prepare(builder_class, make, folder):
@@ -64,7 +63,7 @@ def _prepare(builder_class, make, folder):
         with _quiet():
             builder_class(**make).download_and_prepare()
     except OSError as error:
-        # Another process may have finished the same set first.
+        # Another process may have finished the same dataset first.
         if not folder.exists():
             raise InputError(f"{folder} cannot be written ({error}); see data.cache_dir.") from error
     _LOG.info("Prepared %s in %.0f s", builder_class.name, time.monotonic() - start)
@@ -95,7 +94,7 @@ def _read_all(builder, folder):
             return {split: Faces(*(kept.get(f"{split}_{name}") for name in FIELDS)) for split in splits}
     faces = {split: _read(builder, split) for split in splits}
     arrays = {f"{split}_{name}": getattr(part, name) for split, part in faces.items() for name in FIELDS}
-    # Where they cannot be written, the records are read next time too.
+    # If they cannot be written, the records are read next time too.
     with contextlib.suppress(OSError), files.atomic_write(folder / ARRAYS, "wb") as file:
         np.savez(file, records=records, **{name: array for name, array in arrays.items() if array is not None})
     return faces
@@ -127,7 +126,7 @@ def _read(builder, split) -> Faces:
 
 
 def _seal(folder, faces, classes):
-    """Returns what fer_jax.json in `folder` holds; writes it for builders without metadata of their own."""
+    """Returns the content of fer_jax.json in `folder`; writes it for builders without metadata."""
     path = folder / "fer_jax.json"
     if not path.exists():
         if not faces:

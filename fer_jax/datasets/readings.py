@@ -1,4 +1,4 @@
-"""From a source to faces by split, with votes and with everything that the user must know about it."""
+"""Reads a source into faces by split, with votes and notes for the user."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ _LISTED = 20
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What a source holds: {split: Faces}, {split: int64 [N], positions in the source}, classes, notes."""
+    """The content of a source: {split: Faces}, {split: int64 [N], positions in the source}, classes, notes."""
 
     faces: dict
     rows: dict
@@ -26,8 +26,8 @@ class Reading:
 def read(source, *, votes_path="", on_bad_row="stop", image_shape=facts.IMAGE_SHAPE, detector="") -> Reading:
     """Reads all faces of a sources.Source.
 
-    image_shape: that of every face in class folders, (H, W, C); detector: what cuts faces out of the pictures there,
-    of fer_jax.faces; '': they are faces.
+    image_shape: that of every face in class folders, (H, W, C); detector: of fer_jax.faces, which crops
+    faces from the pictures there; '': they are faces.
 
     Raises InputError, after everything is read, on rows that cannot be used unless `on_bad_row` is 'skip';
     on a split without a single good row; and on votes that do not belong to these faces.
@@ -75,7 +75,7 @@ def fingerprint(faces, classes, *, votes=False) -> str:
 
 
 def source_notes(source):
-    """Returns notes on what was found, which cost no reading."""
+    """Returns notes on what was found, without reading it."""
     notes = []
     if source.others:
         notes.append(f"Faces are taken from {source.label}; not used: {', '.join(source.others)}.")
@@ -103,7 +103,7 @@ def _bad_row_notes(rows, on_bad_row, unit):
             f"{len(rows.bad):,} of {total:,} {unit} cannot be read:{_listing(rows.bad)}\n"
             "Fix them, or skip them with --config.data.on_bad_row=skip."
         )
-    return [f"{len(rows.bad):,} of {total:,} {unit} were skipped, for they cannot be read:{_listing(rows.bad)}"]
+    return [f"{len(rows.bad):,} of {total:,} {unit} could not be read and were skipped:{_listing(rows.bad)}"]
 
 
 def _check_splits(rows, label):
@@ -119,7 +119,7 @@ def _join_votes(rows, files, votes_table, label, votes_path):
         if len(usages) != len(rows.usages):
             raise InputError(
                 f"{votes_path} has {len(usages):,} rows and {label} has {len(rows.usages):,}: FER+ votes "
-                "are joined row for row, so both files must be whole."
+                "are joined row for row, so both files must be complete."
             )
         for row, (theirs, ours) in enumerate(zip(usages, rows.usages, strict=True)):
             if ours is not None and theirs != ours:
@@ -132,7 +132,7 @@ def _join_votes(rows, files, votes_table, label, votes_path):
 
 
 def _join_votes_by_number(rows, files, votes_table, label, votes_path):
-    """Joins by the number in the file names, if all speaks for it being the row in the official table."""
+    """Joins by the number in the file names, if that appears to be the row in the official table."""
     usages, votes = votes_table
     named = [class_folders.usage_and_number(file) for file in files]
     numbers = np.array([number for _, number in named])
@@ -142,9 +142,9 @@ def _join_votes_by_number(rows, files, votes_table, label, votes_path):
     elif numbers.max() >= len(usages):
         reason = f"{files[int(numbers.argmax())]} would be row {numbers.max():,} of {len(usages):,}"
     elif wrong := [f for f, (usage, n) in zip(files, named, strict=True) if usages[n] != usage]:
-        reason = f"the Usage of {wrong[0]} and {len(wrong) - 1:,} others is another in the row of that number"
+        reason = f"the rows of {wrong[0]} and {len(wrong) - 1:,} others have another Usage"
     elif _agreement(rows.labels, votes[numbers]).mean() < 0.5:
-        reason = "most votes that they lead to name another class than the folder"
+        reason = "most votes in those rows name another class than the folder"
     if reason:
         raise InputError(
             f"{votes_path} cannot be joined with {label}: the numbers in the file names are not rows of the "
@@ -165,5 +165,5 @@ def _agreement_note(labels, votes):
     agree = int(_agreement(labels, votes).sum())
     return (
         f"The majority of the FER+ votes names the class of FER-2013's label for {agree:,} of {len(labels):,} faces "
-        f"({100 * agree / len(labels):.1f} %); a tie counts as no."
+        f"({100 * agree / len(labels):.1f} %); ties count as no."
     )

@@ -1,4 +1,4 @@
-"""Finding the faces that a user has, by content: a table (CSV), packed faces or class folders, also inside archives."""
+"""Finds a user's faces by content: a table (CSV), packed faces or class folders, also inside archives."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ class Source:
     name: 'fer2013' or 'class_folders'; path: a file or folder on disk; inside: archives within it, from the
     outside in; table: the CSV within the last of them ('' where `path` is the CSV itself); mosaic: the picture of a
     packed table, of which `path` and `inside` are the folder or archive; tree: the class folders, None for a table;
-    others: further finds, which are not used.
+    others: further candidates, which are not used.
     """
 
     name: str
@@ -81,7 +81,7 @@ def find(path, *, name="auto") -> Source:
 
     Tables come before class folders, these before archives, and within each kind the order is by depth and
     name. With `name` 'class_folders' tables do not count, with 'fer2013' other class folders do not. Raises
-    InputError where nothing fits, with what was seen.
+    InputError if nothing fits, with what was seen.
     """
     path = pathlib.Path(path).expanduser()
     if not path.exists():
@@ -116,7 +116,7 @@ def _search(path, inside, name, misses):
     on_disk = path.is_dir()
     with stores.open_store(path, inside) as store:
         found, archives = _sort_files(store, name, misses)
-        # Listing a compressed tar means unpacking it whole: not where its table is already found.
+        # Listing a compressed tar means unpacking all of it, which is not needed once its table is found.
         trees = [] if found and isinstance(store, stores.TarStore) else _trees(store, name, misses)
     others = (*found, *(tree.folder or "class folders" for tree in trees))[1:] + tuple(archives)
     if found:
@@ -127,7 +127,7 @@ def _search(path, inside, name, misses):
     if trees:
         is_fer2013 = name != "class_folders" and trees[0].is_fer2013()
         return Source("fer2013" if is_fer2013 else "class_folders", path, inside, tree=trees[0], others=others)
-    # A zip around a tar.gz is as deep as the copies in use go.
+    # The copies in use are nested no deeper than a zip around a tar.gz.
     for position, archive in enumerate(() if inside else archives):
         place = (path / archive, ()) if on_disk else (path, (*inside, archive))
         source = _search(*place, name, misses)

@@ -26,7 +26,7 @@ def draw(faces, classes, *, seed) -> dict:
 def complete(faces, classes, *, seed):
     """Carves test and validation out of train where they are missing; returns ({split: Faces}, notes).
 
-    A missing split takes a stratified tenth of what train then holds, test before validation.
+    Each missing split takes a stratified tenth of the remaining training faces, test before validation.
     """
     faces, notes = dict(faces), []
     for split in ("test", "validation"):
@@ -40,12 +40,12 @@ def complete(faces, classes, *, seed):
     return faces, notes
 
 
-def take_whole(faces, split):
-    """Returns ({split: Faces}, notes) with all faces of a set without splits in one, and none in the others."""
+def as_single(faces, split):
+    """Returns ({split: Faces}, notes) with all faces in one split, and none in the others."""
     everything = faces["train"]
     nothing = everything.take(np.zeros(0, np.int64))
-    whole = f"all {len(everything):,} faces are" if len(everything) > 1 else "the only face is"
-    notes = [f"There are no splits: {whole} taken as the split {split}."]
+    all_faces = f"all {len(everything):,} faces are" if len(everything) > 1 else "the only face is"
+    notes = [f"There are no splits: {all_faces} taken as the split {split}."]
     return {name: everything if name == split else nothing for name in facts.SPLITS}, notes
 
 
@@ -58,9 +58,9 @@ def _carve(train, classes, split, seed):
             np.arange(len(train)), test_size=_SHARE, stratify=train.labels, random_state=seed
         )
     except ValueError as error:
-        held = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+        listing = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
         raise InputError(
-            f"The faces are too few to take a stratified tenth for {split} out of them ({held}): {error} "
+            f"The faces are too few to take a stratified tenth for {split} out of them ({listing}): {error} "
             "Add faces, or give the split its own folder."
         ) from error
     return train.take(np.sort(rest)), train.take(np.sort(carved))
@@ -69,7 +69,7 @@ def _carve(train, classes, split, seed):
 def thin(faces, count, *, seed):
     """Keeps `count` of the training faces, stratified; returns ({split: Faces}, notes).
 
-    Raises InputError where there are fewer, or fewer than one a class would be kept.
+    Raises InputError where there are fewer, or if a class would keep none.
     """
     train = faces["train"]
     if not 0 < count <= len(train):
@@ -97,7 +97,7 @@ def select(faces, classes, wanted):
             f"data.classes: no class {', '.join(map(repr, unknown))}; the classes are {', '.join(classes)}."
         )
     if len(wanted) < 2 or len(set(wanted)) < len(wanted):
-        raise InputError(f"data.classes: {', '.join(wanted)}; give two classes at least, and each once.")
+        raise InputError(f"data.classes: {', '.join(wanted)}; give at least two classes, each once.")
     renumber = np.full(len(classes), -1, np.int32)
     renumber[[classes.index(name) for name in wanted]] = np.arange(len(wanted))
     selected = {}
@@ -108,7 +108,7 @@ def select(faces, classes, wanted):
 
 
 def unofficial_counts(faces):
-    """Returns a list of one note on where FER-2013's splits differ from the official counts, or of none."""
+    """Returns a list with one note if FER-2013's splits differ from the official counts, else []."""
     differences = []
     for split in facts.SPLITS:
         labels = faces[split].labels if split in faces else np.zeros(0, np.int32)
@@ -143,19 +143,19 @@ def drop_shared(faces):
 def shared_pictures(faces):
     """Returns a note per pair of splits that share pictures (the same bytes)."""
     pictures = _hashes(faces)
-    different = {split: set(held) for split, held in pictures.items()}
+    different = {split: set(hashes) for split, hashes in pictures.items()}
     notes = []
     for first, second in itertools.combinations(facts.SPLITS, 2):
         shared = different[first] & different[second]
         if shared:
-            held = sum(picture in shared for picture in pictures[second])
-            stand = wording.count(len(shared), "picture") + (" are" if len(shared) > 1 else " is")
+            count = sum(picture in shared for picture in pictures[second])
+            start = wording.count(len(shared), "picture") + (" are" if len(shared) > 1 else " is")
             notes.append(
-                f"{stand} in {first} and in {second} too: {held:,} of the {len(pictures[second]):,} {second} faces."
+                f"{start} in {first} and in {second} too: {count:,} of the {len(pictures[second]):,} {second} faces."
             )
     return notes
 
 
 def _hashes(faces):
-    """Returns {split: 64-bit hashes of its pictures}; their bytes would fill the memory a second time."""
+    """Returns {split: 64-bit hashes of its pictures}; their bytes would take as much memory again."""
     return {split: [hash(image.tobytes()) for image in faces[split].images] for split in facts.SPLITS}

@@ -1,4 +1,4 @@
-"""Folders, zip, tar and compressed files seen as one thing: a tree of names whose files can be opened.
+"""Folders, zip, tar and compressed files behind one interface: a tree of names whose files can be opened.
 
 Names are relative and use `/`. What operating systems leave behind (`__MACOSX`, hidden files) is not listed.
 """
@@ -25,7 +25,7 @@ _DAMAGE += (UnicodeDecodeError,)  # zipfile: a name that is not the UTF-8 that i
 
 @contextlib.contextmanager
 def reading(label):
-    """Turns what a damaged, locked or missing file raises into one InputError that names it."""
+    """Turns the errors of a corrupt, unreadable or missing file into one InputError that names it."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -33,11 +33,11 @@ def reading(label):
     except IsADirectoryError as error:
         raise InputError(f"{label} is a folder: give a file.") from error
     except PermissionError as error:
-        raise InputError(f"{label} may not be read: you lack the permission.") from error
+        raise InputError(f"{label} cannot be read: permission denied.") from error
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__)[:200]  # zipfile quotes names of up to 64 KiB
         raise InputError(
-            f"{label} cannot be read ({reason}). It may be damaged or incomplete: download or copy it again."
+            f"{label} cannot be read ({reason}). It may be corrupt or incomplete: download or copy it again."
         ) from error
     except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, encryption
         raise InputError(f"{label} cannot be unpacked ({str(error)[:200]}). Unpack it and give the folder.") from error
@@ -53,7 +53,7 @@ def sniff(head: bytes) -> str:
 
 
 def _clean(name):
-    """Returns the name of an archive's member as one inside it: without a root, and no higher than the top."""
+    """Returns the name of an archive's member relative to the archive's top, and not above it."""
     return posixpath.normpath(f"/{name}").lstrip("/")
 
 
@@ -99,7 +99,7 @@ class FolderStore(Store):
         self.label = str(root)
 
     def list(self, folder=""):
-        """See Store.list; a folder that may not be read is an InputError."""
+        """See Store.list; raises InputError for an unreadable folder."""
         folders, files = [], []
         with reading(str(self.root / folder)):
             for entry in (self.root / folder).iterdir():
@@ -173,7 +173,7 @@ class TarStore(_Archive):
         return {member.name: member for member in self._tar.getmembers() if member.isfile()}
 
     def files_to_depth_two(self):
-        """Yields as Store does, but in the archive's order: a compressed tar has no index but itself."""
+        """See Store.files_to_depth_two; in the archive's order, since a compressed tar has no index."""
         with reading(self.label):
             for member in self._tar:
                 parts = _clean(member.name).split("/")

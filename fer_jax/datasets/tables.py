@@ -18,13 +18,13 @@ ACCEPTED_HEADERS = "'emotion,pixels,Usage' (fer2013.csv) or 'emotion, Usage, pix
 _COLUMNS = ("emotion", "pixels", "usage")
 PACKED_COLUMNS = ("emotion", "usage", "tile")
 _PIXELS = facts.IMAGE_SIZE_PX**2
-# Seven times that of a row of FER-2013: a line without an end, as a small archive can hold, would fill the memory.
+# Seven times the length of a row of FER-2013. An endless line, which fits in a small archive, would fill the memory.
 MAX_LINE_CHARS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The good rows of a source, and what became of the others.
+    """The valid rows of a source, and the reasons why the others are not.
 
     images uint8 [N, 48, 48, 1]; labels int64 [N]; splits [N], names; positions int64 [N] in the source,
     from 0; usages: the Usage of every row, bad ones included, None where it cannot be read; bad: one line
@@ -47,7 +47,7 @@ def columns(head: bytes, wanted=_COLUMNS):
 
 
 def wrong_header(head: bytes) -> str:
-    """Returns what to say about a header that lacks a column."""
+    """Returns the message about a header that lacks a column."""
     found = "".join(head.decode("utf-8-sig", "replace").splitlines()[:1])
     found = found if len(found) <= 80 else found[:80] + "..."
     hint = ""
@@ -66,7 +66,7 @@ def _lines(text, label):
         if len(line) > MAX_LINE_CHARS:
             raise InputError(
                 f"{label}: line {number} is longer than {MAX_LINE_CHARS:,} characters, and a row of 48x48 pixels needs "
-                "10,000 at most: this is another file, or it is damaged."
+                "10,000 at most: this is another file, or it is corrupt."
             )
         yield line
 
@@ -84,7 +84,7 @@ def read(stream, *, label, size=None, tiles=None) -> Rows:
 
     tiles: uint8 [T, 48, 48, 1], the pictures that the rows of a packed table name by number; None: rows hold pixels.
     Broken rows are collected in `Rows.bad` ("<label>, row 7: reason", rows as a text editor counts them).
-    Raises InputError on a wrong header, a damaged archive, and a table without rows.
+    Raises InputError on a wrong header, a corrupt archive, and a table without rows.
     """
     images, labels, splits, positions, usages, bad = [], [], [], [], [], []
     # QUOTE_NONE: a stray quote spoils its own row and not those after it.

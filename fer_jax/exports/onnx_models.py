@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from fer_jax import explain
+from fer_jax import cam, explain
 from fer_jax import views as views_lib
 from fer_jax.errors import InputError
 from fer_jax.exports import onnx_trace
@@ -53,7 +53,7 @@ def heat_map(recognizer):
         raise InputError(f"{recognizer.name} has several networks, and a heat map is exported for one alone")
     if explain.choose(member.model, variables, shape) != "grad_cam":
         raise InputError(f"{recognizer.name} explains its predictions by occlusion, which needs no further model")
-    cam_fn = explain.make_cam(member.model)
+    cam_fn = cam.make_cam(member.model)
 
     def fn(faces, labels):
         return explain.rescale(cam_fn(variables, faces, labels))

@@ -42,19 +42,19 @@ def load_run(workdir, name, views, score_test):
     trained = inference.load(workdir)
     if extensions.names_file(trained.config.model.name):
         raise InputError(f"{workdir} has a network from {trained.config.model.name}, and a model file has no code")
-    judged = scoring.load_faces(trained)
+    eval_data = scoring.load_faces(trained)
     member = recognizer.Member(trained.model, portable.round_variables(trained.variables), trained.classes)
     model = recognizer.Recognizer(name, [member], trained.image_shape, views=views)
-    model.temperature, figures = _score(model, judged, ("validation", "test") if score_test else ("validation",))
+    model.temperature, figures = _score(model, eval_data, ("validation", "test") if score_test else ("validation",))
     facts = {
         "name": name,
         "views": views,
         "temperature": model.temperature,
-        **_facts(trained, judged),
+        **_facts(trained, eval_data),
         "test_scored": "once, for this model" if score_test else "not scored",
         "figures": figures,
     }
-    return model, facts, judged.splits
+    return model, facts, eval_data.splits
 
 
 def load_model(model, views, data_path):
@@ -83,21 +83,21 @@ def load_model(model, views, data_path):
     return found, facts, splits
 
 
-def _score(model, judged, splits):
+def _score(model, eval_data, splits):
     """Returns (the temperature fitted on the validation split, {split: figures} with it)."""
     temperature, figures = 1.0, {}
     for split in splits:
-        faces = judged.splits[split]
+        faces = eval_data.splits[split]
         probs = model.probs(faces.images, progress=f"scoring {split}")
         if split == "validation":
             temperature = calibration.fit_temperature(faces.labels, probs)
-        scores = metrics.score(faces.labels, calibration.apply(probs, temperature), judged.classes)
-        scores["faces_digest"] = judged.digest(split)
+        scores = metrics.score(faces.labels, calibration.apply(probs, temperature), eval_data.classes)
+        scores["faces_digest"] = eval_data.digest(split)
         figures[split] = {name: scores[name] for name in FIGURES}
     return temperature, figures
 
 
-def _facts(trained, judged):
+def _facts(trained, eval_data):
 
     config = config_lib.to_dict(trained.config)
     return {
@@ -105,7 +105,7 @@ def _facts(trained, judged):
         "image_shape": list(trained.image_shape),
         "parameters": params.count(trained.variables),
         "model": {**config["model"], "weights": ""},
-        "data": {**judged.facts(), "train_faces": len(judged.splits["train"].labels)},
+        "data": {**eval_data.facts(), "train_faces": len(eval_data.splits["train"].labels)},
         "checkpoint": f"of the best epoch by {config['train']['monitor']}",
         "epoch": trained.meta["epoch"],
         "temperature_fitted_on": "validation",

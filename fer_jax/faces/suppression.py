@@ -16,7 +16,7 @@ def merge(numbers: np.ndarray, scores: np.ndarray, threshold: float) -> tuple[np
     """Merges boxes: the best one absorbs all that overlap it, then the best of the rest, and so on.
 
     Args:
-      numbers: [N, D], float; the first four are (left, top, right, bottom), the others are averaged likewise.
+      numbers: [N, D], float; the first four are (left, top, right, bottom), the others are averaged too.
       scores: [N], positive.
       threshold: intersection over union above which two boxes are of one face.
 

@@ -1,7 +1,7 @@
 """Two feeders of the same batches `{image uint8 [B, H, W, C], label int32 [B], mask float32 [B]}`.
 
-Where the backbone is frozen, `image` holds its features, float32 [B, ...]. Where the faces have targets of their own,
-training batches hold `target` float32 [B, K] too.
+If the backbone is frozen, `image` has its features, float32 [B, ...]. If the faces have soft targets, training batches
+also have `target` float32 [B, K].
 
 `tfdata` (host.py) prepares batches on the host; `resident` keeps the whole split on the accelerator. Both follow one
 sampling plan (`sampler`) and one augmentation policy with the same draws, so a run may change feeders and see the same
@@ -21,10 +21,10 @@ FEEDERS = {"tfdata": "host", "resident": "resident"}  # name in the config -> mo
 
 
 class Chunk(NamedTuple):
-    """What one dispatch of train steps takes.
+    """The input of one dispatch of train steps.
 
-    step: steps of the run that are taken when it is done; steps: how many of them it holds. items: what `Feeder.batch`
-    takes, for several steps with an axis of steps in front.
+    step: the number of the run's steps after it; steps: how many it contains. items: the input of `Feeder.batch`, with
+    a leading axis if there are several steps.
     """
 
     step: int
@@ -104,5 +104,5 @@ def padded_batches(faces, batch_size: int, sharding):
 
 
 def put(host, sharding):
-    """Puts an array that every process holds whole onto the devices of all processes."""
+    """Puts an array that every process has in full onto the devices of all processes."""
     return jax.make_array_from_callback(host.shape, sharding, lambda index: np.asarray(host)[index])

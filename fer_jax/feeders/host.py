@@ -1,7 +1,7 @@
 """The feeder on the host: tf.data gathers, augments and prefetches whole batches.
 
-Where nothing changes the faces a batch is a mere gather: NumPy makes it, and TensorFlow is not imported.
-The only module that imports TensorFlow, and it hides the GPU from it.
+Without augmentation a batch is only a gather: NumPy does it, and TensorFlow is not imported.
+This is the only module that imports TensorFlow; it hides the GPU from it.
 """
 
 import collections
@@ -27,7 +27,7 @@ class Feeder:
         del steps_per_dispatch, log_every_steps  # a step of this feeder is a dispatch
         self._faces, self._sampler, self._policy, self._key = faces, sampler, policy, key
         self._sharding, _ = shardings
-        self.arrays = {}  # a batch comes whole from the host
+        self.arrays = {}  # the host makes complete batches
         self._size_px = faces.images.shape[1]
         self._uniform = jax.jit(self._draw)
         self.wait_seconds, self._stream, self._position = 0.0, None, None
@@ -89,7 +89,7 @@ class Feeder:
         return batches.prefetch(tf.data.AUTOTUNE)
 
     def _gathered(self, step):
-        """Yields what `dataset` does where nothing changes the faces; the next block of the plan is made meanwhile."""
+        """Yields the batches of `dataset` without augmentation; the next block of the plan is made meanwhile."""
         plans, annotations = self._plan(step), feeders.annotations(self._faces)
         with futures.ThreadPoolExecutor(1) as planner:
             ahead = planner.submit(next, plans)
@@ -125,14 +125,14 @@ class Feeder:
 def _tensorflow():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no convolution runs here, and it announces itself twice
-    # With it would come Keras, for `tf.keras`, which nothing here uses and which takes as long again. So TensorFlow is
-    # told to take the old Keras, which is not there; who imports Keras itself still gets the new one.
-    untold = "TF_USE_LEGACY_KERAS" not in os.environ
-    if untold:
+    # TensorFlow would also import Keras, for `tf.keras`, which is not used and takes as long again. With the flag it
+    # looks for legacy Keras, which is not installed; `import keras` still gets the new one.
+    is_unset = "TF_USE_LEGACY_KERAS" not in os.environ
+    if is_unset:
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
 
-    if untold:
+    if is_unset:
         del os.environ["TF_USE_LEGACY_KERAS"]
     tf.config.set_visible_devices([], "GPU")
     return tf

@@ -15,7 +15,7 @@ ACCELERATOR_STEPS = 25
 class Feeder:
     """See `fer_jax.feeders.make`. An item is (indices of faces [B], number of the step [])."""
 
-    wait_seconds = 0.0  # nothing is waited for: the faces are where the step runs
+    wait_seconds = 0.0  # the faces are already where the step runs
 
     def __init__(self, *, faces, sampler, policy, key, shardings, steps_per_dispatch, log_every_steps):
         self._sampler, self._policy, self._key = sampler, policy, key

@@ -1,8 +1,8 @@
 """Which faces a step sees: the one sampling plan of both feeders.
 
-An epoch is a random order of its faces; the epochs follow each other without a gap, and step s reads the places
-s B to (s + 1) B of that endless row. So every batch is full, every face of an epoch is seen once, and any step can be
-found from (key, step) alone.
+An epoch is a random order of its faces; the epochs follow each other without a gap, and step s reads positions
+s B to (s + 1) B of that endless sequence. So every batch is full, every face of an epoch is seen once, and any
+step follows from (key, step) alone.
 """
 
 import functools
@@ -80,7 +80,7 @@ class Sampler:
         if (min_class_share, max_class_share) != (0, 1):
             wanted = rebalanced_counts(counts, min_class_share=min_class_share, max_class_share=max_class_share)
             starts = np.cumsum(counts) - counts
-            # A class that is shown more often than it has faces goes round; one shown less often gives its first ones.
+            # A class that is shown more often than it has faces is repeated; one shown less often is truncated.
             self._slots = np.concatenate(
                 [start + np.arange(n) % count for start, n, count in zip(starts, wanted, counts, strict=True)]
             )

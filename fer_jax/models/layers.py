@@ -65,7 +65,7 @@ class Layers(nn.Module):
         return remat.layer_output(x)
 
     def depthwise(self, x, name, kernel, *, strides=1, padding="SAME", use_bias=False, init=GLOROT):
-        """A convolution of each channel by itself; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
+        """A depthwise convolution; its kernel is [k, k, 1, C], Keras's is [k, k, C, 1]."""
         common = {"strides": strides, "padding": padding, "use_bias": use_bias, "init": init}
         return self.conv(x, name, x.shape[-1], kernel, feature_group_count=x.shape[-1], **common)
 

@@ -76,7 +76,7 @@ def _product(x, kernel, strides, padding):
     """A convolution as a matrix product of the kernel and the patches under it.
 
     XLA swaps the roles of a kernel and a smaller picture, and then has only slow loops, 10 to 70 times slower than this
-    product (benchmarks/cpu_ops); likewise in the gradient, whose result is the picture.
+    product (benchmarks/cpu_ops); also in the gradient, whose result is the picture.
     """
     under = lax.optimization_barrier(jnp.concatenate(windows(x, kernel.shape[:2], strides, padding), axis=-1))
     return under @ kernel.reshape(-1, kernel.shape[-1])
@@ -92,8 +92,8 @@ def _direct_forward(x, kernel, strides, padding):
     return _plain(x, kernel, strides, padding), (x, kernel)
 
 
-def _direct_backward(strides, padding, held, grad):
-    x, kernel = held
+def _direct_backward(strides, padding, residuals, grad):
+    x, kernel = residuals
     grad = lax.optimization_barrier(grad)
     (x_grad,) = jax.vjp(lambda x: _plain(x, kernel, strides, padding), x)[1](grad)
     size = x.shape[0] // _chunks(x, kernel)

@@ -23,8 +23,8 @@ def _forward(x, kernel, strides, padding):
     return _shifted_sum(x, kernel, strides, padding), (x, kernel)
 
 
-def _backward(strides, padding, held, grad):
-    x, kernel = held
+def _backward(strides, padding, residuals, grad):
+    x, kernel = residuals
     grad = lax.optimization_barrier(grad)
     met = windows(x, kernel.shape[:2], strides, padding)
     # Each face is summed first, so that the work is split among the cores by face.

@@ -27,8 +27,8 @@ def _forward(x, scale, bias, epsilon):
     return (y, mean, variance), (x, mean, inverse, scale)
 
 
-def _backward(epsilon, held, gradients):
-    x, mean, inverse, scale = held
+def _backward(epsilon, residuals, gradients):
+    x, mean, inverse, scale = residuals
     axes, wide, dy = tuple(range(x.ndim - 1)), _wide(x), _wide(gradients[0])
     count = x.size // x.shape[-1]
     of_bias = jnp.sum(dy, axes)

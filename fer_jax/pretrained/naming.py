@@ -69,7 +69,7 @@ def from_keras(path, found: list[keras_h5.FileLayer], refused: dict[str, str], m
     Args:
       path: of the file, for messages.
       found: its layers, as returned by keras_h5.read.
-      refused: its other contents, likewise.
+      refused: its other contents, also from keras_h5.read.
       model: the network to load them into.
       trusted: whether the file is Keras's own by its hash, so that its order is not checked.
 

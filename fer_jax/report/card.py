@@ -10,7 +10,7 @@ demo. The answer is a guess at how people would label a picture of a face. It is
 ## Excluded use
 
 - Inferring emotions of people at work or in education: prohibited in the European Union (Regulation (EU) 2024/1689,
-  Article 5(1)(f)), but for medical or safety reasons.
+  Article 5(1)(f)), except for medical or safety reasons.
 - Decisions about people: hiring, credit, policing, border control, insurance, diagnosis.
 - Identifying or tracking people.
 """
@@ -20,8 +20,8 @@ LIMITS = """## Limits
   of them), many faces are posed, and its people are those of the web's photographs of 2013. This model's errors by age,
   sex or skin tone have not been measured.
 - It was trained on 48x48 grey crops that a face detector made; other crops, profiles, masks and glasses cost accuracy.
-- Pictures of some faces stand in more than one split of FER-2013 (about 8% of the validation and test faces also in
-  train), so figures on it are slightly too high for everybody.
+- Some pictures are in more than one split of FER-2013 (about 8% of the validation and test faces are also in train), so
+  all figures on it are slightly too high.
 """
 FER2013 = """## Data
 

@@ -30,8 +30,8 @@ def comparison_html(runs, pairs=()) -> str:
     if any(scores.get("synthetic") for scores in scored):
         head.append(element("p", records.SYNTHETIC, class_="synthetic"))
     if not comparable:
-        told = "These runs were scored on different faces (data, split or pictures): their scores do not compare."
-        head.append(element("p", told, class_="warning"))
+        remark = "These runs were scored on different faces (data, split or pictures): their scores do not compare."
+        head.append(element("p", remark, class_="warning"))
     elif significance.UNKNOWN in faces:
         head.append(element("p", significance.UNKNOWN_FACES, class_="warning"))
     if unfinished := [f"{run['name']}, trained up to {found}" for run in runs if (found := _unfinished(run))]:
@@ -90,7 +90,7 @@ def _unfinished(run):
 
 def _tests(names, pairs):
     tests, one_in = wording.count(len(pairs), "test"), max(1, round(1 / SIGNIFICANT))
-    told = (
+    remark = (
         "McNemar's exact test on the same faces: p is how likely two models of equal accuracy would differ as much. "
         f"With {tests}, one in {one_in} of equal pairs looks different by chance."
     )
@@ -107,7 +107,7 @@ def _tests(names, pairs):
         for pair in pairs
     ]
     header = ("first", "second", "points of accuracy", "only first right", "only second right", "p", "differ")
-    return element("p", told, class_="remark"), elements.table(header, rows, numbers=range(2, 6), class_="rows")
+    return element("p", remark, class_="remark"), elements.table(header, rows, numbers=range(2, 6), class_="rows")
 
 
 def _best_value(chosen, config, monitors):

@@ -9,7 +9,7 @@ from fer_jax.report.elements import element
 
 REMARKS = {
     "grad_cam": "Below each face is the evidence for the predicted class by Grad-CAM (Selvaraju et al. 2017)",
-    "occlusion": "Below each face is what a covered patch takes from the probability of the predicted class: occlusion "
+    "occlusion": "Below each face is how far covering a patch lowers the predicted class's probability: occlusion "
     "(Zeiler and Fergus 2014)",
 }
 
@@ -27,7 +27,7 @@ class Heat:
 
 def remark(heat):
     """Returns one sentence that explains the heat maps."""
-    return f"{REMARKS[heat.method]}; yellow is the most of a face, uncoloured none."
+    return f"{REMARKS[heat.method]}; yellow is the maximum of a face, no colour is none."
 
 
 def below(tile, overlay, description):

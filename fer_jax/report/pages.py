@@ -107,13 +107,13 @@ def _classes(scores, train_counts):
 
 def _calibration(evaluation):
     error = evaluation.scores["calibration_error"]
-    told = (
+    remark = (
         "Faces are sorted into 15 bins by the probability of their predicted class. Bars below the dashed "
         f"line: the model is overconfident. The expected calibration error, {error:.4f}, is the "
         "mean distance between accuracy and confidence, weighted by faces."
     )
     plot = elements.picture(figures.reliability(evaluation.labels, evaluation.probs), "reliability diagram")
-    return elements.section("Calibration", elements.side_by_side(plot, element("p", told, class_="remark")))
+    return elements.section("Calibration", elements.side_by_side(plot, element("p", remark, class_="remark")))
 
 
 def _samples(evaluation):
@@ -128,9 +128,9 @@ def _samples(evaluation):
             tiles.append(elements.face(evaluation.images[row], "sample", (said, kind)))
         shown = element("div", *tiles, class_="faces samples") if tiles else element("p", "no faces")
         groups.append(element("div", element("h3", name), shown))
-    told = "Spread evenly over the split; below each face the predicted class and its probability."
+    remark = "Spread evenly over the split; below each face the predicted class and its probability."
     grid = elements.side_by_side(*groups)
-    return elements.section("Sample faces", element("p", told, class_="remark"), grid)
+    return elements.section("Sample faces", element("p", remark, class_="remark"), grid)
 
 
 def mistakes(evaluation):
@@ -154,9 +154,9 @@ def _mistakes(evaluation, heat):
             tile = heat_lib.below(tile, heat.overlays[row], f"evidence for {classes[predicted]}")
         tiles.append(tile)
     total = scores["n"] - int(np.trace(np.array(scores["confusion"])))
-    told = f"{len(rows)} of {total:,}, by the probability of the predicted class." if total else "No mistakes."
+    remark = f"{len(rows)} of {total:,}, by the probability of the predicted class." if total else "No mistakes."
     faces = element("div", *tiles, class_="faces")
-    remarks = [told, heat_lib.remark(heat)] if heat and total else [told]
+    remarks = [remark, heat_lib.remark(heat)] if heat and total else [remark]
     shown = [element("p", remark, class_="remark") for remark in remarks]
     return elements.section("Most confident mistakes", *shown, faces)
 

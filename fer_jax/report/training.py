@@ -11,10 +11,10 @@ from fer_jax.report.elements import element
 
 def section(scores, history):
     """Returns the section on the training of one run; scores, history: as in `pages.html`."""
-    told = element("p", _facts(history) if history else "No epochs were recorded.", class_="remark")
+    remark = element("p", _facts(history) if history else "No epochs were recorded.", class_="remark")
     if len(history) == 1:
         name = f"epoch {history[0].get('epoch') or 1}"
-        return elements.section("Training", told, numbers([(name, history[0])], first=""))
+        return elements.section("Training", remark, numbers([(name, history[0])], first=""))
     best = records.best_epoch(history, scores.get("config"))
     epoch = best[0] if best else None
     if scores.get("checkpoint") == "best" and scores.get("epoch") is not None:
@@ -23,9 +23,9 @@ def section(scores, history):
         elements.picture(figures.curve(panel, history, epoch), f"{panel[0]} over epochs") for panel in figures.PANELS
     ]
     if not len(records.series(history, "learning_rate")[1]):
-        return elements.section("Training", elements.side_by_side(*plots), told)
+        return elements.section("Training", elements.side_by_side(*plots), remark)
     plots.append(elements.picture(figures.learning_rate(history), "learning rate over epochs"))
-    return elements.section("Training", elements.side_by_side(*plots, told))
+    return elements.section("Training", elements.side_by_side(*plots, remark))
 
 
 def augmented_faces(faces, seed):
@@ -37,9 +37,9 @@ def augmented_faces(faces, seed):
             tiles.append(elements.face(image, "augmented", (f"augmented {number}", None)))
         groups.append(element("div", element("h3", face.class_name), element("div", *tiles, class_="faces samples")))
     drawn = "the seed of the run" if seed is None else f"the run's seed, {seed}"
-    told = f"Training faces, and what the config's augmentation makes of them: drawn as in training, with {drawn}."
+    remark = f"Training faces and augmented versions of them, drawn as in training with {drawn}."
     grid = elements.side_by_side(*groups)
-    return elements.section("Augmented training faces", element("p", told, class_="remark"), grid)
+    return elements.section("Augmented training faces", element("p", remark, class_="remark"), grid)
 
 
 def numbers(rows, *, first):

@@ -84,9 +84,9 @@ def _loads_in_silence():
     from jax.experimental import serialize_executable
 
     kept = serialize_executable.serialize(jax.jit(lambda x: x + 1).lower(0.0).compile())
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as output:
         stderr = os.dup(2)
-        os.dup2(told.fileno(), 2)
+        os.dup2(output.fileno(), 2)
         try:
             serialize_executable.deserialize_and_load(*kept)
         except Exception:
@@ -94,7 +94,7 @@ def _loads_in_silence():
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        return os.fstat(told.fileno()).st_size == 0
+        return os.fstat(output.fileno()).st_size == 0
 
 
 def _drop_unfinished(folder):

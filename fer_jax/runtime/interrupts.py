@@ -16,7 +16,7 @@ import time
 from fer_jax.runtime import processes
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 5.0  # for a process with nothing to save to end by itself
+GRACE_SECONDS = 5.0  # for a process with nothing to save to end on its own
 ECHO_SECONDS = 0.5  # `timeout` and some schedulers signal a process and its group, so that it gets two signals at once
 SAVING = "stopping: the current step is finished and saved; a second signal ends at once"
 _stop = None  # of the training in progress; global because signals go to the process
@@ -62,7 +62,7 @@ class Stop:
         return self.agreed
 
     def defer(self) -> None:
-        """Holds signals from now on until training asks, because it has something to save."""
+        """Defers signals until training asks, because it has something to save."""
         self.defers = processes.can_agree()
 
     def end(self, text: str) -> None:

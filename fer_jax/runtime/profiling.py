@@ -9,11 +9,11 @@ logger = logging.getLogger("fer_jax")
 
 
 class Profiler:
-    """Traces steps of a training once, and says where the trace is.
+    """Traces steps of a training once, and logs where the trace is.
 
     folder: the trace is written below it, in <folder>/plugins/profile/<time>. steps: how many are traced, fewer where
     their epoch ends first; 0: none. from_step: the first one, counted from the start of this process, 2 at least: the
-    first step compiles. A chunk of several steps is traced whole or not at all.
+    first step compiles. A chunk of several steps is traced in full or not at all.
     """
 
     def __init__(self, folder, *, steps: int, from_step: int, steps_per_epoch: int):
@@ -23,7 +23,7 @@ class Profiler:
         self._first = None  # step that is traced first, while a trace runs
 
     def after(self, chunk, sums) -> None:
-        """Begins or ends the trace where that is due after a chunk; only then it waits for the chunk's sums."""
+        """Begins or ends the trace if that is due after a chunk; only then does it wait for the chunk's sums."""
         if not self._steps:
             return
         self._done += chunk.steps

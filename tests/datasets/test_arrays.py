@@ -41,7 +41,7 @@ def test_a_set_is_the_same_without_tfds(what, files, make_data, monkeypatch, tmp
     assert list((tmp_path / "cache" / "arrays").glob("*.npz"))
 
 
-def damage_a_face(path):
+def change_a_face(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
@@ -56,16 +56,16 @@ def another_set(path):
         np.savez(path, **{**kept, "train/labels": np.zeros_like(kept["train/labels"])})
 
 
-@pytest.mark.parametrize("damage", [None, damage_a_face, cut_off, another_set])
-def test_faces_are_read_again_only_where_their_file_is_damaged(damage, table, make_data, monkeypatch, tmp_path):
+@pytest.mark.parametrize("change", [None, change_a_face, cut_off, another_set])
+def test_faces_are_read_again_only_where_their_file_is_corrupt(change, table, make_data, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "_has_tfds", lambda: False)
     first, calls, read = datasets.load(make_data(table)), [], readings.read
     monkeypatch.setattr(readings, "read", lambda *a, **k: calls.append(a) or read(*a, **k))
-    if damage:
-        damage(next((tmp_path / "cache" / "arrays").glob("*.npz")))
+    if change:
+        change(next((tmp_path / "cache" / "arrays").glob("*.npz")))
     for _ in range(2):
         assert_same(datasets.load(make_data(table)), first)
-    assert len(calls) == (1 if damage else 0)
+    assert len(calls) == (1 if change else 0)
 
 
 def test_a_cache_that_cannot_be_written_is_named(table, make_data, monkeypatch, tmp_path):

@@ -118,7 +118,7 @@ def test_classes_are_selected_and_renumbered(files, rows, table, make_data, tmp_
         np.testing.assert_array_equal(surprised, data.split(split).labels == 0)
     for classes, message in (
         (("happy", "joy"), "no class 'joy'; the classes are angry, disgust"),
-        (("happy",), "two classes at least"),
+        (("happy",), "at least two classes"),
         (("happy", "happy"), "each once"),
     ):
         with pytest.raises(InputError, match=message):
@@ -147,12 +147,12 @@ def test_class_folders_without_splits_can_be_taken_whole(files, rows, table, mak
     root = files.write_pictures(tmp_path / "folders", rows, named=False)
     for split in ("validation", "test"):
         for fields in ({}, {"split": "random"}):
-            data = datasets.load(make_data(root / "train", **fields), whole=split)
+            data = datasets.load(make_data(root / "train", **fields), single_split=split)
             counts = {name: len(data.split(name)) for name in facts.SPLITS}
             assert counts == {**dict.fromkeys(facts.SPLITS, 0), split: 70}
             assert f"all 70 faces are taken as the split {split}" in " ".join(data.notes)
     for place in (table, root):  # which have splits
-        data, other = (datasets.load(make_data(place), whole=whole) for whole in ("test", ""))
+        data, other = (datasets.load(make_data(place), single_split=split) for split in ("test", ""))
         assert [len(data.split(name)) for name in facts.SPLITS] == [len(other.split(name)) for name in facts.SPLITS]
 
 

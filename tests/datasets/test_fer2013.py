@@ -143,7 +143,7 @@ def test_a_split_without_a_good_row_is_refused(files, rows, make_data, tmp_path)
 def test_truncated_tar_around_a_table(files, table, make_data, tmp_path):
     tar = files.write_tar(tmp_path / "fer2013.tar.gz", {"fer2013.csv": table.read_text()})
     tar.write_bytes(tar.read_bytes()[:-20000])
-    with pytest.raises(InputError, match=r"fer2013\.tar\.gz > fer2013\.csv cannot be read .*damaged or incomplete"):
+    with pytest.raises(InputError, match=r"fer2013\.tar\.gz > fer2013\.csv cannot be read .*corrupt or incomplete"):
         datasets.load(make_data(tar))
 
 
@@ -191,7 +191,7 @@ def test_votes_join_folders_only_where_numbers_are_rows(files, rows, make_data, 
     moves = [
         ("train/angry/Training_0.png", "train/angry/Training_1.png", "the same number"),
         ("train/angry/Training_0.png", "train/angry/Training_112.png", "row 112 of 112"),
-        ("train/angry/Training_0.png", "test/angry/PublicTest_0.png", "the Usage of"),
+        ("train/angry/Training_0.png", "test/angry/PublicTest_0.png", "have another Usage"),
     ]
     for old, new, message in moves:
         (root / old).rename(root / new)
@@ -313,14 +313,14 @@ def test_an_interrupted_preparation_leaves_nothing(table, rows, make_data, monke
     assert_holds(datasets.load(make_data(table)), rows)
 
 
-def damage_bytes(folder):
+def change_bytes(folder):
     path = next(folder.glob("*train.array_record*"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
 
 
-def damage_length(folder):
+def change_length(folder):
     path = next(folder.glob("*train.array_record*"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -333,10 +333,10 @@ def swap_splits(folder):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "change",
     [
-        damage_bytes,
-        damage_length,
+        change_bytes,
+        change_length,
         swap_splits,
         lambda folder: next(folder.glob("*test.array_record*")).unlink(),
         lambda folder: (folder / "metadata.json").unlink(),
@@ -344,11 +344,11 @@ def swap_splits(folder):
         lambda folder: (folder / "dataset_info.json").write_text("{"),
     ],
 )
-def test_a_damaged_cache_names_the_folder_to_delete(table, make_data, tmp_path, damage):
+def test_a_corrupt_cache_names_the_folder_to_delete(table, make_data, tmp_path, change):
     datasets.load(make_data(table))
     (info,) = (tmp_path / "cache").rglob("dataset_info.json")
-    damage(info.parent)
-    with pytest.raises(InputError, match=f"{info.parent} is damaged .*Delete this folder"):
+    change(info.parent)
+    with pytest.raises(InputError, match=f"{info.parent} is corrupt .*Delete this folder"):
         datasets.load(make_data(table))
 
 

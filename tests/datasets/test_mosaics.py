@@ -1,4 +1,4 @@
-"""Packed faces: the same data set as the table's, from any place they can lie in, and what is refused."""
+"""Packed faces: the same dataset as the table's, from any place, and what is refused."""
 
 import csv
 import io
@@ -133,7 +133,7 @@ def test_what_is_wrong_with_packed_faces_is_said(change, message, packed, files,
         datasets.load(make_data(files.write_zip(packed, found)))
 
 
-def test_a_damaged_byte_in_the_zip_is_found(packed, make_data):
+def test_a_corrupt_byte_in_the_zip_is_found(packed, make_data):
     content = bytearray(packed.read_bytes())
     content[len(content) // 2] ^= 255
     packed.write_bytes(content)

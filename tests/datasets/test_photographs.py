@@ -95,5 +95,5 @@ def test_photographs_without_any_face_are_refused(monkeypatch, tmp_path):
     for name in ("a", "b"):
         (tmp_path / "dark" / name).mkdir(parents=True)
         Image.fromarray(np.zeros((50, 50), np.uint8)).save(tmp_path / "dark" / name / "dark.png")
-    with pytest.raises(InputError, match=r"lbp finds no face in any of the 2 photographs: give data\.detector"):
+    with pytest.raises(InputError, match=r"lbp finds no face in any of the 2 photographs: set data\.detector"):
         datasets.load(section(tmp_path / "dark", tmp_path, detector="lbp"))

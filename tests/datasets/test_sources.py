@@ -103,7 +103,7 @@ def test_truncated_archives_are_named(files, rows, tmp_path, kind, cut):
     members = {"README": "text", "no.csv": files.to_csv(rows.cells()[:20]).replace("emotion", "mood")}
     path = getattr(files, f"write_{kind}")(tmp_path / "faces.bin", members)
     path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
-    with pytest.raises(InputError, match=r"faces\.bin.* damaged or incomplete"):
+    with pytest.raises(InputError, match=r"faces\.bin.* corrupt or incomplete"):
         sources.find(path)
 
 
@@ -187,7 +187,7 @@ def test_other_tables_with_a_line_without_an_end_are_refused(tmp_path, files, he
         read(path)
 
 
-def test_files_that_are_missing_or_folders_are_not_called_damaged(tmp_path):
+def test_files_that_are_missing_or_folders_are_not_called_corrupt(tmp_path):
     for read in (tables.read_pixels, tables.read_votes):
         with pytest.raises(InputError, match=r"none\.csv: there is no such file\.$"):
             read(tmp_path / "none.csv")
@@ -207,7 +207,7 @@ def test_a_compressed_file_that_is_no_table_is_passed_over(files, rows, tmp_path
     source = sources.find(tmp_path)
     assert source.label == f"{tmp_path / 'fer2013.csv.gz'} > fer2013.csv"
     with (
-        pytest.raises(InputError, match=r"fer2013\.csv cannot be read .*damaged or incomplete"),
+        pytest.raises(InputError, match=r"fer2013\.csv cannot be read .*corrupt or incomplete"),
         source.open_table() as s,
     ):
         tables.read(s, label=source.label)
@@ -228,7 +228,7 @@ def test_pictures_of_one_class_are_said(files, rows, tmp_path):
         sources.find(root)
     (root / "train").mkdir()
     (root / "happy").rename(root / "train" / "happy")
-    with pytest.raises(InputError, match="holds one class, 'happy'; training needs two at least"):
+    with pytest.raises(InputError, match="holds one class, 'happy'; training needs at least two"):
         sources.find(root)
 
 

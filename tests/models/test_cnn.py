@@ -207,9 +207,9 @@ def test_a_backbones_head_computes_its_logits_in_float32():
 def test_dropout_acts_in_training_alone():
     model = make("flatten, dropout 0.5")
     variables, faces = draw(model), draw_faces()
-    judged = [model.apply(variables, faces, train=False) for _ in range(2)]
+    outputs = [model.apply(variables, faces, train=False) for _ in range(2)]
     trained = [model.apply(variables, faces, train=True, rngs={"dropout": jax.random.key(k)}) for k in range(2)]
-    np.testing.assert_array_equal(*judged)
+    np.testing.assert_array_equal(*outputs)
     assert not np.allclose(*trained)
 
 

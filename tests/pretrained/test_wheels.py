@@ -82,7 +82,7 @@ def test_without_the_wheel_the_mend_is_one_line(rows, tmp_path, monkeypatch):
     assert f"put the files into {tmp_path / 'to'} (a.tflite, b.tflite)" in message
 
 
-def test_a_damaged_file_names_the_command(rows, tmp_path):
+def test_a_corrupt_file_names_the_command(rows, tmp_path):
     (tmp_path / "a.tflite").write_bytes(b"x")
     with pytest.raises(InputError, match=r"a\.tflite is not .*: remove it, and `python .*detector:a` fetches it again"):
         fetch.fetch(rows[0], tmp_path)
