@@ -51,7 +51,7 @@ def test_what_make_installs_is_pinned_and_allowed_by_setup(stack):
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     lines = setup["options"]["install_requires"].splitlines()
-    for extra in ("dev", "pretrained", "search", "tensorboard", "video"):
+    for extra in ("dev", "onnx", "pretrained", "search", "serve", "tensorboard", "video"):
         lines += setup["options.extras_require"][extra].splitlines()
     wanted = [
         packaging.requirements.Requirement(line) for line in lines if line and not line.startswith(("#", "fer-jax["))

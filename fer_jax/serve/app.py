@@ -232,9 +232,10 @@ class _Page:
         self._files = StaticFiles(directory=folder, html=True) if folder.is_dir() else None
 
     async def __call__(self, scope, receive, send):
-        if self._files is None or scope["method"] not in ("GET", "HEAD"):
-            raise HTTPException(404, f"there is nothing at {scope['path']}")
-        await self._files(scope, receive, send)
+        if self._files is not None and scope["method"] in ("GET", "HEAD"):
+            with contextlib.suppress(HTTPException):  # no such file
+                return await self._files(scope, receive, send)
+        raise HTTPException(404, f"there is nothing at {scope['path']}")
 
 
 async def _on_http_error(request, error):
