@@ -65,6 +65,7 @@ def test_a_teacher_answers_with_the_mean_of_its_members(teachers):
     np.testing.assert_allclose(np.exp(found), np.mean(probs, axis=0), rtol=1e-4)
 
 
+@pytest.mark.full
 def test_the_teacher_is_neither_in_the_checkpoint_nor_changed(teachers, tmp_path):
     digest = lambda: inference.load(teachers / "seed_0").variables["params"]  # noqa: E731
     before = jax.device_get(digest())

@@ -52,6 +52,7 @@ def test_it_is_resumed_from_the_checkpoint_between_its_phases(run):
     jax.tree.map(close, final_state(run)["params"], final_state(EARLIER)["params"])
 
 
+@pytest.mark.full
 def test_it_is_complete(run, caplog):
     with caplog.at_level("INFO", "fer_jax"):
         best = train.train(config_lib.from_dict(json.loads((run / "config.json").read_text())), run)

@@ -53,6 +53,7 @@ def test_the_plateaus_floor_in_the_second_phase_is_of_its_own_rate(run, tmp_path
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 1e-4, 1e-4], rel=1e-5)
 
 
+@pytest.mark.full
 def test_each_phase_stops_by_its_own_best_and_the_checkpoint_is_the_best_of_all(run, epochs, tmp_path):
     fields = {"optim.fine_tune.after_epochs": 2, "train.early_stopping.patience_epochs": 2}
     best = run([0.9, 0.9, 0.5, 0.6, 0.7, 0.8], **TWO_PHASES, **fields)

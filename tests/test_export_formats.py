@@ -90,6 +90,7 @@ def test_a_model_file_is_exported_without_its_run(written, tmp_path):
     assert "figures" not in without, "figures of other views"
 
 
+@pytest.mark.full
 def test_a_format_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     recognizer = fer_jax.load(views="none")
     monkeypatch.setattr(stablehlo, "load", lambda content: lambda faces: recognizer.probs(faces) + 1e-3)
@@ -115,6 +116,7 @@ def test_what_cannot_be_exported_is_refused_with_nothing_written(options, messag
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 def test_ranges_come_from_the_calibration_faces():
     recognizer = fer_jax.load(views="none")
     model, faces = (

@@ -98,6 +98,7 @@ def test_every_face_is_trained_on_with_its_own_target(root, fields, feeder, chan
     assert len(seen) > 0.9 * len(faces)
 
 
+@pytest.mark.full
 def test_the_loss_of_a_step_is_that_against_the_votes(root, fields):
     """Against the labels it would be another one, and so without targets."""
     losses = {}
@@ -145,6 +146,7 @@ def scoring_labels(workdir):
         return found["labels"]
 
 
+@pytest.mark.full
 def test_its_faces_at_another_path_have_the_same_labels_and_others_are_matched_by_name(workdir, root, tmp_path):
     here = scoring.evaluate(workdir, split="validation")
     shutil.copytree(root / "set", tmp_path / "moved")
@@ -161,6 +163,7 @@ def test_its_faces_at_another_path_have_the_same_labels_and_others_are_matched_b
         scoring.evaluate(workdir, split="validation", data_path=str(tmp_path / "happy"))
 
 
+@pytest.mark.full
 def test_an_ensemble_and_a_model_file_have_eight_classes(workdir, root, fields, tmp_path):
     shutil.copytree(workdir, tmp_path / "other")
     scores = ensemble.ensemble([workdir, tmp_path / "other"], tmp_path / "both", split="validation")

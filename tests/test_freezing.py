@@ -49,6 +49,7 @@ def trained_backbone(config, classes=7):
 LAST_LAYERS = {"lite0": {"top_conv", "top_bn"}, "mobilenet_v2": {"Conv_1", "Conv_1_bn"}}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("network", packaged_weights.NETWORKS)
 def test_the_regimes_with_packaged_weights_train_what_they_say(network):
     regimes = {regime: packaged_weights.get_config(f"{network}_{regime}") for regime in packaged_weights.REGIMES}

@@ -142,6 +142,7 @@ def test_a_run_that_is_cut_off_ends_on_another_machine(make_options, monkeypatch
         assert json.loads((second.resume / "done.json").read_text()) == ["tiny/seed0"]
 
 
+@pytest.mark.full
 def test_a_row_that_has_a_run_file_is_not_run(make_options, monkeypatch):
     name, seed = next(iter(runfiles.done(runfiles.read())))
     options, ran = make_options("first"), []

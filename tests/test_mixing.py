@@ -28,6 +28,7 @@ def test_nothing_is_mixed_by_default():
     assert make() is None
 
 
+@pytest.mark.full
 def test_mixup_blends_faces_and_targets_by_the_same_share():
     mix = make(mixup_alpha=1.0)
     found = jax.device_get(mix(BATCH, jax.random.key(3)))

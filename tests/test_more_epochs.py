@@ -48,6 +48,7 @@ def test_a_run_with_more_epochs_is_the_one_that_had_them_from_the_start(run, fie
     assert [(step["from"], step["to"]) for step in more] == [(2, 3), (3, 4)]
 
 
+@pytest.mark.full
 def test_fewer_epochs_are_another_run(run):
     folder = run("run", 2)
     before = (folder / "config.json").read_text()

@@ -156,6 +156,7 @@ def test_a_list_on_stdin_names_the_missing_file(folder):
     assert shown(found[2]) == [(10, "sad")]
 
 
+@pytest.mark.full
 def test_csv_has_a_row_for_a_face_and_one_without(folder):
     root, expected = folder
     (root / "in/1/bad.jpg").write_text("no picture")
@@ -173,6 +174,7 @@ def test_csv_has_a_row_for_a_face_and_one_without(folder):
     assert bad["source"] == "in/1/bad.jpg" and not bad["width"]
 
 
+@pytest.mark.full
 def test_kaggle_has_a_class_for_each_picture(tmp_path):
     for number, (name, sure) in enumerate(FACES):
         Image.fromarray(stand_in.picture(((0, 0, 48), name, sure), size=(48, 48))).save(tmp_path / f"{number}.png")
@@ -220,6 +222,7 @@ def test_faces_are_followed_through_a_video_and_smoothed(tmp_path, monkeypatch, 
     assert [record["frame"] for record in records(capsys.readouterr().out)] == [0, 6, 12, 18]
 
 
+@pytest.mark.full
 def test_pictures_are_drawn_in_a_folder_like_theirs(folder):
     root, expected = folder
     Image.fromarray(stand_in.picture()).save(root / "in/0/x.webp")
@@ -247,6 +250,7 @@ def test_videos_are_drawn_as_videos(tmp_path):
         assert capture.read()[1].shape == (360, 480, 3)
 
 
+@pytest.mark.full
 def test_a_corrupt_video_keeps_what_was_read_of_it(tmp_path):
     pytest.importorskip("cv2")
     path = write_video(tmp_path / "a.mkv", moving(30))

@@ -198,6 +198,7 @@ def test_without_a_cluster_the_flags_are_named(tmp_path):
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.full
 def test_who_waits_in_vain_says_where(tmp_path):
     flags = ("--multi_process", "--num_processes=2", "--process_id=1", "--join_seconds=1")
     address = f"127.0.0.1:{free_port()}"

@@ -112,6 +112,7 @@ def test_a_profiler_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
     assert [message.partition(": ")[0] for message in caplog.messages] == ["no profile is written"]
 
 
+@pytest.mark.full
 def test_a_training_writes_a_trace_of_its_steps(tmp_path, caplog):
     fields = {"log.profile_steps": 3, "log.profile_from_step": 4, "train.epochs": 1}
     config = tiny.make_config(tmp_path / "cache", **fields)

@@ -96,6 +96,7 @@ def test_the_legend_of_the_reliability_diagram_covers_no_data(drawn, kind):
     assert_legends_cover_no_data(drawn[0])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("names", [["a", "b"], ["a"], [f"runs/{'long-name-' * 4}{i}" for i in range(14)]])
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_the_legend_of_all_curves_covers_no_data(drawn, names, epochs):

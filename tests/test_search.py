@@ -113,6 +113,7 @@ def test_data_that_cannot_be_loaded_are_said_before_there_is_a_study(tmp_path):
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.full
 def test_a_search_ends_where_no_trial_can_be_trained(tmp_path, caplog):
     config = make_config(layers="conv {width} relu, " + "max_pool, " * 7 + "dense {units}, dropout {rate}")
     with pytest.raises(InputError, match=r"10 trials in a row failed; the last: (.|\n)*another --workdir"):
@@ -287,6 +288,7 @@ def test_processes_that_start_together_share_a_study(kind, tmp_path):
         assert [trial["number"] for trial in starts] == [0]
 
 
+@pytest.mark.full
 def test_a_study_does_not_go_on_with_other_data(tmp_path, monkeypatch):
     fake_training(monkeypatch)
     search.search(make_config(), tmp_path / "study", trials=1)
@@ -298,6 +300,7 @@ def test_a_study_does_not_go_on_with_other_data(tmp_path, monkeypatch):
         search.search(make_config(), tmp_path / "study", trials=2)
 
 
+@pytest.mark.full
 def test_a_trial_that_breaks_does_not_end_the_search(tmp_path, monkeypatch, caplog):
     calls = itertools.count()
 

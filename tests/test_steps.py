@@ -188,6 +188,7 @@ def test_the_initial_state_holds_arrays_alone():
     assert (state.params["dense"]["kernel"] != other.params["dense"]["kernel"]).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_two_devices_compute_what_one_does(make_shardings, parts):
     """Batch normalization and dropout over all devices' faces, not over each device's."""

@@ -35,6 +35,7 @@ def table(files, rows, tmp_path):
     return files.write(tmp_path / "fer2013.csv", files.to_csv(rows.cells()))
 
 
+@pytest.mark.full
 def test_every_form_gives_the_same_faces_and_fingerprint(files, rows, table, make_data, tmp_path):
     tar = files.write_tar(tmp_path / "fer.tgz", {"fer2013/README": "x", "fer2013/fer2013.csv": table.read_text()})
     quoted = [tuple(f'"{cell}"' for cell in cells) for cells in rows.cells()]

@@ -26,6 +26,7 @@ def inputs():
     return make
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.full) for name in NAMES[1:])])
 def test_outputs_are_those_of_litert(name, weights, detector, inputs):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")

@@ -56,6 +56,7 @@ def count(detector, made):
     return total, hits, false
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("size_px", "tilt"),
     [
@@ -102,6 +103,7 @@ def test_an_aligned_crop_is_the_same_whichever_way_the_face_is_tilted(scenes, as
     assert aligned > 0.65 and other < aligned - 0.2
 
 
+@pytest.mark.full
 def test_faces_are_turned_unless_the_caller_says_no(scenes, astronaut, detector):
     detector("blazeface")
     (scene,) = scenes.make(astronaut[None], 200, 30, side_px=640)

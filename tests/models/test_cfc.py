@@ -112,6 +112,7 @@ def test_every_weight_and_every_cell_gets_the_gradient_of_finite_differences(cho
         np.testing.assert_allclose(gradient[0]["params"]["cfc"][name]["kernel"][1, 2], slope, rtol=0.01, atol=1e-4)
 
 
+@pytest.mark.full
 def test_a_network_and_a_head_may_have_it():
     section = config_lib.get_default().model
     section.update(layers="conv 4 relu, max_pool, max_pool, cfc 8 as reader, dense 5 relu")

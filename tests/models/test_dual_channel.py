@@ -83,6 +83,7 @@ def test_the_region_has_the_faces_pixels_at_twice_the_resolution():
     np.testing.assert_allclose(region.mean(), ramp.mean(), atol=1e-5)
 
 
+@pytest.mark.full
 def test_training_starts_in_the_middle():
     network, faces, variables = start()
     np.testing.assert_allclose(find(network, variables, faces), 0.5, atol=1e-6)
@@ -159,6 +160,7 @@ def test_the_twin_sees_the_whole_face_in_both_channels():
     np.testing.assert_array_equal(whole, region)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.full)])
 def test_the_loss_reaches_the_layers_that_place_the_region(dtype):
     network = make(dtype=dtype)

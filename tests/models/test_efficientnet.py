@@ -33,6 +33,7 @@ def branches(net, variables, faces, key):
     return {name: kept[name][:, 0, 0] / seen[f"{name}_project_bn"][:, 0, 0] for name in kept}
 
 
+@pytest.mark.full
 def test_stochastic_depth_leaves_out_whole_branches_of_whole_faces_at_the_rates_of_keras():
     net, faces, variables = make(drop_connect=0.8)
     ratios = branches(net, variables, faces, jax.random.key(1))

@@ -24,6 +24,7 @@ def trace(name, size_px, **fields):
     return maps, {kind: tree["backbone"] for kind, tree in variables.items()}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", FACTS)
 @pytest.mark.parametrize(("size_px", "cells"), [(75, 1), pytest.param(299, 8, marks=pytest.mark.full)])
 def test_maps_have_the_published_shape_in_the_dtype_of_the_config(name, size_px, cells):
@@ -31,6 +32,7 @@ def test_maps_have_the_published_shape_in_the_dtype_of_the_config(name, size_px,
     assert (maps.shape, maps.dtype) == ((2, cells, cells, FACTS[name][0]), "bfloat16")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", FACTS)
 def test_layers_bear_the_names_and_leaves_of_keras(name):
     _, variables = trace(name, 75)

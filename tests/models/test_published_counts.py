@@ -82,6 +82,7 @@ def test_r4s_next_steps_have_the_parameters_and_the_protocol_of_their_plain_twin
         assert {name for name in ours if ours[name] != theirs[name]} == {"model"}
 
 
+@pytest.mark.full
 def test_r3s_ensemble_is_the_sum_of_its_members():
     members = (("resnet50", "r3"), ("r3_cnn", "bayesian"), ("vgg16", "r3"))
     assert sum(count(*member)[0] for member in members) == 42_636_501

@@ -226,6 +226,7 @@ def test_vggfaces_resnet50_goes_into_no_other_resnet50(shapes):
         pretrained.merge(variables, weights_of({"conv1_conv": CONV}))
 
 
+@pytest.mark.full
 def test_lite0_goes_into_its_network_with_its_classifier(home, tmp_path):
     variables = shapes_of("efficientnet_lite0", 32, classes=1000, head="imagenet")
     merge = pretrained.load("imagenet", "efficientnet_lite0", variables, cache_dir=tmp_path, top=True)
