@@ -81,6 +81,11 @@ class Recognizer:
         self._mean_probs = ops.jit(self.mean_probs)
         self._detectors = {}
 
+    @property
+    def title(self) -> str:
+        """The name without the folder that a run or an ensemble is in, for files and pages that are shared."""
+        return pathlib.PurePath(self.name).name
+
     def mean_probs(self, variables, images, *, views=None, at_once=False):
         """Returns the mean probabilities of the members, [B, K] float32, before the temperature.
 

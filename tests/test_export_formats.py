@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import tiny
 
 import fer_jax
-from fer_jax import datasets, export, train
+from fer_jax import datasets, export, report, train
 from fer_jax.errors import InputError
 from fer_jax.exports import formats, onnx_models, quantization, stablehlo
 
@@ -91,12 +92,34 @@ def test_a_model_file_is_exported_without_its_run(written, tmp_path):
 
 
 @pytest.mark.full
-def test_a_format_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [1e-3, np.nan])
+def test_where_a_format_computes_something_else_none_is_written(error, tmp_path, monkeypatch):
     recognizer = fer_jax.load(views="none")
-    monkeypatch.setattr(stablehlo, "load", lambda content: lambda faces: recognizer.probs(faces) + 1e-3)
+    monkeypatch.setattr(stablehlo, "load", lambda content: lambda faces: recognizer.probs(faces) + error)
     with pytest.raises(InputError, match=r"stablehlo.*differ"):
-        formats.write(recognizer, tmp_path / "model", ["stablehlo"])
+        formats.write(recognizer, tmp_path / "model", ["onnx", "stablehlo"])
     assert not list(tmp_path.iterdir())
+
+
+def test_an_archive_keeps_its_description(written, tmp_path):
+    for ending in (".safetensors", ".json"):
+        shutil.copy(f"{written[0]}{ending}", tmp_path / f"mine{ending}")
+    with pytest.raises(InputError, match=r"mine\.json would be replaced"):
+        export.export(tmp_path / "mine.safetensors", tmp_path / "mine", formats=["stablehlo"])
+    fer_jax.load(tmp_path / "mine.safetensors")
+
+
+def test_shared_files_do_not_name_folders(run):
+    recognizer = fer_jax.load(run[0])
+    assert "/" in recognizer.name
+    (facts,) = (json.loads(one.value) for one in onnx_models.classifier(recognizer).metadata_props)
+    assert facts["name"] == "run"
+
+
+def test_a_card_speaks_of_fer2013_only_where_it_was_trained_on():
+    facts = {"name": "mine", "image_shape": [224, 224, 3], "classes": ["a", "b"], "parameters": 1}
+    card = report.model_card(facts)
+    assert "FER-2013" not in card and "224x224 colour crops" in card
 
 
 @pytest.mark.parametrize(
@@ -107,6 +130,7 @@ def test_a_format_that_computes_something_else_is_not_written(tmp_path, monkeypa
         ({"score_test": True}, "for the workdir of a run"),
         ({"formats": ["int8"]}, "--data_path"),
         ({"views": "ten_crop"}, "cannot be exported"),
+        ({"views": "ten_crop", "formats": ["stablehlo"]}, "cannot be exported"),
         ({"views": "mirror"}, "unknown views"),
     ],
 )

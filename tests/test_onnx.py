@@ -154,9 +154,36 @@ def test_operations_compute_what_jax_computes(name, batch):
     np.testing.assert_allclose(y, jax.jit(fn)(x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_primitive_without_a_rule_is_named():
-    with pytest.raises(onnx_graph.UnsupportedError, match="'cumsum'"):
-        onnx_trace.convert(lambda x: jnp.cumsum(x, axis=1), {"x": ((None, 3), np.float32)}, ["y"])
+def wide(x):
+    return jnp.swapaxes(jnp.broadcast_to(jnp.arange(4.0), (x.shape[0], 6, 4)), 1, 2) + x[:, 0, 0, :, None]
+
+
+def one_dimensional(x):
+    kernel = jnp.full((3, 4, 2), 0.1)
+    return 2 * lax.conv_general_dilated(x[:, 0], kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+@pytest.mark.parametrize("fn", [wide, one_dimensional, lambda x: lax.reduce_sum(x, ()) + 1])
+def test_rare_forms_compute_what_jax_computes(fn):
+    x = np.random.default_rng(2).normal(size=(3, 6, 5, 4)).astype(np.float32)
+    (y,) = run(onnx_trace.convert(fn, {"x": ((None, 6, 5, 4), np.float32)}, ["y"]), x=x)
+    np.testing.assert_allclose(y, jax.jit(fn)(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (lambda x: jnp.cumsum(x, axis=1), "'cumsum'"),
+        (lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO), "away from zero"),
+        (lambda x: jnp.take(x, np.array([0, 5]), axis=1, mode="fill"), "beyond an axis"),
+        (lambda x: (x.astype(np.int32) & 3).astype(np.float32), "'and' of integers"),
+        (lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + 1, (1,)), "'reduce'"),
+        (lambda x: x - x.mean(axis=0), "cannot be converted"),
+    ],
+)
+def test_what_has_no_counterpart_is_named(fn, message):
+    with pytest.raises(onnx_graph.UnsupportedError, match=message):
+        onnx_trace.convert(fn, {"x": ((None, 3), np.float32)}, ["y"])
 
 
 WITHOUT_JAX = """

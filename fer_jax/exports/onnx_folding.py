@@ -36,7 +36,7 @@ def fold(graph) -> None:
             continue
         dropped |= {node.name for node in after}
         dtype = numpy_helper.to_array(arrays[conv.input[1]]).dtype
-        parts = {"kernel": kernel * scale.reshape(-1, 1, 1, 1), "bias": shift}
+        parts = {"kernel": kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1)), "bias": shift}
         for name, array in parts.items():
             new.append(numpy_helper.from_array(array.astype(dtype), f"{conv.name}_{name}"))
         del conv.input[1:]

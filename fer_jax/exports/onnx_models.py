@@ -1,5 +1,6 @@
 """ONNX models of trained networks and of the face detector, and sessions that run them."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -10,9 +11,22 @@ from fer_jax.errors import InputError
 from fer_jax.exports import onnx_trace
 from fer_jax.models import average
 
-MISSING = "needs packages that are not installed: pip install 'fer-jax[onnx]'"
 EXPORTED_VIEWS = tuple(name for name in views_lib.VIEWS if name != "ten_crop")
-KEPT = ("name", "classes", "image_shape", "views", "temperature")  # of a recognizer, in the metadata
+KEPT = ("classes", "image_shape", "views", "temperature")  # of a recognizer, in the metadata
+
+
+def check_views(views: str) -> None:
+    """Raises InputError for views that cannot be exported."""
+    views_lib.check(views)
+    if views not in EXPORTED_VIEWS:
+        raise InputError(f"the views {views} cannot be exported: choose {', '.join(EXPORTED_VIEWS)}")
+
+
+def check_installed() -> None:
+    """Raises InputError if a package that ONNX files need is missing."""
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"ONNX files need {package}, which is not installed: pip install 'fer-jax[onnx]'")
 
 
 def classifier(recognizer, views: str | None = None):
@@ -28,14 +42,12 @@ def classifier(recognizer, views: str | None = None):
       InputError: the network computes something that cannot be exported, or onnx is not installed.
     """
     views = views or recognizer.views
-    views_lib.check(views)
-    if views not in EXPORTED_VIEWS:
-        raise InputError(f"the views {views} cannot be exported: choose {', '.join(EXPORTED_VIEWS)}")
+    check_views(views)
 
     def fn(faces):
         return recognizer.calibrated_probs(faces, views=views)
 
-    facts = {name: getattr(recognizer, name) for name in KEPT} | {"views": views}
+    facts = {"name": recognizer.title, **{name: getattr(recognizer, name) for name in KEPT}, "views": views}
     return _convert(fn, {"faces": ((None, *recognizer.image_shape), np.uint8)}, ["probs"], facts)
 
 
@@ -59,7 +71,7 @@ def heat_map(recognizer):
         return explain.rescale(cam_fn(variables, faces, labels))
 
     inputs = {"faces": ((None, *shape), np.uint8), "labels": ((None,), np.int32)}
-    return _convert(fn, inputs, ["heat"], {"name": recognizer.name})
+    return _convert(fn, inputs, ["heat"], {"name": recognizer.title})
 
 
 def detector(name: str = "blazeface", *, cache_dir=None):
@@ -94,19 +106,21 @@ def session(model, *, threads: int = 0):
     Raises:
       InputError: onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(f"running an ONNX model {MISSING}") from None
+    check_installed()
+    import onnxruntime
+
     model = str(model) if isinstance(model, str | os.PathLike) else model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def runner(model):
+    """Returns the function of a classifier, faces uint8 [N, H, W, C] -> probabilities float32 [N, K]; as `session`."""
+    running = session(model)
+    return lambda faces: running.run(["probs"], {"faces": faces})[0]
+
+
 def _convert(fn, inputs, outputs, facts):
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        raise InputError(f"an ONNX file {MISSING}") from None
+    check_installed()
     return onnx_trace.convert(fn, inputs, outputs, facts={"fer_jax": facts})

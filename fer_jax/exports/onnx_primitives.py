@@ -7,6 +7,7 @@ list of values.
 import string
 
 import numpy as np
+from jax import lax
 
 from fer_jax.exports.onnx_graph import UnsupportedError, Value, as_exported
 
@@ -135,10 +136,12 @@ def _reshape(graph, eqn, value, *_):
 
 
 def _transpose(_, eqn, value):
-    axes = eqn.params["permutation"]
-    order = [axes.index(axis) for axis in value.order]
+    axes, shape = eqn.params["permutation"], eqn.outvars[0].aval.shape
     lengths = [value.lengths[axis] for axis in axes]
-    return Value(eqn.outvars[0].aval.shape, value.dtype, name=value.name, order=order, lengths=lengths)
+    if value.is_constant:
+        return Value(shape, value.dtype, array=value.array.transpose(axes), lengths=lengths)
+    order = [axes.index(axis) for axis in value.order]
+    return Value(shape, value.dtype, name=value.name, order=order, lengths=lengths)
 
 
 def _slice(graph, eqn, value):
@@ -175,6 +178,7 @@ def _gather(graph, eqn, value, indices):
     if not indices.is_constant or numbers.operand_batching_dims:
         raise UnsupportedError("indexing by values that depend on the faces has no counterpart here")
     value, shape = graph.expand(value), eqn.outvars[0].aval.shape
+    _check_inside(indices.array, mapped, value.shape, sizes)
     if indices.array.ndim == 1:
         starts = zip(mapped, indices.array.tolist(), strict=True)
         value = _cut(graph, value, sizes, {axis: (start, start + sizes[axis], 1) for axis, start in starts})
@@ -185,6 +189,25 @@ def _gather(graph, eqn, value, indices):
     rows = indices.array[:, 0].astype(np.int64)
     name = graph.add("Gather", graph.tensor(value, value.order), rows, axis=value.order.index(axis))
     return Value(shape, value.dtype, name=name, order=value.order)
+
+
+def _check_inside(indices, axes, shape, sizes):
+    """Rejects indices beyond an axis, for which JAX and ONNX have different rules."""
+    for axis, column in zip(axes, np.moveaxis(indices, -1, 0), strict=True):
+        if isinstance(shape[axis], int) and (column.min() < 0 or column.max() > shape[axis] - sizes[axis]):
+            raise UnsupportedError("indices beyond an axis have no counterpart here")
+
+
+def _round(graph, eqn, value):
+    if eqn.params["rounding_method"] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise UnsupportedError("rounding away from zero has no counterpart in ONNX")
+    return elementwise(graph, eqn, [value], lambda names: graph.add("Round", *names))
+
+
+def _logical(graph, eqn, *values):
+    if values[0].dtype != np.bool_:
+        raise UnsupportedError(f"'{eqn.primitive.name}' of integers has no counterpart here")
+    return _plain(graph, eqn, *values)
 
 
 def _pad(graph, eqn, value, fill):
@@ -225,6 +248,8 @@ def _split(graph, eqn, value):
 def _reduce(operator):
     def rule(graph, eqn, value):
         value, axes = graph.expand(value), eqn.params["axes"]
+        if not axes:  # ONNX would reduce all of them
+            return value
         places = [value.order.index(axis) for axis in axes]
         name = graph.tensor(value, value.order)
         if operator == "ReduceSum":  # the only one whose axes are an input in opset 17
@@ -276,6 +301,8 @@ def _conv(graph, eqn, value, kernel):
     numbers = params["dimension_numbers"]
     if any(one != 1 for one in params["lhs_dilation"]) or params["batch_group_count"] != 1:
         raise UnsupportedError("a transposed convolution has no counterpart here")
+    if any(min(rim) < 0 for rim in params["padding"]):
+        raise UnsupportedError("a convolution with negative padding has no counterpart here")
     name = graph.add(
         "Conv",
         graph.tensor(graph.expand(value), numbers.lhs_spec),
@@ -311,6 +338,7 @@ def _dot(graph, eqn, left, right):
 
 RULES = {
     **dict.fromkeys(PLAIN, _plain),
+    **dict.fromkeys(("and", "not", "or"), _logical),
     "argmax": _argmax,
     "broadcast_in_dim": _broadcast,
     "clamp": _clamp,
@@ -333,7 +361,7 @@ RULES = {
     "reduce_window_sum": _pool("AveragePool"),
     "reshape": _reshape,
     "rev": _reverse,
-    "round": _with(("Round",)),
+    "round": _round,
     "rsqrt": _with(("Sqrt",), ("Reciprocal",)),
     "select_n": _select,
     "slice": _slice,

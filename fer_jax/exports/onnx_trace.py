@@ -18,7 +18,19 @@ from fer_jax.exports.onnx_primitives import PLAIN, RULES
 
 OPSET = 17
 IR_VERSION = 8  # the one of opset 17
-CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters with the body of a call
+# Primitives that call a function, and the parameters that hold it.
+CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "checkpoint",
+    "remat2",
+    "scan",
+)
+BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 SAME = ("copy", "copy_p", "name", "optimization_barrier", "stop_gradient", "reduce_precision")
 
 
@@ -45,14 +57,24 @@ def convert(fn, inputs, outputs, *, facts=None):
       facts: {name: JSON value} for the metadata.
 
     Raises:
-      UnsupportedError: the function uses a primitive that has no rule here.
+      UnsupportedError: the function uses a primitive that has no rule here, or depends on the size of the batch.
     """
-    import onnx
-    from onnx import helper
-
     (batch,) = jax_export.symbolic_shape(BATCH)
     shapes = {name: [batch if one is None else one for one in shape] for name, (shape, _) in inputs.items()}
     structs = [jax.ShapeDtypeStruct(shapes[name], dtype) for name, (_, dtype) in inputs.items()]
+    try:
+        return _convert_traced(fn, inputs, structs, outputs, facts or {})
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        # JAX and the checker of ONNX have many exceptions for what this converter does not know.
+        raise UnsupportedError(f"the network cannot be converted to ONNX ({type(error).__name__}: {error})") from error
+
+
+def _convert_traced(fn, inputs, structs, outputs, facts):
+    import onnx
+    from onnx import helper
+
     with plain_kernels():
         closed = jax.make_jaxpr(fn)(*structs)
     graph = Graph()
@@ -71,7 +93,7 @@ def convert(fn, inputs, outputs, *, facts=None):
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="fer_jax"
     )
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in (facts or {}).items()})
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
     onnx_folding.fold(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -109,7 +131,7 @@ def _convert(graph, eqn, values):
     casts = name == "convert_element_type" and as_exported(eqn.params["new_dtype"]) == values[0].dtype
     if name in SAME or casts:
         return values
-    body = next((eqn.params[key] for key in CALLS if key in eqn.params), None)
+    body = next((eqn.params[key] for key in BODIES if key in eqn.params), None) if name in CALLS else None
     if name == "scan":
         return _unroll(graph, eqn, body, values)
     if body is not None:

@@ -37,10 +37,10 @@ def is_run(model):
     return pathlib.Path(model).expanduser().is_dir() and members.read_record(model) is None
 
 
-def load_run(workdir, name, views, score_test):
+def load_run(workdir, name, views, *, with_archive, score_test):
     """Returns (recognizer, facts, splits) of a run, whose weights are rounded as its archive stores them."""
     trained = inference.load(workdir)
-    if extensions.names_file(trained.config.model.name):
+    if with_archive and extensions.names_file(trained.config.model.name):
         raise InputError(f"{workdir} has a network from {trained.config.model.name}, and a model file has no code")
     eval_data = scoring.load_faces(trained)
     member = recognizer.Member(trained.model, portable.round_variables(trained.variables), trained.classes)
@@ -61,7 +61,7 @@ def load_model(model, views, data_path):
     """Returns (recognizer, facts, splits or None) of a model that is not a run."""
     found = recognizer.load(model, views=views)
     facts = {
-        "name": found.name,
+        "name": found.title,
         "classes": list(found.classes),
         "image_shape": list(found.image_shape),
         "parameters": sum(params.count(variables) for variables in found.variables),

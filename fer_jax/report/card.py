@@ -14,15 +14,11 @@ demo. The answer is a guess at how people would label a picture of a face. It is
 - Decisions about people: hiring, credit, policing, border control, insurance, diagnosis.
 - Identifying or tracking people.
 """
-LIMITS = """## Limits
-
+OF_FER2013 = """\
 - FER-2013 was collected by a web search for emotion words. Its labels are noisy (human raters agree with about 65 +- 5%
-  of them), many faces are posed, and its people are those of the web's photographs of 2013. This model's errors by age,
-  sex or skin tone have not been measured.
-- It was trained on 48x48 grey crops that a face detector made; other crops, profiles, masks and glasses cost accuracy.
+  of them), many faces are posed, and its people are those of the web's photographs of 2013.
 - Some pictures are in more than one split of FER-2013 (about 8% of the validation and test faces are also in train), so
-  all figures on it are slightly too high.
-"""
+  all figures on it are slightly too high."""
 FER2013 = """## Data
 
 FER-2013 (Goodfellow et al. 2013, "Challenges in Representation Learning") was released for a Kaggle challenge, for
@@ -44,8 +40,7 @@ def model_card(facts) -> str:
         USES,
         *(_figures(facts) if "figures" in facts else []),
         *(_files(facts["exports"]) if facts.get("exports") else []),
-        LIMITS,
-        *([FER2013] if facts.get("data", {}).get("data_name") == "fer2013" else []),
+        *_limits(facts),
     ]
     return "\n".join(lines)
 
@@ -68,6 +63,19 @@ def _figures(facts):
         *(_by_class(split, scores) for split, scores in list(facts["figures"].items())[-1:]),
         "",
         *(["The faces are **synthetic**: these figures say nothing else.", ""] if facts["data"]["synthetic"] else []),
+    ]
+
+
+def _limits(facts):
+    height, width, channels = facts["image_shape"]
+    of_fer2013 = facts.get("data", {}).get("data_name") == "fer2013"
+    return [
+        "## Limits",
+        "",
+        "- Its errors by age, sex or skin tone have not been measured.",
+        f"- It was trained on {height}x{width} {'grey' if channels == 1 else 'colour'} crops of faces; other crops, "
+        "profiles, masks and glasses cost accuracy.",
+        *([OF_FER2013, "", FER2013] if of_fer2013 else [""]),
     ]
 
 

@@ -59,10 +59,11 @@ def _make(recognizer, wanted):
 
 
 def _make_onnx(recognizer):
-    from fer_jax.exports import onnx_models
+    from fer_jax.exports import comparison, onnx_models
 
-    session = onnx_models.session(onnx_models.classifier(recognizer))
-    return lambda faces: session.run(["probs"], {"faces": faces})[0]
+    run = onnx_models.runner(onnx_models.classifier(recognizer))
+    comparison.compare("onnxruntime", run, recognizer, comparison.draw_faces(recognizer))
+    return run
 
 
 def _measure(probs_fn, faces):
