@@ -63,6 +63,7 @@ def test_both_are_scored_and_the_average_is_what_is_used(runs):
     assert (root / "ema/evaluation-validation-raw.html").exists()
 
 
+@pytest.mark.full
 def test_norms_are_logged(runs):
     root, config = runs
     history = workdir_lib.read_history(root / "ema")
@@ -96,6 +97,7 @@ def test_a_stopped_run_with_an_average_ends_with_the_same_bits(runs, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, once, twice)
 
 
+@pytest.mark.full
 def test_a_run_without_an_average_says_so(runs):
     with pytest.raises(InputError, match=r"plain has no averaged variables: .* train\.ema_decay"):
         inference.load(runs[0] / "plain", variables="average")

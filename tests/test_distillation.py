@@ -83,12 +83,14 @@ def test_the_teacher_is_neither_in_the_checkpoint_nor_changed(teachers, tmp_path
     assert "validation_accuracy" in json.loads((tmp_path / "student/metrics.jsonl").read_text().splitlines()[-1])
 
 
+@pytest.mark.full
 def test_a_changed_teacher_is_refused_on_resume(teachers):
     run = run_lib.build(make_config(teachers))
     with pytest.raises(InputError, match=r"checkpoints of loss\.teacher have changed"):
         distillation.with_teacher(run, {"teacher": [{"digest": "another"}, {"digest": "one"}]})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

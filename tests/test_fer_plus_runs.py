@@ -70,6 +70,7 @@ def targets_by_picture(faces, classes):
     return dict(zip([image.tobytes() for image in faces.images], fer_plus.make_targets(faces, classes)[0], strict=True))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("feeder", ["resident", "tfdata"])
 @pytest.mark.parametrize(
     "changes",

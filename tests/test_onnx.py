@@ -58,12 +58,13 @@ def test_a_network_of_ours_exports_as_jax_computes_it(name):
 
 
 @pytest.mark.parametrize("views", onnx_models.EXPORTED_VIEWS)
-@pytest.mark.parametrize("count", [1, 7])
-def test_views_and_temperature_are_inside_for_any_batch(views, count):
+def test_views_and_temperature_are_inside_for_any_batch(views):
     recognizer = fer_jax.load(views=views)
     model = onnx_models.classifier(recognizer)
-    (probs,) = run(model, faces=draw_faces(count))
-    np.testing.assert_allclose(probs, recognizer.probs(draw_faces(count)), atol=1e-5)
+    expected = recognizer.probs(draw_faces(7))
+    for count in (1, 7):
+        (probs,) = run(model, faces=draw_faces(7)[:count])
+        np.testing.assert_allclose(probs, expected[:count], atol=1e-5)
     (facts,) = (json.loads(one.value) for one in model.metadata_props)
     assert facts["classes"] == list(recognizer.classes)
     assert facts["views"] == views

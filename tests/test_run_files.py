@@ -294,6 +294,7 @@ def test_the_committed_tables_are_drawn_from_the_committed_run_files(modules, tm
         assert path.read_text() == committed.read_text(), f"run experiments/reports/tables.py: {committed}"
 
 
+@pytest.mark.full
 def test_only_whole_rows_have_figures(modules, make_record, tmp_path):
     other = make_record("r1_model_2", right=0.9)
     other["config"]["data"]["train_faces"] = 512

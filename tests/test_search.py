@@ -161,6 +161,7 @@ def test_bad_flags_end_with_one_message(flags, message, tmp_path):
     assert refused.stderr.count("error: ") == 1
 
 
+@pytest.mark.full
 def test_training_refuses_a_config_that_declares_a_search(tmp_path):
     result = commands.run("main", *FLAGS, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2

@@ -223,6 +223,7 @@ def test_a_linear_model_stays_under_70_percent_on_the_full_set():
     assert 0.45 < accuracy < 0.7
 
 
+@pytest.mark.full
 def test_the_builder_needs_no_tensorflow(tmp_path):
     script = """
         import importlib.machinery, sys

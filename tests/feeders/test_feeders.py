@@ -285,6 +285,7 @@ def test_an_unknown_feeder_is_refused(make):
         make("torch")
 
 
+@pytest.mark.full
 def test_the_resident_feeder_needs_no_tensorflow():
     script = """
         import sys
