@@ -83,9 +83,9 @@ class Server(uvicorn.Server):
         """Ends the service if asked to, and connections that send no whole request."""
         self.should_exit |= self._asks_fn()
         now, connections = time.monotonic(), self.server_state.connections
-        idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
-        self._idle = {one: self._idle.get(one, now) for one in idle}
-        for one, since in self._idle.items():
+        idle = [(one, one.cycle) for one in connections if one.cycle is None or one.cycle.response_complete]
+        self._idle = {key: self._idle.get(key, now) for key in idle}  # a request between two ticks is another cycle
+        for (one, _), since in self._idle.items():
             if now - since > IDLE_SECONDS:
                 one.transport.close()
         return await super().on_tick(counter)

@@ -2,6 +2,8 @@
 
 import base64
 import concurrent.futures
+import contextlib
+import http.client
 import io
 import json
 import os
@@ -193,6 +195,20 @@ def test_a_connection_without_a_whole_request_is_closed(service, monkeypatch):
     ):
         line.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         assert line.recv(100) == b""
+
+
+def test_a_connection_in_use_stays_open(service, monkeypatch):
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
+    with (
+        serving.running(service) as client,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=10)) as connection,
+    ):
+        connection.connect()
+        line, end = connection.sock, time.monotonic() + 1.5
+        while time.monotonic() < end:
+            connection.request("GET", "/health/live")
+            assert connection.getresponse().read() and connection.sock is line
+            time.sleep(0.05)
 
 
 def test_without_the_token_nothing_is_answered_but_health(service, picture):
