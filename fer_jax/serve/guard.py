@@ -8,6 +8,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+SENDING_SINCE = "fer_jax.sending_since"  # of a scope: when the part of its answer that is being sent began to be
 LINGER_SECONDS = 2.0  # of reading on after an early refusal: a client that is still sending would not see the answer
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; "
@@ -40,7 +41,7 @@ class Guard:
             return
         began, headers = time.perf_counter(), dict(scope["headers"])
         body = _Body(receive, headers, self._limits)
-        answer = _Answer(send, body)
+        answer = _Answer(scope, send, body)
         host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
         is_known = self._hosts is None or (host and host[1].lower() in self._hosts)
         try:
@@ -99,8 +100,8 @@ class _Body:
 class _Answer:
     """The answer to a request; it stays open while the client sends what will not be read."""
 
-    def __init__(self, send, body):
-        self._send, self._body, self._is_open, self.status = send, body, False, 0
+    def __init__(self, scope, send, body):
+        self._scope, self._raw_send, self._body, self._is_open, self.status = scope, send, body, False, 0
 
     async def send(self, message):
         """Sends a message of the application, with the headers of every answer."""
@@ -115,6 +116,11 @@ class _Answer:
         elif not message.get("more_body", False) and not self._body.is_read:
             self._is_open, message = True, {**message, "more_body": True}
         await self._send(message)
+
+    async def _send(self, message):
+        self._scope[SENDING_SINCE] = time.monotonic()
+        await self._raw_send(message)
+        del self._scope[SENDING_SINCE]
 
     async def end(self):
         """Ends an answer that was left open."""

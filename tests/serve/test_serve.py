@@ -305,6 +305,26 @@ def test_parallel_requests_share_batches_and_get_their_own_answers(service, monk
     assert {face["label"] for record in together for face in record["faces"]} == {"left", "right"}
 
 
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_client_that_reads_no_answer_is_disconnected(service, picture, monkeypatch, requests):
+    """The first answer waits to be read once it is written; one after it before, with the slot of its request."""
+    monkeypatch.setattr(service, "_explain", lambda pixels, found, align: ["x" * 10_000_000] * len(found))
+    monkeypatch.setattr(server, "IDLE_SECONDS" if requests == 1 else "SEND_SECONDS", 0.3)
+    head = f"POST {PATH}?explain=true HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    request = f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture
+    with (
+        serving.running(service, limits=Limits(max_requests=1)) as client,
+        socket.create_connection(("127.0.0.1", client.port), timeout=10) as line,
+    ):
+        read = 'fer_jax_pictures_total{outcome="read"}'
+        before = figures(service.metrics.text().decode()).get(read, 0)
+        line.sendall(request * requests)
+        wait_until(lambda: figures(service.metrics.text().decode()).get(read, 0) == before + requests)
+        wait_until(lambda: not client.server.server_state.connections)
+        wait_until(lambda: service.in_work == 0)
+        assert client.post(PATH, picture)[0] == 200
+
+
 def test_a_defect_is_a_500_of_its_request_alone(service, picture, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("a defect")
