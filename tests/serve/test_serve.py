@@ -99,6 +99,15 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
 
 
+def tiff_bomb(side):
+    """Returns a TIFF of one pixel, in a tile of side * side that are decoded with it."""
+    data = zlib.compress(bytes(side * side))
+    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
 REFUSED = [
     ("GET", PATH, b"", "", 405, "Method Not Allowed"),
     ("GET", "/nothing", b"", "", 404, "there is nothing at /nothing"),
@@ -111,6 +120,7 @@ REFUSED = [
     ("POST", PATH, bomb(100), "image/png", 422, "the picture: not a readable picture"),
     ("POST", PATH, bomb(60_000), "image/png", 413, "more than 1,000,000 pixels"),
     ("POST", PATH, bomb(1_001), "image/png", 413, "more than 1,000,000 pixels"),
+    ("POST", PATH, tiff_bomb(1_008), "image/tiff", 413, "more than 1,000,000 pixels"),
     ("POST", PATH, bytes(100_001), "image/png", 413, "more than 100,000 bytes"),
     ("POST", f"{PATH}?faces=yunet:x", b"a", "image/png", 422, "the parameter 'faces' is wrong"),
     ("POST", f"{PATH}?threshold=1.5", b"a", "image/png", 422, "the parameter 'threshold' is wrong"),
