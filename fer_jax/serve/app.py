@@ -32,7 +32,7 @@ KINDS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 REASONS = {
     400: "malformed request or form",
     401: "wrong or missing token",
-    403: "called by the name of another host",
+    403: "called by the name of another host, or by a page of another site",
     408: "the body did not arrive in time",
     413: "too many bytes, pixels or files",
     415: "a body of another kind",

@@ -241,6 +241,13 @@ def test_another_host_name_is_refused(client):
         assert status == 403 and "127.0.0.1" in answer["error"]
 
 
+def test_pages_of_other_sites_are_refused(client, picture):
+    for origin in ("https://a.example", f"http://a.example:{client.port}", "http://127.0.0.1.a.example", "null", ""):
+        status, _, answer = client.post(PATH, picture, Origin=origin)
+        assert status == 403 and "pages of other sites" in answer["error"]
+    assert client.post(PATH, picture, Origin=f"http://127.0.0.1:{client.port}")[0] == 200
+
+
 def wait_until(is_so):
     deadline = time.monotonic() + 30
     while not is_so():
