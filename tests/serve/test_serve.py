@@ -395,9 +395,20 @@ def test_the_page_is_served_under_a_strict_policy(service, tmp_path, monkeypatch
         assert policy["img-src"] == "'self' blob: data:" and policy["frame-ancestors"] == "'none'"
         assert client.call("GET", "/model.bin")[2] == "abc"
         assert client.call("GET", "/config.json")[2] == {"backend": "service", "token_required": False}
-        assert client.call("GET", "/../serve/app.py")[0] == 404
         assert client.call("GET", PATH)[0] == 405
         assert "Access-Control-Allow-Origin" not in client.call("GET", "/v1/model", Origin="https://a.example")[1]
+
+
+def test_the_page_is_all_of_the_files_that_is_served(service, tmp_path, monkeypatch):
+    (tmp_path / "web").mkdir()
+    for path in ("web/index.html", "web/secret.txt", "secret.txt"):
+        (tmp_path / path).write_text(path)
+    monkeypatch.setattr(app, "WEB", tmp_path / "web")
+    with serving.running(service) as client:
+        assert client.call("GET", "/secret.txt")[2] == "web/secret.txt"
+        (tmp_path / "web" / "secret.txt").unlink()
+        for up in ("/../", "/%2e%2e/", "/..%2f", "/%2e%2e%2f", "/..%5c", "//..//", "/web/../../", f"/{tmp_path}/"):
+            assert client.call("GET", f"{up}secret.txt")[0] == 404
 
 
 def test_the_interface_is_described_without_pages_from_elsewhere(client):
