@@ -49,7 +49,7 @@ def test_a_token_is_long_enough(capsys, monkeypatch, tmp_path):
 
 
 def test_a_token_is_read_from_a_file_or_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv(serve.TOKEN_VARIABLE, "of the environment")
+    monkeypatch.setenv(serve.TOKEN_VARIABLE, " of the environment\n")
     (tmp_path / "token").write_text("of the whole file\n")
     assert serve._read_token(serve._parse(["--token_file", str(tmp_path / "token")])) == "of the whole file"
     assert serve._read_token(serve._parse([])) == "of the environment"
