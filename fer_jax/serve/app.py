@@ -142,7 +142,9 @@ def _guarded_routes(service, limits):
                 return service.refuse(source, error)
 
         async with _sent(request, "files", limits.max_files) as sent:
-            return {"pictures": await asyncio.gather(*(one(*picture) for picture in sent))}
+            async with asyncio.TaskGroup() as group:  # a defect cancels the others
+                tasks = [group.create_task(one(*picture)) for picture in sent]
+            return {"pictures": [task.result() for task in tasks]}
 
     @routes.get("/v1/model", tags=["model"])
     async def model() -> schemas.Model:

@@ -1,5 +1,6 @@
 """The service over HTTP: what it answers, what it refuses, and that it lives on."""
 
+import asyncio
 import base64
 import concurrent.futures
 import contextlib
@@ -162,8 +163,6 @@ def test_an_endless_upload_is_refused_while_it_is_sent(client):
 
 def test_the_limit_holds_before_more_is_read():
     """The wrapped receive is never asked for more than the part that passes the limit."""
-    import asyncio
-
     asked = []
 
     async def receive():
@@ -353,6 +352,24 @@ def test_a_defect_is_a_500_of_its_request_alone(service, picture, monkeypatch):
         assert status == 500 and "a defect" not in answer["error"]
         assert client.post(f"{PATH}?explain=true", picture)[0] == 200
         assert 'fer_jax_requests_total{route="/v1/predict",status="500"} 1.0' in client.call("GET", "/metrics")[2]
+
+
+def test_a_defect_ends_the_work_on_its_batch(service, picture, monkeypatch):
+    ended = []
+
+    async def predict(data, source, options):
+        if source == "b.png":
+            raise RuntimeError("a defect")
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append(source)
+
+    monkeypatch.setattr(service, "predict", predict)
+    with serving.running(service) as client:
+        body, kind = serving.form("files", *[(name, picture) for name in ("a.png", "b.png", "c.png")])
+        assert client.post(f"{PATH}/batch", body, kind)[0] == 500
+        assert sorted(ended) == ["a.png", "c.png"]
 
 
 def test_the_model_is_described(client):
