@@ -103,10 +103,10 @@ def resident_mib(port):
 
 def send_all(port, count, make_request):
     """Sends requests (path, body) = make_request(number) from CLIENTS threads; returns (seconds of each, outcomes)."""
-    numbers, outcomes = itertools.count(), collections.Counter()
+    numbers = itertools.count()
 
     def client():
-        taken, connection = [], connect(port)
+        taken, outcomes, connection = [], collections.Counter(), connect(port)
         while (number := next(numbers)) < count:
             began = time.perf_counter()
             try:
@@ -118,11 +118,12 @@ def send_all(port, count, make_request):
                 connection.close()
             taken.append(time.perf_counter() - began)
         connection.close()
-        return taken
+        return taken, outcomes
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-        taken = [one.result() for one in [pool.submit(client) for _ in range(CLIENTS)]]
-    return list(itertools.chain.from_iterable(taken)), outcomes
+        found = [one.result() for one in [pool.submit(client) for _ in range(CLIENTS)]]
+    taken, outcomes = zip(*found, strict=True)
+    return list(itertools.chain.from_iterable(taken)), sum(outcomes, collections.Counter())
 
 
 def measure_load(requests):
