@@ -18,5 +18,5 @@ WORKDIR /home/server
 RUN fer-jax pretrained --fetch blazeface
 EXPOSE 8000
 HEALTHCHECK --start-period=120s --interval=30s --timeout=5s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
 CMD ["fer-jax", "serve", "--host", "0.0.0.0"]

@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import importlib.util
 import io
+import math
 import os
 import pathlib
 import sys
@@ -21,6 +22,7 @@ if importlib.util.find_spec("PIL.AvifImagePlugin"):
     FORMATS += ("AVIF",)
 MAX_PIXELS = 100_000_000
 _ORIENTATION = 0x0112  # the tag of EXIF
+_TILE_SIDES = (322, 323)  # the tags of TIFF
 _JUNK = "__MACOSX"  # macOS's folder in archives, with files that are named like pictures but are not
 _QUARTER_TURNS = (5, 6, 7, 8)
 
@@ -89,10 +91,16 @@ def open_lazily(source, *, name: str | None = None, max_pixels: int = MAX_PIXELS
         raise InputError(f"{name}: not a readable picture ({_what_else(source)})") from error
     except Exception as error:
         raise _error(name, error) from error
-    if picture.width * picture.height > max_pixels:
+    if max(picture.width * picture.height, _tile_pixels(picture)) > max_pixels:
         picture.close()
         raise TooManyPixels(f"{name}: {_too_many_pixels(max_pixels)}")
     return picture
+
+
+def _tile_pixels(picture):
+    """Returns the pixels of a tile of a TIFF, which is decoded whole however small the picture is."""
+    sides = [getattr(picture, "tag_v2", {}).get(tag, 0) for tag in _TILE_SIDES]
+    return math.prod(sides) if all(isinstance(side, int) for side in sides) else math.inf
 
 
 def _load(source, least_side_px, name, max_pixels=MAX_PIXELS):

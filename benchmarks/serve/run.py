@@ -103,10 +103,10 @@ def resident_mib(port):
 
 def send_all(port, count, make_request):
     """Sends requests (path, body) = make_request(number) from CLIENTS threads; returns (seconds of each, outcomes)."""
-    numbers, outcomes = itertools.count(), collections.Counter()
+    numbers = itertools.count()
 
     def client():
-        taken, connection = [], connect(port)
+        taken, outcomes, connection = [], collections.Counter(), connect(port)
         while (number := next(numbers)) < count:
             began = time.perf_counter()
             try:
@@ -118,11 +118,12 @@ def send_all(port, count, make_request):
                 connection.close()
             taken.append(time.perf_counter() - began)
         connection.close()
-        return taken
+        return taken, outcomes
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-        taken = [one.result() for one in [pool.submit(client) for _ in range(CLIENTS)]]
-    return list(itertools.chain.from_iterable(taken)), outcomes
+        found = [one.result() for one in [pool.submit(client) for _ in range(CLIENTS)]]
+    taken, outcomes = zip(*found, strict=True)
+    return list(itertools.chain.from_iterable(taken)), sum(outcomes, collections.Counter())
 
 
 def measure_load(requests):
@@ -167,6 +168,15 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10_000)))
 
 
+def tiff_bomb(side):
+    """Returns a TIFF of one pixel, in a tile of side * side that are decoded with it."""
+    data = zlib.compress(bytes(side * side))
+    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
 def stream(port, pieces, length=None):
     """Sends a body in pieces until an answer comes; returns (status, bytes that were sent)."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
@@ -209,6 +219,7 @@ def measure_hostile():
             "1 GiB, length announced": lambda: stream(port, itertools.repeat(mebibyte, 1024), 2**30),
             "1 GiB, streamed in chunks": lambda: stream(port, itertools.repeat(mebibyte, 1024)),
             "PNG of 60,000 x 60,000 pixels": lambda: plain(bomb(60_000)),
+            "TIFF of 1 pixel in a tile of 9,600 x 9,600": lambda: plain(tiff_bomb(9_600)),
             "garbage": lambda: plain(np.random.default_rng(0).bytes(100_000)),
             "half a JPEG": lambda: plain(good[: len(good) // 2]),
             "a byte every half second": lambda: stream(port, slowly(), 1000),

@@ -63,10 +63,13 @@ def _read_token(flags):
     else:
         where = flags.token_file
         try:
-            token = pathlib.Path(where).expanduser().read_text().strip()
+            token = pathlib.Path(where).expanduser().read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--token_file {where} cannot be read ({error}): give a text file") from error
-    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
+    if token is None:
+        return None
+    token = token.strip()
+    if len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable():
         raise InputError(f"the token in {where} must have {MIN_TOKEN} ASCII characters or more: make a longer one")
     return token
 

@@ -32,7 +32,7 @@ KINDS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 REASONS = {
     400: "malformed request or form",
     401: "wrong or missing token",
-    403: "called by the name of another host",
+    403: "called by the name of another host, or by a page of another site",
     408: "the body did not arrive in time",
     413: "too many bytes, pixels or files",
     415: "a body of another kind",
@@ -142,7 +142,9 @@ def _guarded_routes(service, limits):
                 return service.refuse(source, error)
 
         async with _sent(request, "files", limits.max_files) as sent:
-            return {"pictures": await asyncio.gather(*(one(*picture) for picture in sent))}
+            async with asyncio.TaskGroup() as group:  # a defect cancels the others
+                tasks = [group.create_task(one(*picture)) for picture in sent]
+            return {"pictures": [task.result() for task in tasks]}
 
     @routes.get("/v1/model", tags=["model"])
     async def model() -> schemas.Model:

@@ -8,6 +8,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+SENDING_SINCE = "fer_jax.sending_since"  # of a scope: when the part of its answer that is being sent began to be
 LINGER_SECONDS = 2.0  # of reading on after an early refusal: a client that is still sending would not see the answer
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; "
@@ -28,7 +29,8 @@ class Guard:
     """An ASGI application around another one.
 
     hosts: the names by which the service may be called, so that no other site can point its own name to this machine
-    (DNS rebinding); None: any. limits: a limits.Limits. metrics: a metrics.Metrics.
+    (DNS rebinding), and those of the sites whose pages may call it; None: any. limits: a limits.Limits. metrics: a
+    metrics.Metrics.
     """
 
     def __init__(self, app, hosts, limits, metrics):
@@ -40,16 +42,29 @@ class Guard:
             return
         began, headers = time.perf_counter(), dict(scope["headers"])
         body = _Body(receive, headers, self._limits)
-        answer = _Answer(send, body)
-        host = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
-        is_known = self._hosts is None or (host and host[1].lower() in self._hosts)
+        answer = _Answer(scope, send, body)
         try:
-            await (self._app if is_known else _STRANGER)(scope, body.receive, answer.send)
+            await (self._refusal(headers) or self._app)(scope, body.receive, answer.send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, answer.status).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
             await answer.end()
+
+    def _refusal(self, headers):
+        """Returns the answer to a request that comes by another name or from a page of another site, or None."""
+        if self._hosts is None:
+            return None
+        if _host_of(headers.get(b"host", b"")) not in self._hosts:
+            return _STRANGER
+        origin = headers.get(b"origin")
+        return _OTHER_SITE if origin is not None and _host_of(origin.partition(b"://")[2]) not in self._hosts else None
+
+
+def _host_of(address):
+    """Returns the host of host[:port], or None."""
+    found = _HOST.fullmatch(address.decode("latin-1"))
+    return found and found[1].lower()
 
 
 def refusal(status: int, message: str, headers=None) -> JSONResponse:
@@ -58,6 +73,7 @@ def refusal(status: int, message: str, headers=None) -> JSONResponse:
 
 
 _STRANGER = refusal(403, "this service is for this machine: call it by 127.0.0.1 or localhost, or set a token")
+_OTHER_SITE = refusal(403, "pages of other sites cannot use this service: open its own, or set a token")
 
 
 class _Body:
@@ -99,8 +115,8 @@ class _Body:
 class _Answer:
     """The answer to a request; it stays open while the client sends what will not be read."""
 
-    def __init__(self, send, body):
-        self._send, self._body, self._is_open, self.status = send, body, False, 0
+    def __init__(self, scope, send, body):
+        self._scope, self._raw_send, self._body, self._is_open, self.status = scope, send, body, False, 0
 
     async def send(self, message):
         """Sends a message of the application, with the headers of every answer."""
@@ -115,6 +131,11 @@ class _Answer:
         elif not message.get("more_body", False) and not self._body.is_read:
             self._is_open, message = True, {**message, "more_body": True}
         await self._send(message)
+
+    async def _send(self, message):
+        self._scope[SENDING_SINCE] = time.monotonic()
+        await self._raw_send(message)
+        del self._scope[SENDING_SINCE]
 
     async def end(self):
         """Ends an answer that was left open."""

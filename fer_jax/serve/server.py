@@ -8,8 +8,10 @@ import time
 import uvicorn
 
 from fer_jax.errors import InputError
+from fer_jax.serve import guard
 
-IDLE_SECONDS = 10.0  # of a connection without a whole request
+IDLE_SECONDS = 10.0  # of a connection without a whole request, and of an answer of which nothing is read
+SEND_SECONDS = 30.0  # for a part of an answer that waits for the client to read those before it
 END_SECONDS = 30  # for the requests in work at the end
 MAX_HEADER_BYTES = 16 * 2**10
 
@@ -80,12 +82,18 @@ class Server(uvicorn.Server):
         return contextlib.nullcontext()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ends the service if asked to, and connections that send no whole request."""
+        """Ends the service if asked to, and connections that send no whole request or do not read their answers."""
         self.should_exit |= self._asks_fn()
         now, connections = time.monotonic(), self.server_state.connections
         idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
-        self._idle = {one: self._idle.get(one, now) for one in idle}
-        for one, since in self._idle.items():
-            if now - since > IDLE_SECONDS:
-                one.transport.close()
+        # A request between two ticks is another cycle; a client that reads has the buffer shrink.
+        keys = [(one, one.cycle, one.transport.get_write_buffer_size()) for one in idle]
+        self._idle = {key: self._idle.get(key, now) for key in keys}
+        late = [one for (one, *_), since in self._idle.items() if now - since > IDLE_SECONDS]
+        for one in connections - set(idle):
+            since = one.cycle.scope.get(guard.SENDING_SINCE)
+            if since is not None and now - since > SEND_SECONDS:
+                late.append(one)
+        for one in late:
+            one.transport.abort()  # closing would wait until all is read
         return await super().on_tick(counter)

@@ -121,7 +121,7 @@ def running(service=None, *, limits=DEFAULTS, **options):
         thread.start()
         assert started.wait(30)
         client = Client(port, options.get("token"))
-        client.service = service
+        client.service, client.server = service, one
         try:
             yield client
         finally:

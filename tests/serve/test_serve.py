@@ -1,7 +1,10 @@
 """The service over HTTP: what it answers, what it refuses, and that it lives on."""
 
+import asyncio
 import base64
 import concurrent.futures
+import contextlib
+import http.client
 import io
 import json
 import os
@@ -97,6 +100,15 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
 
 
+def tiff_bomb(side):
+    """Returns a TIFF of one pixel, in a tile of side * side that are decoded with it."""
+    data = zlib.compress(bytes(side * side))
+    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
 REFUSED = [
     ("GET", PATH, b"", "", 405, "Method Not Allowed"),
     ("GET", "/nothing", b"", "", 404, "there is nothing at /nothing"),
@@ -109,6 +121,7 @@ REFUSED = [
     ("POST", PATH, bomb(100), "image/png", 422, "the picture: not a readable picture"),
     ("POST", PATH, bomb(60_000), "image/png", 413, "more than 1,000,000 pixels"),
     ("POST", PATH, bomb(1_001), "image/png", 413, "more than 1,000,000 pixels"),
+    ("POST", PATH, tiff_bomb(1_008), "image/tiff", 413, "more than 1,000,000 pixels"),
     ("POST", PATH, bytes(100_001), "image/png", 413, "more than 100,000 bytes"),
     ("POST", f"{PATH}?faces=yunet:x", b"a", "image/png", 422, "the parameter 'faces' is wrong"),
     ("POST", f"{PATH}?threshold=1.5", b"a", "image/png", 422, "the parameter 'threshold' is wrong"),
@@ -150,8 +163,6 @@ def test_an_endless_upload_is_refused_while_it_is_sent(client):
 
 def test_the_limit_holds_before_more_is_read():
     """The wrapped receive is never asked for more than the part that passes the limit."""
-    import asyncio
-
     asked = []
 
     async def receive():
@@ -195,6 +206,20 @@ def test_a_connection_without_a_whole_request_is_closed(service, monkeypatch):
         assert line.recv(100) == b""
 
 
+def test_a_connection_in_use_stays_open(service, monkeypatch):
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
+    with (
+        serving.running(service) as client,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=10)) as connection,
+    ):
+        connection.connect()
+        line, end = connection.sock, time.monotonic() + 1.5
+        while time.monotonic() < end:
+            connection.request("GET", "/health/live")
+            assert connection.getresponse().read() and connection.sock is line
+            time.sleep(0.05)
+
+
 def test_without_the_token_nothing_is_answered_but_health(service, picture):
     with serving.running(service, token=TOKEN) as client:
         assert client.post(PATH, picture)[0] == 200
@@ -213,6 +238,13 @@ def test_another_host_name_is_refused(client):
     for host in ("attacker.example", f"attacker.example:{client.port}", "127.0.0.1.attacker.example", ""):
         status, _, answer = client.call("GET", "/v1/model", Host=host)
         assert status == 403 and "127.0.0.1" in answer["error"]
+
+
+def test_pages_of_other_sites_are_refused(client, picture):
+    for origin in ("https://a.example", f"http://a.example:{client.port}", "http://127.0.0.1.a.example", "null", ""):
+        status, _, answer = client.post(PATH, picture, Origin=origin)
+        assert status == 403 and "pages of other sites" in answer["error"]
+    assert client.post(PATH, picture, Origin=f"http://127.0.0.1:{client.port}")[0] == 200
 
 
 def wait_until(is_so):
@@ -289,6 +321,26 @@ def test_parallel_requests_share_batches_and_get_their_own_answers(service, monk
     assert {face["label"] for record in together for face in record["faces"]} == {"left", "right"}
 
 
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_client_that_reads_no_answer_is_disconnected(service, picture, monkeypatch, requests):
+    """The first answer waits to be read once it is written; one after it before, with the slot of its request."""
+    monkeypatch.setattr(service, "_explain", lambda pixels, found, align: ["x" * 10_000_000] * len(found))
+    monkeypatch.setattr(server, "IDLE_SECONDS" if requests == 1 else "SEND_SECONDS", 0.3)
+    head = f"POST {PATH}?explain=true HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    request = f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture
+    with (
+        serving.running(service, limits=Limits(max_requests=1)) as client,
+        socket.create_connection(("127.0.0.1", client.port), timeout=10) as line,
+    ):
+        read = 'fer_jax_pictures_total{outcome="read"}'
+        before = figures(service.metrics.text().decode()).get(read, 0)
+        line.sendall(request * requests)
+        wait_until(lambda: figures(service.metrics.text().decode()).get(read, 0) == before + requests)
+        wait_until(lambda: not client.server.server_state.connections)
+        wait_until(lambda: service.in_work == 0)
+        assert client.post(PATH, picture)[0] == 200
+
+
 def test_a_defect_is_a_500_of_its_request_alone(service, picture, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("a defect")
@@ -300,6 +352,24 @@ def test_a_defect_is_a_500_of_its_request_alone(service, picture, monkeypatch):
         assert status == 500 and "a defect" not in answer["error"]
         assert client.post(f"{PATH}?explain=true", picture)[0] == 200
         assert 'fer_jax_requests_total{route="/v1/predict",status="500"} 1.0' in client.call("GET", "/metrics")[2]
+
+
+def test_a_defect_ends_the_work_on_its_batch(service, picture, monkeypatch):
+    ended = []
+
+    async def predict(data, source, options):
+        if source == "b.png":
+            raise RuntimeError("a defect")
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append(source)
+
+    monkeypatch.setattr(service, "predict", predict)
+    with serving.running(service) as client:
+        body, kind = serving.form("files", *[(name, picture) for name in ("a.png", "b.png", "c.png")])
+        assert client.post(f"{PATH}/batch", body, kind)[0] == 500
+        assert sorted(ended) == ["a.png", "c.png"]
 
 
 def test_the_model_is_described(client):
@@ -342,9 +412,20 @@ def test_the_page_is_served_under_a_strict_policy(service, tmp_path, monkeypatch
         assert policy["img-src"] == "'self' blob: data:" and policy["frame-ancestors"] == "'none'"
         assert client.call("GET", "/model.bin")[2] == "abc"
         assert client.call("GET", "/config.json")[2] == {"backend": "service", "token_required": False}
-        assert client.call("GET", "/../serve/app.py")[0] == 404
         assert client.call("GET", PATH)[0] == 405
         assert "Access-Control-Allow-Origin" not in client.call("GET", "/v1/model", Origin="https://a.example")[1]
+
+
+def test_the_page_is_all_of_the_files_that_is_served(service, tmp_path, monkeypatch):
+    (tmp_path / "web").mkdir()
+    for path in ("web/index.html", "web/secret.txt", "secret.txt"):
+        (tmp_path / path).write_text(path)
+    monkeypatch.setattr(app, "WEB", tmp_path / "web")
+    with serving.running(service) as client:
+        assert client.call("GET", "/secret.txt")[2] == "web/secret.txt"
+        (tmp_path / "web" / "secret.txt").unlink()
+        for up in ("/../", "/%2e%2e/", "/..%2f", "/%2e%2e%2f", "/..%5c", "//..//", "/web/../../", f"/{tmp_path}/"):
+            assert client.call("GET", f"{up}secret.txt")[0] == 404
 
 
 def test_the_interface_is_described_without_pages_from_elsewhere(client):

@@ -49,7 +49,7 @@ def test_a_token_is_long_enough(capsys, monkeypatch, tmp_path):
 
 
 def test_a_token_is_read_from_a_file_or_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv(serve.TOKEN_VARIABLE, "of the environment")
+    monkeypatch.setenv(serve.TOKEN_VARIABLE, " of the environment\n")
     (tmp_path / "token").write_text("of the whole file\n")
     assert serve._read_token(serve._parse(["--token_file", str(tmp_path / "token")])) == "of the whole file"
     assert serve._read_token(serve._parse([])) == "of the environment"
@@ -134,7 +134,7 @@ def test_the_image_installs_known_extras_and_runs_known_commands():
     (words,) = re.findall(r"^(?:CMD|ENTRYPOINT) (\[.*\])$", text, flags=re.MULTILINE)
     flags = serve._parse(json.loads(words)[2:])
     assert flags.host == "0.0.0.0" and re.search(rf"^EXPOSE {flags.port}$", text, flags=re.MULTILINE)
-    assert f"127.0.0.1:{flags.port}/health/ready" in text
+    assert f"127.0.0.1:{flags.port}/health/live" in text  # a busy service is a healthy one
     assert re.search(r"^USER (?!root)\w+$", text, flags=re.MULTILINE)
     for source in re.findall(r"^COPY (?!--from)(.*) \S+$", text, flags=re.MULTILINE):
         assert all((ROOT / pathlib.Path(one)).exists() for one in source.split()), source
