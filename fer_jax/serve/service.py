@@ -72,7 +72,8 @@ class Service:
         """Returns the facts of the model, as `schemas.Model`."""
         recognizer, runtime = self.recognizer, self.runtimes
         return {
-            **{name: getattr(recognizer, name) for name in ("name", "classes", "image_shape", "views", "temperature")},
+            "name": recognizer.title,
+            **{name: getattr(recognizer, name) for name in ("classes", "image_shape", "views", "temperature")},
             "detector": recognizer.detector(self._faces["detect"]).name,
             "runtime": {"chosen": runtime.chosen, "milliseconds": runtime.milliseconds},
             "figures": recognizer.facts.get("figures", {}),
