@@ -497,6 +497,15 @@ def test_a_missing_model_is_named(browser, address):
         visit.complaints.clear()
 
 
+def test_without_a_config_it_says_how_to_serve_the_folder_on_this_machine_alone(browser, address):
+    with Visit(browser, "about:blank") as visit:
+        visit.address = address
+        visit.context.route("**/config.json", lambda route: route.fulfill(status=404))
+        visit.page.goto(address)
+        visit.expect(visit.page.locator("#problem")).to_contain_text("python -m http.server --bind 127.0.0.1")
+        visit.complaints.clear()
+
+
 def test_with_a_service_the_page_asks_it_and_needs_its_token(browser, service_address, photograph):
     with Visit(browser, service_address) as visit:
         page = visit.page

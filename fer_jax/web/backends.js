@@ -10,7 +10,8 @@ export async function connect() {
 
 async function getJson(file) {
   const response = await fetch(file).catch(() => null);
-  if (!response?.ok) throw new Error(`${file} cannot be read: serve this folder over HTTP, for example with python -m http.server.`);
+  const fix = "serve this folder over HTTP, for example with python -m http.server --bind 127.0.0.1";
+  if (!response?.ok) throw new Error(`${file} cannot be read: ${fix}.`);
   return response.json();
 }
 
