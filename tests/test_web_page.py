@@ -431,6 +431,45 @@ def test_the_camera_is_predicted_until_it_is_stopped(camera, address):
         assert page.get_by_role("button", name="Start the camera").is_visible()
 
 
+SLOW_CAMERA = """() => {
+window.streams = [];
+window.allow = []; // one function for each start that waits for the user's leave
+navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => allow.push(() => {
+  const canvas = document.createElement("canvas");
+  canvas.getContext("2d").fillRect(0, 0, 300, 150);
+  streams.push(canvas.captureStream(10));
+  resolve(streams.at(-1));
+}));
+}"""
+TRACKS = "streams.map((stream) => stream.getTracks()[0].readyState)"
+
+
+def test_of_two_starts_of_the_camera_one_stays_and_it_can_be_stopped(visit):
+    page = visit.page
+    page.evaluate(SLOW_CAMERA)
+    for _ in range(2):
+        page.get_by_role("button", name="Start the camera").click()
+    page.evaluate("allow.forEach((one) => one())")
+    visit.says("The camera is on.")
+    assert page.evaluate(TRACKS) == ["ended", "live"]
+    page.get_by_role("button", name="Stop the camera").click()
+    visit.says("The camera is off.")
+    assert page.evaluate(TRACKS) == ["ended", "ended"]
+
+
+def test_a_picture_that_is_chosen_while_the_camera_waits_cancels_it(visit, photograph):
+    page = visit.page
+    page.evaluate(SLOW_CAMERA)
+    page.get_by_role("button", name="Start the camera").click()
+    page.locator("#file").set_input_files(upload(photograph))
+    visit.says("1 face: happy.")
+    page.evaluate("allow[0]()")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")  # the page reacts to the stream
+    assert page.evaluate(TRACKS) == ["ended"]
+    assert page.locator("#video").is_hidden() and page.get_by_role("button", name="Start the camera").is_visible()
+    assert page.locator("#status").inner_text() == "1 face: happy."
+
+
 def test_everything_is_reached_and_used_by_keyboard(camera, address, photograph):
     with Visit(camera, address) as visit:
         page = visit.page
