@@ -349,6 +349,26 @@ def test_with_threads_the_answer_is_the_same(browser, site, photograph):
         visit.says("1 face: happy.")
 
 
+class StrangerHandler(Handler):
+    """Another origin, which lets any page read it."""
+
+    def end_headers(self):
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+
+def test_the_worker_can_send_nothing_to_another_origin(visit, site):
+    (worker,) = visit.page.workers
+    with serve(StrangerHandler, site) as stranger:
+        fetched = "(url) => fetch(url).then(({ status }) => status, (error) => error.name)"
+        assert worker.evaluate(fetched, f"{visit.address}model.json") == 200
+        assert worker.evaluate(fetched, f"{stranger}model.json") == "TypeError"
+    assert worker.url.startswith("blob:")
+    assert all("Content Security Policy" in text for text in visit.complaints)
+    visit.complaints.clear()
+    visit.requests[:] = [url for url in visit.requests if not url.startswith(stranger)]  # refused, yet listed
+
+
 def test_a_chosen_picture_shows_boxes_bars_and_heat(visit, photograph, model):
     page = visit.page
     page.locator("#file").set_input_files(upload(photograph))

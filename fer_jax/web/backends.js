@@ -3,6 +3,8 @@
 //
 // A shot is {bitmap: ImageBitmap, blob: the picture's file, or null for a frame}; `predict` closes its bitmap.
 
+import { startWorker } from "./workers.js";
+
 export async function connect() {
   const config = await getJson("config.json");
   return config.backend === "browser" ? InBrowser.open() : Service.open(config);
@@ -21,7 +23,7 @@ class InBrowser {
 
   static async open() {
     const backend = new InBrowser();
-    backend.worker = new Worker("worker.js", { type: "module" });
+    backend.worker = startWorker("worker.js");
     backend.calls = new Map();
     backend.worker.onmessage = ({ data }) => backend.#answer(data);
     backend.worker.onerror = () => {
