@@ -69,7 +69,10 @@ def test_the_folder_holds_the_page_the_networks_and_the_runtime(tmp_path, model,
     assert names(folder) == page | runtime | written
     assert all((folder / name).read_bytes() == (web.PAGE / name).read_bytes() for name in page)
     assert (folder / "ort" / "ort.wasm.min.mjs").read_text() == "ort.wasm.min.mjs"
-    assert json.loads((folder / "config.json").read_text()) == {"backend": "browser"}
+    assert json.loads((folder / "config.json").read_text()) == {
+        "backend": "browser",
+        "files": sorted(names(folder)),
+    }
     assert json.loads((folder / "model.json").read_text()) == json.loads(json.dumps(facts))
     assert (folder / "model.onnx").read_text() == "flip_shifts 1.38"
     # As Recognizer.explain does, heat maps use neither views nor temperature.
@@ -99,10 +102,31 @@ def test_colours_run_from_dark_to_bright_and_overlays_use_them():
 
 def test_an_earlier_export_is_replaced(tmp_path, model, networks, tarball):
     web.write(tmp_path / "site", model, runtime=tarball)
+    config = tmp_path / "site" / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps(content | {"files": [*content["files"], "heat.onnx"]}))
     (tmp_path / "site" / "heat.onnx").write_text("of another model")
     web.write(tmp_path / "site", model, runtime=tarball)
     assert not (tmp_path / "site" / "heat.onnx").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name != "packages"] == ["site"]
+
+
+@pytest.mark.parametrize("name", ["my_notes.js", "thesis.onnx", "ort/mine.txt"])
+def test_a_file_that_an_earlier_export_did_not_write_is_kept(tmp_path, model, networks, tarball, name):
+    folder = tmp_path / "site"
+    web.write(folder, model, runtime=tarball)
+    (folder / name).write_text("mine")
+    with pytest.raises(InputError, match=f"holds other files than an earlier export, such as {name}"):
+        web.write(folder, model, runtime=tarball)
+    assert (folder / name).read_text() == "mine"
+
+
+def test_an_export_whose_list_names_other_files_is_refused(tmp_path, model, networks, tarball):
+    folder = tmp_path / "site"
+    web.write(folder, model, runtime=tarball)
+    (folder / "config.json").write_text(json.dumps({"backend": "browser", "files": ["config.json", "other.js"]}))
+    with pytest.raises(InputError, match="holds other files than an earlier export"):
+        web.write(folder, model, runtime=tarball)
 
 
 @pytest.mark.parametrize("earlier", [True, False])

@@ -349,6 +349,26 @@ def test_with_threads_the_answer_is_the_same(browser, site, photograph):
         visit.says("1 face: happy.")
 
 
+class StrangerHandler(Handler):
+    """Another origin, which lets any page read it."""
+
+    def end_headers(self):
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+
+def test_the_worker_can_send_nothing_to_another_origin(visit, site):
+    (worker,) = visit.page.workers
+    with serve(StrangerHandler, site) as stranger:
+        fetched = "(url) => fetch(url).then(({ status }) => status, (error) => error.name)"
+        assert worker.evaluate(fetched, f"{visit.address}model.json") == 200
+        assert worker.evaluate(fetched, f"{stranger}model.json") == "TypeError"
+    assert worker.url.startswith("blob:")
+    assert all("Content Security Policy" in text for text in visit.complaints)
+    visit.complaints.clear()
+    visit.requests[:] = [url for url in visit.requests if not url.startswith(stranger)]  # refused, yet listed
+
+
 def test_a_chosen_picture_shows_boxes_bars_and_heat(visit, photograph, model):
     page = visit.page
     page.locator("#file").set_input_files(upload(photograph))
@@ -431,6 +451,45 @@ def test_the_camera_is_predicted_until_it_is_stopped(camera, address):
         assert page.get_by_role("button", name="Start the camera").is_visible()
 
 
+SLOW_CAMERA = """() => {
+window.streams = [];
+window.allow = []; // one function for each start that waits for the user's leave
+navigator.mediaDevices.getUserMedia = () => new Promise((resolve) => allow.push(() => {
+  const canvas = document.createElement("canvas");
+  canvas.getContext("2d").fillRect(0, 0, 300, 150);
+  streams.push(canvas.captureStream(10));
+  resolve(streams.at(-1));
+}));
+}"""
+TRACKS = "streams.map((stream) => stream.getTracks()[0].readyState)"
+
+
+def test_of_two_starts_of_the_camera_one_stays_and_it_can_be_stopped(visit):
+    page = visit.page
+    page.evaluate(SLOW_CAMERA)
+    for _ in range(2):
+        page.get_by_role("button", name="Start the camera").click()
+    page.evaluate("allow.forEach((one) => one())")
+    visit.says("The camera is on.")
+    assert page.evaluate(TRACKS) == ["ended", "live"]
+    page.get_by_role("button", name="Stop the camera").click()
+    visit.says("The camera is off.")
+    assert page.evaluate(TRACKS) == ["ended", "ended"]
+
+
+def test_a_picture_that_is_chosen_while_the_camera_waits_cancels_it(visit, photograph):
+    page = visit.page
+    page.evaluate(SLOW_CAMERA)
+    page.get_by_role("button", name="Start the camera").click()
+    page.locator("#file").set_input_files(upload(photograph))
+    visit.says("1 face: happy.")
+    page.evaluate("allow[0]()")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")  # the page reacts to the stream
+    assert page.evaluate(TRACKS) == ["ended"]
+    assert page.locator("#video").is_hidden() and page.get_by_role("button", name="Start the camera").is_visible()
+    assert page.locator("#status").inner_text() == "1 face: happy."
+
+
 def test_everything_is_reached_and_used_by_keyboard(camera, address, photograph):
     with Visit(camera, address) as visit:
         page = visit.page
@@ -494,6 +553,15 @@ def test_a_missing_model_is_named(browser, address):
         visit.page.goto(address)
         visit.says("The model file model.onnx is missing: export the folder again.", "#problem")
         assert visit.page.get_by_role("button", name="Choose a picture").is_disabled()
+        visit.complaints.clear()
+
+
+def test_without_a_config_it_says_how_to_serve_the_folder_on_this_machine_alone(browser, address):
+    with Visit(browser, "about:blank") as visit:
+        visit.address = address
+        visit.context.route("**/config.json", lambda route: route.fulfill(status=404))
+        visit.page.goto(address)
+        visit.expect(visit.page.locator("#problem")).to_contain_text("python -m http.server --bind 127.0.0.1")
         visit.complaints.clear()
 
 

@@ -52,7 +52,8 @@ def write(folder, model, detector_name: str = "blazeface", *, runtime=None) -> d
                 (temporary / name).write_bytes(network.SerializeToString())
             web_runtime.unpack(runtime, temporary / RUNTIME_FOLDER)
             (temporary / "model.json").write_text(json.dumps(facts))
-            (temporary / "config.json").write_text(json.dumps(CONFIG))
+            files = sorted([*_names(temporary), "config.json"])
+            (temporary / "config.json").write_text(json.dumps({**CONFIG, "files": files}))
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error}): give another folder, or make room") from error
     return facts
@@ -112,20 +113,27 @@ def _explainer(model):
 
 
 def _check_folder(folder):
-    """Raises InputError if a folder holds what is not an earlier export."""
+    """Raises InputError if a folder holds what an earlier export did not list in its config.json."""
     if folder.is_file():
         raise InputError(f"{folder} is a file: give a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    written = {path.name for path in PAGE.iterdir()} | {"config.json", "model.json", RUNTIME_FOLDER}
-    strangers = sorted(
-        path.name for path in folder.iterdir() if path.name not in written and path.suffix not in (".onnx", ".js")
-    )
+    listed = []
     with contextlib.suppress(OSError, ValueError):
-        if not strangers and json.loads((folder / "config.json").read_text()) == CONFIG:
-            return
-    named = f", such as {strangers[0]}" if strangers else ""
-    raise InputError(f"{folder} holds other files than an earlier export{named}: give a new or an empty folder")
+        config = json.loads((folder / "config.json").read_text())
+        if isinstance(config, dict) and config.get("backend") == CONFIG["backend"]:
+            listed = config.get("files", [])
+    strangers = [name for name in _names(folder) if name not in listed]
+    if not strangers:
+        return
+    raise InputError(
+        f"{folder} holds other files than an earlier export, such as {strangers[0]}: give a new or an empty folder"
+    )
+
+
+def _names(folder):
+    """Returns the paths of all that a folder holds, relative to it; of its own folders the runtime's is left out."""
+    return sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*")} - {RUNTIME_FOLDER})
 
 
 @contextlib.contextmanager

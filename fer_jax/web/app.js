@@ -76,7 +76,7 @@ async function open(blob) {
 
 async function startCamera(device) {
   try {
-    await camera.start(device);
+    if (!(await camera.start(device))) return;
   } catch (error) {
     stopCamera();
     say("");
@@ -88,10 +88,11 @@ async function startCamera(device) {
   say("The camera is on.");
   showButtons(true);
   const options = (await camera.devices()).map(({ id, label, chosen }) => new Option(label, id, chosen, chosen));
+  if (number !== shown) return;
   byId("device").replaceChildren(...options);
   byId("device-label").hidden = options.length < 2;
   await watch(number).catch((error) => {
-    if (number !== shown) return;
+    if (!camera.isOn || number !== shown) return; // another camera is being opened, or something else is shown
     stopCamera();
     complain(error);
   });
@@ -103,6 +104,7 @@ async function watch(number) {
   let [saidAt, said] = [0, ""];
   while (camera.isOn && number === shown) {
     await new Promise(requestAnimationFrame); // waits while the page is not visible
+    if (!camera.isOn || number !== shown) return;
     const bitmap = await createImageBitmap(video);
     const { faces, size } = await backend.predict({ bitmap, blob: null }, { quick: true });
     if (!camera.isOn || number !== shown) return;
@@ -122,9 +124,9 @@ async function watch(number) {
 }
 
 function stopCamera() {
-  if (!camera.isOn && byId("stop").hidden) return;
+  camera.stop(); // and a start that waits for the user's leave
+  if (byId("stop").hidden) return;
   shown += 1;
-  camera.stop();
   showButtons(false);
   say("The camera is off.");
 }

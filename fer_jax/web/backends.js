@@ -3,6 +3,8 @@
 //
 // A shot is {bitmap: ImageBitmap, blob: the picture's file, or null for a frame}; `predict` closes its bitmap.
 
+import { startWorker } from "./workers.js";
+
 export async function connect() {
   const config = await getJson("config.json");
   return config.backend === "browser" ? InBrowser.open() : Service.open(config);
@@ -10,7 +12,8 @@ export async function connect() {
 
 async function getJson(file) {
   const response = await fetch(file).catch(() => null);
-  if (!response?.ok) throw new Error(`${file} cannot be read: serve this folder over HTTP, for example with python -m http.server.`);
+  const fix = "serve this folder over HTTP, for example with python -m http.server --bind 127.0.0.1";
+  if (!response?.ok) throw new Error(`${file} cannot be read: ${fix}.`);
   return response.json();
 }
 
@@ -20,7 +23,7 @@ class InBrowser {
 
   static async open() {
     const backend = new InBrowser();
-    backend.worker = new Worker("worker.js", { type: "module" });
+    backend.worker = startWorker("worker.js");
     backend.calls = new Map();
     backend.worker.onmessage = ({ data }) => backend.#answer(data);
     backend.worker.onerror = () => {

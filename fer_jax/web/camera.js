@@ -11,27 +11,36 @@ const REASONS = {
 export class Camera {
   constructor(video) {
     this.video = video;
+    this.starts = 0; // and stops: a start that finds it changed came too late
   }
 
   get isOn() {
     return Boolean(this.stream);
   }
 
+  // Returns whether this start turned the camera on: not if a later start or a stop came while it waited.
   async start(device) {
     this.stop();
+    const number = this.starts;
     if (!navigator.mediaDevices) throw new Error("A browser allows the camera on https:// and localhost pages only.");
     const video = device ? { ...WANTED, deviceId: { exact: device } } : WANTED;
     try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+      const stream = await navigator.mediaDevices.getUserMedia({ video, audio: false });
+      if (number !== this.starts) {
+        end(stream);
+        return false;
+      }
+      this.stream = this.video.srcObject = stream;
+      await this.video.play();
     } catch (error) {
-      throw new Error(REASONS[error.name] ?? `The camera cannot be used (${error.message}).`);
+      if (number === this.starts) throw new Error(REASONS[error.name] ?? `The camera cannot be used (${error.message}).`);
     }
-    this.video.srcObject = this.stream;
-    await this.video.play();
+    return number === this.starts;
   }
 
   stop() {
-    this.stream?.getTracks().forEach((track) => track.stop());
+    this.starts += 1;
+    end(this.stream);
     this.stream = this.video.srcObject = null;
   }
 
@@ -46,4 +55,8 @@ export class Camera {
       chosen: deviceId === chosen,
     }));
   }
+}
+
+function end(stream) {
+  stream?.getTracks().forEach((track) => track.stop());
 }

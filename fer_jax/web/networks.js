@@ -1,8 +1,13 @@
 // The networks of an exported folder, run by onnxruntime-web.
 
 import * as ort from "./ort/ort.wasm.min.mjs";
+import { startWorker } from "./workers.js";
 
 const BATCH = 32;
+
+self.Worker = function (url, options) { // onnxruntime-web's, of its threads
+  return startWorker(url, options);
+};
 
 ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
