@@ -79,6 +79,10 @@ def export(model, out=None, *, formats=None, views=None, data_path=None, score_t
     name = pathlib.Path(out or web).name
     if out:
         _check_files(out, formats)
+    if web:
+        from fer_jax.exports import web as web_lib
+
+        web_lib.check(web)
     if is_run:
         with_archive = ARCHIVE in formats
         recognizer, facts, splits = sources.load_run(
@@ -95,8 +99,6 @@ def export(model, out=None, *, formats=None, views=None, data_path=None, score_t
         _save(out, recognizer, facts, ARCHIVE in formats)
         report.write(report.model_card(facts), f"{out}.md")
     if web:
-        from fer_jax.exports import web as web_lib
-
         web_lib.write(web, recognizer)
     return facts
 

@@ -37,7 +37,7 @@ def model():
 
 
 @pytest.fixture
-def networks(monkeypatch):
+def networks(monkeypatch, model):
     """Stands for the exported networks, which the page's own tests run."""
 
     class Network:
@@ -53,6 +53,7 @@ def networks(monkeypatch):
     monkeypatch.setattr(web.onnx_models, "detector", Network)
     monkeypatch.setattr(web.onnx_models, "classifier", lambda model: Network(f"{model.views} {model.temperature:.2f}"))
     monkeypatch.setattr(web.onnx_models, "heat_map", refuse)
+    monkeypatch.setattr(web.onnx_models, "runner", lambda network: model.probs)
 
 
 def names(folder):

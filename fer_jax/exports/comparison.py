@@ -8,9 +8,9 @@ TOLERANCE = 1e-4  # of a probability
 FACES = 100
 
 
-def draw_faces(recognizer) -> np.ndarray:
-    """Returns faces of random pixels, uint8 [FACES, H, W, C]."""
-    return np.random.default_rng(0).integers(0, 256, (FACES, *recognizer.image_shape), np.uint8)
+def draw_faces(recognizer, count: int = FACES) -> np.ndarray:
+    """Returns faces of random pixels, uint8 [count, H, W, C]."""
+    return np.random.default_rng(0).integers(0, 256, (count, *recognizer.image_shape), np.uint8)
 
 
 def compare(what: str, run, recognizer, faces, *, tolerance: float = TOLERANCE) -> float:

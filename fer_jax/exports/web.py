@@ -11,7 +11,7 @@ import uuid
 from fer_jax import explain, recognizer, streams
 from fer_jax import faces as faces_lib
 from fer_jax.errors import InputError
-from fer_jax.exports import onnx_models, web_runtime
+from fer_jax.exports import comparison, onnx_models, web_runtime
 from fer_jax.faces import blazeface, suppression, views
 
 PAGE = pathlib.Path(__file__).parents[1] / "web"  # the files of the page, which `fer-jax serve` serves too
@@ -20,6 +20,7 @@ CONFIG = {"backend": "browser"}  # of the page in an exported folder
 QUICK_LEVELS = (1, 2)
 RUNTIME_FOLDER = "ort"
 ONE_VIEW = "model-one-view.onnx"
+COMPARED_FACES = 8
 
 
 def write(folder, model, detector_name: str = "blazeface", *, runtime=None) -> dict:
@@ -37,13 +38,14 @@ def write(folder, model, detector_name: str = "blazeface", *, runtime=None) -> d
       InputError: the folder holds other files or cannot be written, the detector's weights or the runtime are missing,
         or the network cannot be exported.
     """
-    folder = pathlib.Path(os.path.abspath(os.path.expanduser(folder)))
-    _check_folder(folder)
-    if detector_name not in blazeface.SPECS:
-        raise InputError(f"the page cannot run the detector '{detector_name}': choose {', '.join(blazeface.SPECS)}")
-    detector = onnx_models.detector(detector_name)  # first what fails at once
-    runtime = web_runtime.find(runtime)
-    networks = {"detector.onnx": detector, "model.onnx": onnx_models.classifier(model), **_explainer(model)}
+    folder, runtime = check(folder, detector_name, runtime=runtime)
+    networks = {
+        "detector.onnx": onnx_models.detector(detector_name),
+        "model.onnx": onnx_models.classifier(model),
+        **_explainer(model),
+    }
+    run = onnx_models.runner(networks["model.onnx"])
+    comparison.compare("the page's model", run, model, comparison.draw_faces(model, COMPARED_FACES))
     facts = describe(model, detector_name, networks)
     try:
         with _replacing_folder(folder) as temporary:
@@ -57,6 +59,20 @@ def write(folder, model, detector_name: str = "blazeface", *, runtime=None) -> d
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error}): give another folder, or make room") from error
     return facts
+
+
+def check(folder, detector_name: str = "blazeface", *, runtime=None) -> tuple[pathlib.Path, pathlib.Path]:
+    """Checks what `write` needs besides a model; returns (the folder's absolute path, that of the runtime's package).
+
+    Raises:
+      InputError: as `write`.
+    """
+    folder = pathlib.Path(os.path.abspath(os.path.expanduser(folder)))
+    _check_folder(folder)
+    if detector_name not in blazeface.SPECS:
+        raise InputError(f"the page cannot run the detector '{detector_name}': choose {', '.join(blazeface.SPECS)}")
+    faces_lib.make_detector(detector_name)
+    return folder, web_runtime.find(runtime)
 
 
 def describe(model, detector_name: str, files) -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fer_jax import recognizer as recognizer_lib
 from fer_jax.errors import InputError
+from fer_jax.exports import comparison
 
 NAMES = ("auto", "jax", "onnxruntime")
 SIZES = recognizer_lib.SIZES[:3]  # of batches
@@ -30,7 +31,7 @@ class Runtimes:
 
     def __init__(self, recognizer, wanted: str = "auto"):
         self._fns = _make(recognizer, wanted)
-        faces = np.random.default_rng(0).integers(0, 256, (SIZES[-1], *recognizer.image_shape), np.uint8)
+        faces = comparison.draw_faces(recognizer, SIZES[-1])
         self.milliseconds = {
             name: {size: _measure(probs_fn, faces[:size]) for size in SIZES} for name, probs_fn in self._fns.items()
         }
@@ -59,10 +60,10 @@ def _make(recognizer, wanted):
 
 
 def _make_onnx(recognizer):
-    from fer_jax.exports import comparison, onnx_models
+    from fer_jax.exports import onnx_models
 
     run = onnx_models.runner(onnx_models.classifier(recognizer))
-    comparison.compare("onnxruntime", run, recognizer, comparison.draw_faces(recognizer))
+    comparison.compare("onnxruntime", run, recognizer, comparison.draw_faces(recognizer, SIZES[1]))
     return run
 
 
