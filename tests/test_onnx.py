@@ -131,6 +131,7 @@ FUNCTIONS = {
     "strided convolution": strided,
     "flipped": lambda x: strided(x)[:, :, ::-1],
     "every second row": lambda x: strided(x)[:, 1::2],
+    "every second cell": lambda x: strided(x)[:, ::2, 1::2],
     "one row": lambda x: x[:, 2],
     "sums over one axis of a map": lambda x: strided(x).sum(axis=2) - x.max(axis=3).min(axis=1)[:, :1, None],
     "padded": lambda x: jnp.pad(strided(x), ((0, 0), (1, 2), (0, 0), (3, 0)), constant_values=2.0),
@@ -180,6 +181,10 @@ def test_rare_forms_compute_what_jax_computes(fn):
         (lambda x: (x.astype(np.int32) & 3).astype(np.float32), "'and' of integers"),
         (lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + 1, (1,)), "'reduce'"),
         (lambda x: x - x.mean(axis=0), "cannot be converted"),
+        (
+            lambda x: x[:, [0, 2, 1]][:, [[0, 1], [1, 2]]].sum(axis=1)[:, [0, 1], None][:, [0, 1], [0, 0]],
+            "single elements",
+        ),
     ],
 )
 def test_what_has_no_counterpart_is_named(fn, message):

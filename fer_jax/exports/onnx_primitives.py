@@ -172,7 +172,7 @@ def _cut(graph, value, shape, cut):
 
 
 def _gather(graph, eqn, value, indices):
-    """Converts indexing by constants: a slice, or a list of indices along one axis."""
+    """Converts indexing by constants: a slice, or lists of indices along some axes."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     mapped, collapsed = numbers.start_index_map, numbers.collapsed_slice_dims
     if not indices.is_constant or numbers.operand_batching_dims:
@@ -183,12 +183,24 @@ def _gather(graph, eqn, value, indices):
         starts = zip(mapped, indices.array.tolist(), strict=True)
         value = _cut(graph, value, sizes, {axis: (start, start + sizes[axis], 1) for axis, start in starts})
         return Value(shape, value.dtype, name=graph.reshape(graph.tensor(value), shape)) if collapsed else value
-    axis = mapped[0]
-    if indices.array.ndim != 2 or mapped != collapsed or len(mapped) != 1 or axis in numbers.offset_dims:
-        raise UnsupportedError("indexing along several axes at once has no counterpart here")
-    rows = indices.array[:, 0].astype(np.int64)
-    name = graph.add("Gather", graph.tensor(value, value.order), rows, axis=value.order.index(axis))
+    chosen = _as_grid(indices.array)
+    batch = tuple(axis for axis in range(len(shape)) if axis not in numbers.offset_dims)
+    if chosen is None or not mapped == collapsed == batch:
+        raise UnsupportedError("indexing of single elements has no counterpart here")
+    name = graph.tensor(value, value.order)
+    for axis, places in zip(mapped, chosen, strict=True):
+        name = graph.add("Gather", name, places.astype(np.int64), axis=value.order.index(axis))
     return Value(shape, value.dtype, name=name, order=value.order)
+
+
+def _as_grid(indices):
+    """Returns the indices along each of k axes, if indices [n1, ..., nk, k] are all their combinations; else None."""
+    axes = indices.shape[-1]
+    if indices.ndim != axes + 1:
+        return None
+    chosen = [np.moveaxis(indices[..., axis], axis, 0).reshape(indices.shape[axis], -1)[:, 0] for axis in range(axes)]
+    grid = np.stack(np.meshgrid(*chosen, indexing="ij"), axis=-1)
+    return chosen if np.array_equal(grid, indices) else None
 
 
 def _check_inside(indices, axes, shape, sizes):
