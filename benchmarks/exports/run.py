@@ -73,10 +73,10 @@ def draw(model, shape):
 
 
 def drawn(name, model, shape):
-    """Returns a recognizer with drawn weights and a spread of its logits of 1: a saturated softmax shows nothing."""
+    """Returns a recognizer with drawn weights, whose logits differ between faces by about 1, so that errors show."""
     faces = np.random.default_rng(1).integers(0, 256, (FACES, *shape), np.uint8)
     variables = draw(model, shape)
-    spread = float(np.std(model.apply(variables, faces, train=False)))
+    spread = float(np.std(model.apply(variables, faces, train=False), axis=0).mean())
     variables = jax.tree.map(lambda leaf: leaf / spread if leaf.shape[-1] == len(CLASSES) else leaf, variables)
     return Recognizer(name, [Member(model, variables, CLASSES)], shape)
 
