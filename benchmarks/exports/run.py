@@ -76,8 +76,15 @@ def drawn(name, model, shape):
     """Returns a recognizer with drawn weights, whose logits differ between faces by about 1, so that errors show."""
     faces = np.random.default_rng(1).integers(0, 256, (FACES, *shape), np.uint8)
     variables = draw(model, shape)
-    spread = float(np.std(model.apply(variables, faces, train=False), axis=0).mean())
-    variables = jax.tree.map(lambda leaf: leaf / spread if leaf.shape[-1] == len(CLASSES) else leaf, variables)
+    logits = np.asarray(model.apply(variables, faces, train=False))
+    mean, spread = logits.mean(axis=0), logits.std(axis=0).mean()
+
+    def rescale(path, leaf):
+        if leaf.shape[-1] != len(CLASSES):  # not of the classifier
+            return leaf
+        return (leaf - mean) / spread if path[-1].key == "bias" else leaf / spread
+
+    variables = jax.tree_util.tree_map_with_path(rescale, variables)
     return Recognizer(name, [Member(model, variables, CLASSES)], shape)
 
 
