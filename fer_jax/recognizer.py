@@ -86,27 +86,24 @@ class Recognizer:
         """The name without the folder that a run or an ensemble is in, for files and pages that are shared."""
         return pathlib.PurePath(self.name).name
 
-    def mean_probs(self, variables, images, *, views=None, at_once=False):
+    def mean_probs(self, variables, images, *, at_once=False):
         """Returns the mean probabilities of the members, [B, K] float32, before the temperature.
 
-        A function to transform by JAX. variables: `self.variables`; images: uint8 [B, H, W, C]; views: None: those of
-        the recognizer; at_once: as in `views.make_logits`.
+        A function to transform by JAX. variables: `self.variables`; images: uint8 [B, H, W, C]; at_once: as in
+        `views.make_logits`.
         """
         total = 0.0
         for member, mine in zip(self.members, variables, strict=True):
             apply_fn = functools.partial(member.model.apply, mine, train=False)
-            logits_fn = views_lib.make_logits(apply_fn, views or self.views, at_once=at_once)
+            logits_fn = views_lib.make_logits(apply_fn, self.views, at_once=at_once)
             probs = jax.nn.softmax(logits_fn(images))
             columns = [jax.lax.index_in_dim(probs, member.classes.index(name), axis=1) for name in self.classes]
             total += member.weight * jnp.concatenate(columns, axis=1).astype(jnp.float32)
         return total
 
-    def calibrated_probs(self, images, *, views=None):
-        """Returns what `probs` returns, [B, K], for uint8 [B, H, W, C]: a function to transform by JAX, for exports.
-
-        views: None: those of the recognizer.
-        """
-        probs = self.mean_probs(self.variables, images, views=views, at_once=True)
+    def calibrated_probs(self, images):
+        """Returns what `probs` returns, [B, K], for uint8 [B, H, W, C]: a function to transform by JAX, for exports."""
+        probs = self.mean_probs(self.variables, images, at_once=True)
         if self.temperature == 1:
             return probs
         # As calibration.apply does, in float32.

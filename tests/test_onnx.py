@@ -101,7 +101,7 @@ def test_a_recognizer_that_explains_by_occlusion_has_no_heat_map():
 
 def test_ten_crops_are_refused():
     with pytest.raises(InputError, match="ten_crop"):
-        onnx_models.classifier(fer_jax.load(), "ten_crop")
+        onnx_models.classifier(fer_jax.load(views="ten_crop"))
 
 
 def test_the_detector_has_the_outputs_of_jax():

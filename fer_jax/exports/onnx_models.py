@@ -29,26 +29,18 @@ def check_installed() -> None:
             raise InputError(f"ONNX files need {package}, which is not installed: pip install 'fer-jax[onnx]'")
 
 
-def classifier(recognizer, views: str | None = None):
+def classifier(recognizer):
     """Returns an `onnx.ModelProto` that computes `Recognizer.probs`: preprocessing, views and temperature included.
 
     Its input `faces` is uint8 [batch, H, W, C] of `image_shape`; its output `probs` is float32 [batch, K].
 
-    Args:
-      recognizer: a `fer_jax.Recognizer`.
-      views: test-time views; None: those of the recognizer.
-
     Raises:
       InputError: the network computes something that cannot be exported, or onnx is not installed.
     """
-    views = views or recognizer.views
-    check_views(views)
-
-    def fn(faces):
-        return recognizer.calibrated_probs(faces, views=views)
-
-    facts = {"name": recognizer.title, **{name: getattr(recognizer, name) for name in KEPT}, "views": views}
-    return _convert(fn, {"faces": ((None, *recognizer.image_shape), np.uint8)}, ["probs"], facts)
+    check_views(recognizer.views)
+    facts = {"name": recognizer.title, **{name: getattr(recognizer, name) for name in KEPT}}
+    inputs = {"faces": ((None, *recognizer.image_shape), np.uint8)}
+    return _convert(recognizer.calibrated_probs, inputs, ["probs"], facts)
 
 
 def heat_map(recognizer):
