@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 
+import bombs
 import numpy as np
 import pytest
 from PIL import Image
@@ -177,15 +178,6 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-def tiff_of_a_pixel(side):
-    """Returns a TIFF of one pixel, in a deflated tile of side * side."""
-    data = zlib.compress(bytes(side * side))
-    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
-    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
-
-
 def half(suffix, **options):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     stream = io.BytesIO()
@@ -230,7 +222,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
 
 def test_the_tile_of_a_tiff_counts_as_it_is_decoded_whole():
     for side, limit in ((16, 256), (1024, 1024 * 1024)):
-        content = tiff_of_a_pixel(side)
+        content = bombs.tiff(side)
         assert pictures.read_reduced(content, None, max_pixels=limit).size == (1, 1)
         with pytest.raises(pictures.TooManyPixels, match=f"more than {limit - 1:,} pixels"):
             pictures.read_reduced(content, None, max_pixels=limit - 1)

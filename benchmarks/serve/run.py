@@ -18,11 +18,9 @@ import json
 import os
 import pathlib
 import socket
-import struct
 import subprocess
 import sys
 import time
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -32,6 +30,8 @@ from fer_jax import workdir as workdir_lib
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "experiments" / "faces"))
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+import bombs  # noqa: E402
 import scenes  # noqa: E402
 
 TOKEN = "a token for this benchmark"
@@ -158,25 +158,6 @@ def measure_load(requests):
     return found
 
 
-def bomb(side):
-    """Returns a PNG of a few bytes that would be side * side bytes when decoded."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10_000)))
-
-
-def tiff_bomb(side):
-    """Returns a TIFF of one pixel, in a tile of side * side that are decoded with it."""
-    data = zlib.compress(bytes(side * side))
-    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
-    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
-
-
 def stream(port, pieces, length=None):
     """Sends a body in pieces until an answer comes; returns (status, bytes that were sent)."""
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
@@ -218,8 +199,8 @@ def measure_hostile():
         attacks = {
             "1 GiB, length announced": lambda: stream(port, itertools.repeat(mebibyte, 1024), 2**30),
             "1 GiB, streamed in chunks": lambda: stream(port, itertools.repeat(mebibyte, 1024)),
-            "PNG of 60,000 x 60,000 pixels": lambda: plain(bomb(60_000)),
-            "TIFF of 1 pixel in a tile of 9,600 x 9,600": lambda: plain(tiff_bomb(9_600)),
+            "PNG of 60,000 x 60,000 pixels": lambda: plain(bombs.png(60_000)),
+            "TIFF of 1 pixel in a tile of 9,600 x 9,600": lambda: plain(bombs.tiff(9_600)),
             "garbage": lambda: plain(np.random.default_rng(0).bytes(100_000)),
             "half a JPEG": lambda: plain(good[: len(good) // 2]),
             "a byte every half second": lambda: stream(port, slowly(), 1000),

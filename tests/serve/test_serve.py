@@ -10,13 +10,12 @@ import json
 import os
 import pathlib
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
 
+import bombs
 import numpy as np
 import pytest
 import serving
@@ -90,25 +89,6 @@ def test_an_explanation_is_a_png_for_each_face(client, picture):
     assert not any("explanation" in face for face in record["faces"])
 
 
-def bomb(side):
-    """Returns a PNG that is all header: decoding it would fail, or take side * side bytes."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
-
-
-def tiff_bomb(side):
-    """Returns a TIFF of one pixel, in a tile of side * side that are decoded with it."""
-    data = zlib.compress(bytes(side * side))
-    tags = [(256, 1), (257, 1), (258, 8), (259, 8), (262, 1), (277, 1), (322, side), (323, side)]
-    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(data))]
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
-
-
 REFUSED = [
     ("GET", PATH, b"", "", 405, "Method Not Allowed"),
     ("GET", "/nothing", b"", "", 404, "there is nothing at /nothing"),
@@ -118,10 +98,10 @@ REFUSED = [
     ("POST", f"{PATH}/batch", b"a", "image/png", 415, "with the field 'files'"),
     ("POST", PATH, b"", "image/png", 422, "the picture: not a readable picture (the file is empty)"),
     ("POST", PATH, b"garbage" * 9, "application/octet-stream", 422, "it is not one of JPEG, PNG"),
-    ("POST", PATH, bomb(100), "image/png", 422, "the picture: not a readable picture"),
-    ("POST", PATH, bomb(60_000), "image/png", 413, "more than 1,000,000 pixels"),
-    ("POST", PATH, bomb(1_001), "image/png", 413, "more than 1,000,000 pixels"),
-    ("POST", PATH, tiff_bomb(1_008), "image/tiff", 413, "more than 1,000,000 pixels"),
+    ("POST", PATH, bombs.png(100), "image/png", 422, "the picture: not a readable picture"),
+    ("POST", PATH, bombs.png(60_000), "image/png", 413, "more than 1,000,000 pixels"),
+    ("POST", PATH, bombs.png(1_001), "image/png", 413, "more than 1,000,000 pixels"),
+    ("POST", PATH, bombs.tiff(1_008), "image/tiff", 413, "more than 1,000,000 pixels"),
     ("POST", PATH, bytes(100_001), "image/png", 413, "more than 100,000 bytes"),
     ("POST", f"{PATH}?faces=yunet:x", b"a", "image/png", 422, "the parameter 'faces' is wrong"),
     ("POST", f"{PATH}?threshold=1.5", b"a", "image/png", 422, "the parameter 'threshold' is wrong"),
