@@ -1,4 +1,4 @@
-"""What `fer-jax export` writes besides the archive: each format computes what the model computes."""
+"""The formats of `fer-jax export` other than the archive: each computes what the model computes."""
 
 import datetime
 import json

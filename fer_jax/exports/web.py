@@ -62,7 +62,7 @@ def write(folder, model, detector_name: str = "blazeface", *, runtime=None) -> d
 
 
 def check(folder, detector_name: str = "blazeface", *, runtime=None) -> tuple[pathlib.Path, pathlib.Path]:
-    """Checks what `write` needs besides a model; returns (the folder's absolute path, that of the runtime's package).
+    """Checks what `write` needs but a model; returns (the folder's absolute path, that of the runtime's package).
 
     Raises:
       InputError: as `write`.

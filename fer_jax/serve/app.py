@@ -26,7 +26,7 @@ from fer_jax.serve.limits import Limits
 from fer_jax.serve.service import Options, Service
 
 WEB = pathlib.Path(fer_jax.__file__).parent / "web"
-MAX_FIELDS = 8  # of a form, besides its files
+MAX_FIELDS = 8  # of a form, not counting its files
 BYTES = {"type": "string", "format": "binary"}
 KINDS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 REASONS = {
